@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * weir-attach and weir-detach: put a filter into the graph of a disk that may
+ * be in use, and take it out.
+ *
+ * attach: drain the node -> open the filter above it -> move the users over.
+ * detach: let the driver finish -> drain -> move the users back -> delete.
+ *
+ * Opening and moving happen in one drained section, so no request of the
+ * guest can pass by a filter that has already looked at the node, and the
+ * filter's background work does not start before the filter is in place.
+ */
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "block/block_int.h"
+#include "block/qdict.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-block-core.h"
+#include "qapi/qapi-commands-weir.h"
+#include "qapi/qapi-visit-block-core.h"
+#include "qapi/qobject-output-visitor.h"
+#include "qobject/qdict.h"
+#include "system/block-backend.h"
+#include "compat.h"
+#include "filter.h"
+
+/*
+ * Let @bs be replaced (or not) although it is the backing file of overlays.
+ * A filter passes the data of a backing file on as it is, so there is no
+ * reason to keep its users from having one.
+ */
+static void GRAPH_RDLOCK allow_overlays(BlockDriverState *bs, bool allow)
+{
+    BdrvChild *c;
+
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        BlockDriverState *parent;
+
+        if (c->klass != &child_of_bds || !(c->role & BDRV_CHILD_COW)) {
+            continue;
+        }
+        parent = c->opaque;
+        if (allow) {
+            bdrv_op_unblock(bs, BLOCK_OP_TYPE_REPLACE, parent->backing_blocker);
+        } else {
+            bdrv_op_block(bs, BLOCK_OP_TYPE_REPLACE, parent->backing_blocker);
+        }
+    }
+}
+
+/* Whether a block job, or the like, holds on to @bs. */
+static bool is_busy(BlockDriverState *bs, Error **errp)
+{
+    bool busy;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    allow_overlays(bs, true);
+    busy = bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_REPLACE, errp);
+    allow_overlays(bs, false);
+    return busy;
+}
+
+/*
+ * Whether @qdev is the id or the QOM path of @blk's device.  The device that
+ * an operator names is virtio-blk-pci, the one that holds the backend is its
+ * child "virtio-backend".
+ */
+static bool blk_is_of_device(BlockBackend *blk, const char *qdev)
+{
+    g_autofree char *id = blk_get_attached_dev_id(blk);
+    g_autofree char *nested = g_strdup_printf(
+        "/machine/peripheral/%s/virtio-backend", qdev);
+
+    return blk_get_attached_dev(blk) &&
+           (!strcmp(id, qdev) || !strcmp(id, nested));
+}
+
+static BlockBackend *find_device_blk(const char *qdev, BlockDriverState *bs,
+                                     Error **errp)
+{
+    BlockBackend *blk = NULL;
+
+    while ((blk = blk_all_next(blk))) {
+        if (!blk_is_of_device(blk, qdev)) {
+            continue;
+        }
+        if (blk_bs(blk) != bs) {
+            error_setg(errp, "Device '%s' does not use node '%s' directly",
+                       qdev, bdrv_get_node_name(bs));
+            return NULL;
+        }
+        return blk;
+    }
+    error_setg(errp, "Device '%s' not found, or it has no disk", qdev);
+    return NULL;
+}
+
+/* The open flags of a filter above @bs: those of @bs, unless @opts differ. */
+static int filter_flags(BlockDriverState *bs, const BlockdevOptions *opts)
+{
+    int flags = bs->open_flags & (BDRV_O_RDWR | BDRV_O_UNMAP | BDRV_O_NOCACHE |
+                                  BDRV_O_NO_FLUSH | BDRV_O_INACTIVE);
+
+    if (opts->has_read_only) {
+        flags &= ~BDRV_O_RDWR;
+        flags |= opts->read_only ? 0 : BDRV_O_RDWR;
+    }
+    if (opts->has_discard) {
+        flags &= ~BDRV_O_UNMAP;
+        flags |= opts->discard == BLOCKDEV_DISCARD_OPTIONS_UNMAP ?
+                 BDRV_O_UNMAP : 0;
+    }
+    if (opts->cache && opts->cache->has_direct) {
+        flags &= ~BDRV_O_NOCACHE;
+        flags |= opts->cache->direct ? BDRV_O_NOCACHE : 0;
+    }
+    if (opts->cache && opts->cache->has_no_flush) {
+        flags &= ~BDRV_O_NO_FLUSH;
+        flags |= opts->cache->no_flush ? BDRV_O_NO_FLUSH : 0;
+    }
+    return flags;
+}
+
+/* The driver's own options, flat, as .bdrv_open wants them. */
+static QDict *driver_options(BlockdevOptions *opts)
+{
+    /* these are in filter_flags() or in the node itself */
+    static const char *const common[] = {
+        "driver", "node-name", "discard", "cache.direct", "cache.no-flush",
+        "read-only", "detect-zeroes", NULL
+    };
+    QObject *obj = NULL;
+    QDict *options;
+    Visitor *v;
+
+    v = qobject_output_visitor_new(&obj);
+    visit_type_BlockdevOptions(v, NULL, &opts, &error_abort);
+    visit_complete(v, &obj);
+    visit_free(v);
+    options = qobject_to(QDict, obj);
+    qdict_flatten(options);
+    for (const char *const *name = common; *name; name++) {
+        qdict_del(options, *name);
+    }
+    return options;
+}
+
+static bool check_attach_options(const BlockdevOptions *opts, Error **errp)
+{
+    const char *driver = BlockdevDriver_str(opts->driver);
+    BlockDriver *drv;
+
+    if (!opts->node_name) {
+        error_setg(errp, "Parameter 'filter.node-name' is missing");
+        return false;
+    }
+    if (opts->has_active || opts->has_auto_read_only || opts->has_force_share) {
+        error_setg(errp, "Parameters 'active', 'auto-read-only' and "
+                   "'force-share' cannot be given for an attached filter");
+        return false;
+    }
+    drv = bdrv_find_format(driver);         /* loads the module */
+    if (!drv || !weir_filter_find_driver(driver)) {
+        error_setg(errp, "Driver '%s' is not a weir filter, or its module is "
+                   "not installed", driver);
+        return false;
+    }
+    if (bdrv_find_node(opts->node_name)) {
+        error_setg(errp, "Node name '%s' is in use", opts->node_name);
+        return false;
+    }
+    return true;
+}
+
+/* Whether node @opts would be opened on is @bs; so nothing is half opened. */
+static bool check_filtered_node(const QDict *options, BlockDriverState *bs,
+                                Error **errp)
+{
+    const char *file = qdict_get_try_str(options, "file");
+
+    if (!file || bdrv_find_node(file) != bs) {
+        error_setg(errp, "Parameter 'filter.file' must be a reference to "
+                   "node '%s'", bdrv_get_node_name(bs));
+        return false;
+    }
+    return true;
+}
+
+/*
+ * Opening a node can move what it refers to into the main loop's AioContext,
+ * where an export allows that, and deleting a node moves what it referred to.
+ */
+static int restore_aio_context(BlockDriverState *bs, AioContext *ctx,
+                               Error **errp)
+{
+    if (bdrv_get_aio_context(bs) == ctx) {
+        return 0;
+    }
+    return bdrv_try_change_aio_context(bs, ctx, NULL, errp);
+}
+
+/* The same when it is too late to fail.  The disk works in any context. */
+static void bring_back_aio_context(BlockDriverState *bs, AioContext *ctx)
+{
+    Error *err = NULL;
+
+    if (restore_aio_context(bs, ctx, &err) < 0) {
+        warn_reportf_err(err, "Disk of node '%s' stays in the main loop: ",
+                         bdrv_get_node_name(bs));
+    }
+}
+
+/*
+ * Move the users of @from to @to: all of them, or just @blk.  Both are
+ * drained.
+ */
+static int move_parents(BlockDriverState *from, BlockDriverState *to,
+                        BlockBackend *blk, Error **errp)
+{
+    int ret;
+
+    if (blk) {
+        return blk_replace_bs(blk, to, errp);   /* locks by itself */
+    }
+    bdrv_drained_begin(to);
+    bdrv_graph_wrlock();
+    ret = bdrv_replace_node(from, to, errp);
+    bdrv_graph_wrunlock();
+    bdrv_drained_end(to);
+    return ret;
+}
+
+/*
+ * @bs is drained.  Not by bdrv_open(), as blockdev-add does: it probes "file"
+ * through a temporary BlockBackend, and dropping that one drains below the
+ * graph's write lock.
+ */
+static BlockDriverState *open_and_insert(BlockDriverState *bs,
+                                         const BlockdevOptions *opts,
+                                         QDict *options, BlockBackend *blk,
+                                         Error **errp)
+{
+    AioContext *ctx = bdrv_get_aio_context(bs);
+    BlockDriver *drv = bdrv_find_format(BlockdevDriver_str(opts->driver));
+    BlockDriverState *top;
+
+    top = bdrv_new_open_driver_opts(drv, opts->node_name, options,
+                                    filter_flags(bs, opts), errp);
+    if (top) {
+        top->detect_zeroes = opts->has_detect_zeroes ?
+            opts->detect_zeroes : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
+        if (restore_aio_context(top, ctx, errp) < 0 ||
+            move_parents(bs, top, blk, errp) < 0) {
+            bdrv_unref(top);
+            top = NULL;
+        }
+    }
+    if (!top) {
+        bring_back_aio_context(bs, ctx);
+    }
+    return top;
+}
+
+void qmp_weir_attach(const char *node_name, BlockdevOptions *filter,
+                     const char *qdev, Error **errp)
+{
+    g_autoptr(QDict) options = NULL;
+    BlockDriverState *bs, *top;
+    BlockBackend *blk = NULL;
+
+    GLOBAL_STATE_CODE();
+
+    bs = bdrv_find_node(node_name);
+    if (!bs) {
+        error_setg(errp, "Node '%s' not found", node_name);
+        return;
+    }
+    if (!check_attach_options(filter, errp)) {
+        return;
+    }
+    options = driver_options(filter);
+    if (!check_filtered_node(options, bs, errp)) {
+        return;
+    }
+    if (qdev) {
+        blk = find_device_blk(qdev, bs, errp);
+        if (!blk) {
+            return;
+        }
+    }
+    if (is_busy(bs, errp)) {
+        return;
+    }
+
+    bdrv_ref(bs);
+    bdrv_drained_begin(bs);
+    top = open_and_insert(bs, filter, g_steal_pointer(&options), blk, errp);
+    if (top) {
+        bdrv_set_monitor_owned(top);        /* takes over our reference */
+    }
+    bdrv_drained_end(bs);
+    bdrv_unref(bs);
+}
+
+/* Whether only its users, and the monitor, hold @bs. */
+static bool is_held_by_others(BlockDriverState *bs)
+{
+    int n = QTAILQ_IN_USE(bs, monitor_list) ? 1 : 0;
+    BdrvChild *c;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        n++;
+    }
+    return bs->refcnt != n;
+}
+
+static BlockDriverState *find_filter(const char *node_name, Error **errp)
+{
+    BlockDriverState *bs = bdrv_find_node(node_name);
+
+    if (!bs) {
+        error_setg(errp, "Node '%s' not found", node_name);
+        return NULL;
+    }
+    if (!weir_filter_driver(bs)) {
+        error_setg(errp, "Node '%s' is not a weir filter", node_name);
+        return NULL;
+    }
+    return bs;
+}
+
+static BlockDriverState *filtered_node(BlockDriverState *bs)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    return weir_filter_child(bs);
+}
+
+/* Bring the users of @bs back to @child. */
+static int remove_from_graph(BlockDriverState *bs, BlockDriverState *child,
+                             Error **errp)
+{
+    int ret;
+
+    bdrv_drained_begin(bs);
+    bdrv_drained_begin(child);
+    ret = move_parents(bs, child, NULL, errp);
+    bdrv_drained_end(child);
+    bdrv_drained_end(bs);
+    return ret;
+}
+
+void qmp_weir_detach(const char *node_name, Error **errp)
+{
+    BlockDriverState *bs = find_filter(node_name, errp);
+    BlockDriverState *child;
+    WeirFilterDriver *driver;
+    bool is_monitor_owned;
+    WeirFilter *filter;
+    AioContext *ctx;
+
+    GLOBAL_STATE_CODE();
+
+    if (!bs || is_busy(bs, errp)) {
+        return;
+    }
+    if (is_held_by_others(bs)) {
+        error_setg(errp, "Node '%s' is in use", node_name);
+        return;
+    }
+    driver = weir_filter_driver(bs);
+    filter = bs->opaque;
+    child = filtered_node(bs);
+    is_monitor_owned = QTAILQ_IN_USE(bs, monitor_list);
+    if (driver->prepare_detach && driver->prepare_detach(bs, errp) < 0) {
+        return;
+    }
+
+    ctx = bdrv_get_aio_context(bs);
+    bdrv_ref(child);
+    bdrv_ref(bs);
+    filter->detaching = true;
+    if (remove_from_graph(bs, child, errp) < 0) {
+        filter->detaching = false;
+        bdrv_unref(bs);
+    } else {
+        bdrv_unref(bs);             /* frees it if the monitor has no part */
+        if (is_monitor_owned) {
+            qmp_blockdev_del(node_name, errp);
+        }
+        bring_back_aio_context(child, ctx);
+    }
+    bdrv_unref(child);
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What Weir's block drivers share: a place in the registry that attach.c and
+ * query.c look up, statistics, a state, and the callbacks that would be the
+ * same in each driver.
+ */
+#ifndef WEIR_FILTER_H
+#define WEIR_FILTER_H
+
+#include "block/block_int.h"
+#include "qapi/qapi-types-weir.h"
+#include "qapi/visitor.h"
+#include "qemu/timer.h"
+#include "common/iostat.h"
+
+/*
+ * State of a filter node.  It is the first member of each driver's own state
+ * (bs->opaque).
+ */
+typedef struct WeirFilter {
+    WeirIostat stat;     /* has its own synchronisation */
+    bool detaching;             /* main thread: weir-detach is at work */
+    bool has_parents;           /* main thread */
+    QEMUBH *orphan_bh;          /* set at open */
+    QemuMutex lock;             /* never held across a yield */
+    WeirState state;            /* @lock */
+    char *reason;               /* @lock; NULL while @state is ok */
+    int64_t since_s;            /* @lock; Unix time */
+} WeirFilter;
+
+/* What a driver module tells the QMP commands about itself. */
+typedef struct WeirFilterDriver {
+    const char *format_name;
+    WeirDriver driver;
+
+    /*
+     * weir_detach() is about to take @bs out of the graph.  Optional.  Main
+     * thread; the node is in use and not drained; may poll.  Returns 0, or
+     * -errno with @errp set and the filter at work as before.
+     */
+    int (*prepare_detach)(BlockDriverState *bs, Error **errp);
+
+    /*
+     * Fill the driver's branch of @info, whose common part is done.
+     * Optional.  Main thread; requests may be in flight in other threads.
+     */
+    void (*query)(BlockDriverState *bs, WeirFilterInfo *info);
+
+    QLIST_ENTRY(WeirFilterDriver) next;
+} WeirFilterDriver;
+
+/*
+ * Make a driver known; called next to bdrv_register() when its module is
+ * loaded.  @driver is static.
+ */
+void weir_filter_register(WeirFilterDriver *driver);
+
+/* The registered driver with that name, or NULL. */
+WeirFilterDriver *weir_filter_find_driver(const char *format_name);
+
+/* The registered driver of node @bs, or NULL if it is none of Weir's. */
+WeirFilterDriver *weir_filter_driver(BlockDriverState *bs);
+
+/*
+ * The node whose data @bs filters.  NULL for a node that has no such child
+ * any more.
+ */
+BlockDriverState * GRAPH_RDLOCK weir_filter_child(BlockDriverState *bs);
+
+/*
+ * Initialise the common part and open the child "file" from @options.  The
+ * driver's own locks must be ready: opening the child can move the node to
+ * another AioContext, which calls .bdrv_{detach,attach}_aio_context.
+ *
+ * Main thread.  Returns 0, or -errno with @errp set and nothing held.
+ */
+int weir_filter_open(BlockDriverState *bs, QDict *options, Error **errp);
+
+/* Undo weir_filter_open() in .bdrv_close, or when .bdrv_open fails later. */
+void weir_filter_close(BlockDriverState *bs);
+
+/*
+ * Take the options called @names (NULL-terminated) out of @options, nested
+ * members included, and return a visitor over them for visit_type_X().  The
+ * values may be typed or strings.  Returns NULL with @errp set on bad nesting.
+ */
+Visitor *weir_filter_options_visitor(QDict *options, const char *const *names,
+                                     Error **errp);
+
+/*
+ * Change the state and emit WEIR_STATE, if it is another one than before.
+ * Any thread.  @reason is copied; NULL if and only if @state is ok.
+ */
+void weir_filter_set_state(BlockDriverState *bs, WeirState state,
+                           const char *reason);
+
+/* Emit WEIR_INSPECT_ALERT.  Any thread. */
+void weir_filter_emit_inspect_alert(BlockDriverState *bs, uint64_t overwrites,
+                                    uint64_t suspicious, double share);
+
+/*
+ * .bdrv_set_perm: tell when the last user of a node has left it without
+ * weir-detach (a block job that replaced it, for instance).
+ */
+void GRAPH_RDLOCK weir_filter_set_perm(BlockDriverState *bs, uint64_t perm,
+                                       uint64_t shared);
+
+/*
+ * .bdrv_refresh_limits of a filter that passes data on as it is: whatever
+ * request flags the child takes may be given to the filter.
+ */
+void GRAPH_RDLOCK weir_filter_refresh_limits(BlockDriverState *bs,
+                                             Error **errp);
+
+/* Begin a request of kind @op; the result goes to weir_filter_end(). */
+static inline int64_t weir_filter_begin(WeirFilter *filter,
+                                        WeirIoOp op)
+{
+    weir_iostat_begin(&filter->stat, op);
+    return get_clock();
+}
+
+/* End it; @bytes is its length.  Returns @ret. */
+static inline int weir_filter_end(WeirFilter *filter, WeirIoOp op,
+                                  int64_t bytes, int64_t begin_ns, int ret)
+{
+    weir_iostat_end(&filter->stat, op, bytes, get_clock() - begin_ns, ret < 0);
+    return ret;
+}
+
+/*
+ * A QAPI list of @n counts up to the last one that is not zero.  The caller
+ * frees it with qapi_free_uint64List().
+ */
+uint64List *weir_histogram_to_qapi(const uint64_t *counts, size_t n);
+
+/* Callbacks of a filter that does nothing but count. */
+int64_t coroutine_fn GRAPH_RDLOCK weir_filter_co_getlength(
+    BlockDriverState *bs);
+int coroutine_fn GRAPH_RDLOCK weir_filter_co_flush(BlockDriverState *bs);
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* "info weir": query-weir for people. */
+#include "qemu/osdep.h"
+#include "block/block-hmp-cmds.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-weir.h"
+#include "qemu/cutils.h"
+
+/* Upper bound of the latency of @permille of the requests, in us. */
+static double latency_us(const WeirOperationStatistics *stat, int permille)
+{
+    uint64_t rank = stat->requests * permille / 1000, seen = 0;
+    int i = 0;
+
+    for (uint64List *e = stat->latency_histogram; e; e = e->next) {
+        seen += e->value;
+        i++;
+        if (seen > rank) {
+            break;
+        }
+    }
+    return i ? (1ull << i) / 1e3 : 0;
+}
+
+static void print_operation(Monitor *mon, const WeirOperationStatistics *stat)
+{
+    g_autofree char *bytes = size_to_str(stat->bytes);
+
+    if (!stat->requests && !stat->in_flight) {
+        return;
+    }
+    monitor_printf(mon, "    %-13s %10" PRIu64 " requests, %s, %" PRIu64
+                   " failed, %" PRIu64 " in flight, half within %.0f us, "
+                   "99%% within %.0f us\n",
+                   WeirOperation_str(stat->operation), stat->requests, bytes,
+                   stat->failed, stat->in_flight, latency_us(stat, 500),
+                   latency_us(stat, 990));
+}
+
+static void print_inspect(Monitor *mon, const WeirInspectInfo *info)
+{
+    if (info->working_set) {
+        g_autofree char *unique = size_to_str(info->working_set->unique_bytes);
+
+        monitor_printf(mon, "    working set   %s\n", unique);
+    }
+    if (info->entropy) {
+        monitor_printf(mon, "    entropy       %.2f bits per byte written, "
+                       "%.0f%% of %" PRIu64 " overwrites suspicious%s\n",
+                       info->entropy->mean_bits, info->entropy->share * 100,
+                       info->entropy->overwrites,
+                       info->entropy->alert ? ", ALERT" : "");
+    }
+}
+
+static void print_filter(Monitor *mon, const WeirFilterInfo *info)
+{
+    g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(info->since);
+    g_autofree char *time = g_date_time_format(since, "%Y-%m-%d %H:%M:%S UTC");
+
+    monitor_printf(mon, "%s: %s above %s, place %s\n", info->node_name,
+                   WeirDriver_str(info->driver), info->child,
+                   WeirPlace_str(info->place));
+    for (strList *e = info->parents; e; e = e->next) {
+        monitor_printf(mon, "    used by       %s\n", e->value);
+    }
+    monitor_printf(mon, "    state         %s since %s%s%s\n",
+                   WeirState_str(info->state), time,
+                   info->reason ? ": " : "", info->reason ?: "");
+    for (WeirOperationStatisticsList *e = info->statistics; e; e = e->next) {
+        print_operation(mon, e->value);
+    }
+    if (info->driver == WEIR_DRIVER_WEIR_INSPECT) {
+        print_inspect(mon, &info->u.weir_inspect);
+    }
+}
+
+void hmp_info_weir(Monitor *mon, const QDict *qdict)
+{
+    g_autoptr(WeirFilterInfoList) list = qmp_query_weir(NULL, &error_abort);
+
+    for (WeirFilterInfoList *e = list; e; e = e->next) {
+        print_filter(mon, e->value);
+    }
+}
