@@ -8,17 +8,17 @@
  *
  *   sample   Blocks are chosen by the hash of their number, as SHARDS does:
  *            the same blocks in every request, so a block that was learned is
- *            one that is judged later. The rate starts at 1/16.
+ *            one that is judged later. The rate starts at 1/32.
  *   table    8192 sets of 16 ways; a way holds a block number and the entropy
  *            in 1/16 bits. A full set keeps the 16 lowest hashes. Each time a
  *            full set loses or refuses a block, the threshold falls by 1/4096:
  *            it comes to rest where about two thirds of the ways are in use
  *            (some 85,000 blocks). Ways whose hash is above the threshold are
  *            dead: never looked up, first to be replaced.
- *   reach    All of a disk up to about 5 GiB is known at a rate of 1/16; of
- *            100 GiB at about 1/300, of 1 TiB at about 1/3000. Raising the
+ *   reach    All of a disk up to about 10 GiB is known at a rate of 1/32; of
+ *            100 GiB at about 1/320, of 1 TiB at about 1/3200. Raising the
  *            alert takes min_overwrites sampled blocks in one window, which is
- *            min_overwrites / rate blocks: with 32, about 2 MiB at first,
+ *            min_overwrites / rate blocks: with 32, about 4 MiB at first,
  *            40 MiB when 100 GiB have been seen, 400 MiB at 1 TiB (half as
  *            much again to make it all but certain).
  *   entropy  Shannon's, of 16 pieces of 64 bytes spread over the block, in
@@ -45,7 +45,7 @@
 #include "inspect/block-hash.h"
 
 #define BLOCK WEIR_INSPECT_BLOCK_BYTES
-#define RATE_START (UINT64_C(1) << 60)
+#define RATE_START (UINT64_C(1) << 59)
 #define RATE_STEP 4096
 #define PIECES 16
 #define PIECE_BYTES 64
@@ -451,7 +451,9 @@ static const uint8_t *cursor_block(Cursor c, uint8_t *copy)
         size_t n = c.iov->iov_len - c.in;
 
         n = n < BLOCK - done ? n : BLOCK - done;
-        memcpy(copy + done, (const uint8_t *)c.iov->iov_base + c.in, n);
+        if (n) {                        /* else iov_base may be NULL */
+            memcpy(copy + done, (const uint8_t *)c.iov->iov_base + c.in, n);
+        }
         done += n;
         c.iov++;
         c.in = 0;

@@ -68,13 +68,13 @@ typedef struct WeirInspectWorkingSet {
 typedef struct WeirInspectEntropy {
     bool enabled;
     uint32_t window_s;
-    double sampling_rate;            /* 0 (off) .. 1/16 */
+    double sampling_rate;            /* 0 (off) .. 1/32 */
     uint64_t known_blocks;           /* blocks whose entropy is remembered */
     uint64_t sampled_reads;          /* blocks judged */
     uint64_t sampled_writes;
     /* [i]: sampled written blocks of [i/2, (i+1)/2) bits a byte; last: 8 too */
     uint64_t written[WEIR_INSPECT_ENTROPY_BUCKETS];
-    uint64_t window_writes;          /* sampled written blocks, empty ones not */
+    uint64_t window_writes;          /* sampled blocks, all-zero ones not */
     double window_write_bits;        /* mean of them, 0..8 bits a byte */
     uint64_t window_overwrites;      /* those of known blocks */
     uint64_t window_suspicious;      /* high written over low */
@@ -162,7 +162,8 @@ bool weir_inspect_data(WeirInspect *inspect, bool is_write,
  * The content of a range has gone or is not known any more: discarded, zeroed,
  * copied over, or a write failed. Every block that it touches is forgotten for
  * entropy; the working set does not change.
- * At most some tens of microseconds, however long the range.
+ * At most about 100 microseconds, however long the range, with the lock held
+ * for a few at a time.
  */
 void weir_inspect_forget(WeirInspect *inspect, uint64_t offset_bytes,
                          uint64_t bytes);
@@ -176,7 +177,8 @@ void weir_inspect_read_working_set(WeirInspect *inspect,
                                    WeirInspectWorkingSet *out);
 
 /*
- * Read the entropy watch. out: filled; all zero but the window when off.
+ * Read the entropy watch, in some 500 microseconds, with the lock held for a
+ * few at a time. out: filled; all zero but the window when off.
  * now_ns: as in weir_inspect_data(); what has left the window is dropped, and
  * an alert whose cause has left ends here.
  */

@@ -6,7 +6,7 @@
  * An LRU cache of C blocks hits when fewer than C other blocks were touched
  * since the block's last access: its reuse distance. A histogram of these
  * distances gives the miss ratio of every cache size. Looking only at blocks
- * whose hash is below a threshold (rate R) keeps 1/R-th of the work: among the
+ * whose hash is below a threshold (rate R) leaves R of the work: among the
  * sampled blocks a distance d shows as R * d.
  *
  *   rate     All blocks at first. When more blocks are held than allowed, the

@@ -35,7 +35,8 @@ typedef struct Variant {
     bool working_set;
     bool entropy;
     WeirInspect *in;
-    uint64_t at;
+    uint64_t random;
+    uint64_t requests;              /* made so far; the clock, too */
     double best_ns;
 } Variant;
 
@@ -72,7 +73,7 @@ static void request(Variant *v, const Workload *w, uint64_t offset, bool write)
         weir_inspect_request(v->in, write, offset, w->request_bytes);
         if (weir_inspect_wants_data(v->in, offset, w->request_bytes)) {
             weir_inspect_data(v->in, write, offset, w->request_bytes, &iov, 1,
-                              0, v->at);
+                              0, v->requests);
         }
     }
     if (v->iostat) {
@@ -88,11 +89,11 @@ static void round_of(Variant *v, const Workload *w, unsigned requests)
     double ns;
 
     for (unsigned i = 0; i < requests; i++) {
-        uint64_t random = next_random(&v->at);
-        uint64_t slot = w->is_random ? random % slots
-                                     : v->at / UINT64_C(0x9e3779b97f4a7c15);
+        uint64_t random = next_random(&v->random);
+        uint64_t slot = (w->is_random ? random : v->requests) % slots;
 
-        request(v, w, slot % slots * w->request_bytes, random >> 63);
+        request(v, w, slot * w->request_bytes, random >> 63);
+        v->requests++;
     }
     ns = (double)(now_ns() - start) / requests;
     if (v->best_ns == 0 || ns < v->best_ns) {
@@ -107,7 +108,8 @@ static void make(Variant *v)
     weir_inspect_config_default(&config);
     config.working_set = v->working_set;
     config.entropy = v->entropy;
-    v->at = 0;
+    v->random = 0;
+    v->requests = 0;
     v->best_ns = 0;
     if (weir_inspect_new(&v->in, &config) < 0) {
         fprintf(stderr, "out of memory\n");
