@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "chain.h"
+
+#include <string.h>
+
+#define WEIR_NODE_NAME_MAX 31
+#define WEIR_NODE_NAME_HASH 8
+
+static const char *const chain_roles[] = {
+    [WEIR_ROLE_STORAGE] = "storage",
+    [WEIR_ROLE_FILTER] = "filter",
+    [WEIR_ROLE_FORMAT] = "format",
+};
+
+const char *weir_role_name(WeirRole role)
+{
+    return chain_roles[role];
+}
+
+static void chain_node_free(WeirChainNode *node)
+{
+    g_free(node->driver);
+    g_free(node->node_name);
+    json_object_unref(node->options);
+    g_free(node);
+}
+
+char *weir_node_name(const char *prefix, const char *suffix)
+{
+    g_autofree char *name = g_strconcat(prefix, "-", suffix, NULL);
+    g_autofree char *hash = NULL;
+
+    if (strlen(name) <= WEIR_NODE_NAME_MAX) {
+        return g_steal_pointer(&name);
+    }
+    hash = g_compute_checksum_for_string(G_CHECKSUM_SHA256, name, -1);
+    return g_strdup_printf("%.*s-%.*s",
+                           WEIR_NODE_NAME_MAX - WEIR_NODE_NAME_HASH - 1, name,
+                           WEIR_NODE_NAME_HASH, hash);
+}
+
+/* A filter's part of a node name: its driver, in short if that is unique. */
+static const char *chain_suffix(const char *driver)
+{
+    const char *rest = driver + strlen(WEIR_FILTER_PREFIX);
+
+    for (guint i = 0; i < G_N_ELEMENTS(chain_roles); i++) {
+        if (strcmp(rest, chain_roles[i]) == 0) {
+            return driver;
+        }
+    }
+    return rest;
+}
+
+/* What every node of the disk's chain is told. */
+static void chain_set_common(JsonObject *options, const WeirDisk *disk)
+{
+    JsonObject *cache = json_object_new();
+
+    json_object_set_boolean_member(options, "read-only", disk->read_only);
+    json_object_set_string_member(options, "discard",
+                                  disk->discard ? "unmap" : "ignore");
+    json_object_set_boolean_member(cache, "direct", disk->cache_direct);
+    json_object_set_boolean_member(cache, "no-flush", disk->cache_no_flush);
+    json_object_set_object_member(options, "cache", cache);
+}
+
+/* Add a node on top of @chain; returns it for the rest of its options. */
+static WeirChainNode *chain_push(GPtrArray *chain, const WeirDisk *disk,
+                                 WeirRole role, const char *driver,
+                                 const char *suffix)
+{
+    WeirChainNode *node = g_new0(WeirChainNode, 1);
+
+    node->role = role;
+    node->driver = g_strdup(driver);
+    node->node_name = weir_node_name(disk->prefix, suffix);
+    node->options = json_object_new();
+    json_object_set_string_member(node->options, "driver", driver);
+    json_object_set_string_member(node->options, "node-name",
+                                  node->node_name);
+    chain_set_common(node->options, disk);
+    g_ptr_array_add(chain, node);
+    return node;
+}
+
+static void chain_push_storage(GPtrArray *chain, const WeirDisk *disk)
+{
+    WeirChainNode *node = chain_push(chain, disk, WEIR_ROLE_STORAGE,
+                                     weir_disk_driver(disk), "storage");
+
+    json_object_set_string_member(node->options, "filename", disk->file);
+    if (disk->aio) {
+        json_object_set_string_member(node->options, "aio", disk->aio);
+    }
+}
+
+static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
+                              const WeirPolicyFilter *filter)
+{
+    const char *below = weir_chain_top(chain);
+    WeirChainNode *node = chain_push(chain, disk, WEIR_ROLE_FILTER,
+                                     filter->driver,
+                                     chain_suffix(filter->driver));
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    node->place = filter->place;
+    json_object_iter_init_ordered(&iter, filter->options);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        json_object_set_member(node->options, name, json_node_ref(value));
+    }
+    json_object_set_string_member(node->options, filter->child, below);
+}
+
+/* Add the policy's filters of one place, the lowest first. */
+static void chain_push_filters(GPtrArray *chain, const WeirDisk *disk,
+                               const WeirPolicy *policy, WeirPlace place)
+{
+    for (guint i = policy->filters->len; i-- > 0;) {
+        const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
+
+        if (filter->place == place) {
+            chain_push_filter(chain, disk, filter);
+        }
+    }
+}
+
+GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy)
+{
+    GPtrArray *chain = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)chain_node_free);
+    const char *below;
+    WeirChainNode *format;
+
+    chain_push_storage(chain, disk);
+    chain_push_filters(chain, disk, policy, WEIR_PLACE_STORAGE);
+    below = weir_chain_top(chain);
+    format = chain_push(chain, disk, WEIR_ROLE_FORMAT, disk->format,
+                        "format");
+    json_object_set_string_member(format->options, "file", below);
+    chain_push_filters(chain, disk, policy, WEIR_PLACE_DISK);
+    return chain;
+}
+
+const char *weir_chain_top(const GPtrArray *chain)
+{
+    const WeirChainNode *node = g_ptr_array_index(chain, chain->len - 1);
+
+    return node->node_name;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The nodes that put a disk under a policy. */
+#ifndef WEIR_CHAIN_H
+#define WEIR_CHAIN_H
+
+#include "disk.h"
+#include "policy.h"
+
+typedef enum WeirRole {
+    WEIR_ROLE_STORAGE,
+    WEIR_ROLE_FILTER,
+    WEIR_ROLE_FORMAT,
+} WeirRole;
+
+typedef struct WeirChainNode {
+    WeirRole role;
+    WeirPlace place;        /* of a filter */
+    char *driver;
+    char *node_name;
+    JsonObject *options;    /* the argument of -blockdev, names included */
+} WeirChainNode;
+
+/*
+ * Work out the chain of a disk.
+ *
+ * Node names depend on the disk's prefix and the drivers only.  QEMU gives a
+ * node that is opened by reference nothing of what its parent was told, so
+ * each node gets discard, cache and read-only by itself.
+ *
+ * @disk: the disk
+ * @policy: its policy
+ * Returns WeirChainNodes from the storage node upwards, each referring only to
+ * the one before; the caller unrefs the array.
+ */
+GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy);
+
+/* The name of the highest node, owned by @chain. */
+const char *weir_chain_top(const GPtrArray *chain);
+
+/* "storage", "filter" or "format". */
+const char *weir_role_name(WeirRole role);
+
+/*
+ * A node name of at most 31 characters from @prefix and @suffix.  A longer one
+ * ends in a part of its SHA-256.  The caller frees it.
+ */
+char *weir_node_name(const char *prefix, const char *suffix);
+
+#endif

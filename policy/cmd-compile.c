@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* weir compile */
+#include <stdio.h>
+#include <string.h>
+
+#include "chain.h"
+#include "weir.h"
+
+typedef struct CompileOptions {
+    WeirPolicyOptions policy;
+    char *policy_name;
+    char *disk;
+    char *format;
+} CompileOptions;
+
+static void compile_options_clear(CompileOptions *options)
+{
+    weir_policy_options_clear(&options->policy);
+    g_free(options->policy_name);
+    g_free(options->disk);
+    g_free(options->format);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(CompileOptions, compile_options_clear)
+
+static void compile_print(const GPtrArray *chain, bool qsd)
+{
+    for (guint i = 0; i < chain->len; i++) {
+        const WeirChainNode *node = g_ptr_array_index(chain, i);
+        g_autofree char *text = weir_json_object_text(node->options, false);
+        g_autofree char *quoted = g_shell_quote(text);
+
+        if (qsd) {
+            printf("--blockdev %s\n", quoted);
+        } else {
+            printf("%s\n", text);
+        }
+    }
+}
+
+/* The policy's name: from either option, but only one. */
+static const char *compile_policy_name(const CompileOptions *options,
+                                       const WeirDisk *disk)
+{
+    if (options->policy_name && disk->policy &&
+        strcmp(options->policy_name, disk->policy) != 0) {
+        weir_usage("compile: found policies '%s' and '%s', expected one",
+                   options->policy_name, disk->policy);
+        return NULL;
+    }
+    if (!options->policy_name && !disk->policy) {
+        weir_usage("compile: found no policy, expected --policy NAME");
+        return NULL;
+    }
+    return options->policy_name ? options->policy_name : disk->policy;
+}
+
+static int compile_disk(const CompileOptions *options, const WeirDisk *disk)
+{
+    const char *name = compile_policy_name(options, disk);
+    g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(WeirPolicy) policy = NULL;
+    g_autoptr(GPtrArray) chain = NULL;
+    GError *error = NULL;
+
+    if (!name) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (!(daemon = weir_daemon_start(options->policy.bin_dir, &error)) ||
+        !(policy = weir_policy_find(weir_policy_dirs(&options->policy), name,
+                                    weir_daemon_schema(daemon), &error)) ||
+        !weir_daemon_check(daemon, policy, &error)) {
+        return weir_fail(error);
+    }
+    chain = weir_chain_new(disk, policy);
+    compile_print(chain, strcmp(options->format, "qsd") == 0);
+    return WEIR_EXIT_OK;
+}
+
+int weir_cmd_compile(int argc, char **argv)
+{
+    g_auto(CompileOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        { "policy", 0, 0, G_OPTION_ARG_STRING, &options.policy_name,
+          "The policy", "NAME" },
+        { "disk", 0, 0, G_OPTION_ARG_STRING, &options.disk,
+          "The disk: file=FILE,format=FORMAT,...", "DISK" },
+        { "format", 0, 0, G_OPTION_ARG_STRING, &options.format,
+          "blockdev or qsd (default: blockdev)", "FORMAT" },
+        WEIR_OPTION_POLICIES(&options.policy.dirs),
+        WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
+        G_OPTION_ENTRY_NULL
+    };
+    g_autoptr(WeirDisk) disk = NULL;
+    GError *error = NULL;
+
+    if (!weir_parse(&argc, &argv, entries, NULL,
+                    "Print the nodes that put a disk under a policy, the "
+                    "lowest first.  Nothing is\nstarted or opened.\n\n"
+                    "blockdev prints an argument of -blockdev (or of "
+                    "blockdev-add) per line, qsd\nan option of "
+                    "qemu-storage-daemon per line, quoted for a shell.\n\n"
+                    "Exit codes: 0 done, 1 error, 2 wrong usage.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc > 1) {
+        return weir_usage("compile: found '%s', expected options only",
+                          argv[1]);
+    }
+    if (!options.format) {
+        options.format = g_strdup("blockdev");
+    }
+    if (strcmp(options.format, "blockdev") != 0 &&
+        strcmp(options.format, "qsd") != 0) {
+        return weir_usage("compile: found format '%s', expected blockdev or "
+                          "qsd", options.format);
+    }
+    if (!options.disk) {
+        return weir_usage("compile: found no disk, expected --disk DISK");
+    }
+    disk = weir_disk_parse(options.disk, 0, &error);
+    if (!disk) {
+        return weir_fail(error);
+    }
+    return compile_disk(&options, disk);
+}

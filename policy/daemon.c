@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "programs.h"
+#include "qmp.h"
+
+#define WEIR_DAEMON_TIMEOUT_MS 30000
+#define WEIR_DAEMON_DISK_BYTES (INT64_C(1) << 30)
+
+struct WeirDaemon {
+    GSubprocess *process;
+    WeirQmp *qmp;
+    WeirSchema *schema;
+};
+
+/* Runs in the child. */
+static void daemon_child_setup(gpointer unused)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    weir_child_setup(unused);
+}
+
+static bool daemon_spawn(WeirDaemon *daemon, const char *bin_dir,
+                         GError **error)
+{
+    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
+        G_SUBPROCESS_FLAGS_STDIN_PIPE | G_SUBPROCESS_FLAGS_STDOUT_PIPE |
+        G_SUBPROCESS_FLAGS_STDERR_PIPE);
+    g_autofree char *program = weir_program_find(bin_dir,
+                                                 "qemu-storage-daemon", error);
+
+    if (!program) {
+        return false;
+    }
+    g_subprocess_launcher_set_child_setup(launcher, daemon_child_setup, NULL,
+                                          NULL);
+    daemon->process = g_subprocess_launcher_spawn(
+        launcher, error, program, "--chardev", "stdio,id=weir,signal=off",
+        "--monitor", "chardev=weir", NULL);
+    if (!daemon->process) {
+        return false;
+    }
+    daemon->qmp = weir_qmp_new(
+        g_subprocess_get_stdout_pipe(daemon->process),
+        g_subprocess_get_stdin_pipe(daemon->process), program);
+    return true;
+}
+
+/* Make what a daemon that has ended said the reason for @error. */
+static void daemon_explain(WeirDaemon *daemon, GError **error)
+{
+    g_autofree char *text = g_malloc(4096);
+    g_autofree char *prefix = NULL;
+    gsize length = 0;
+
+    if (!error || !g_error_matches(*error, WEIR_ERROR, WEIR_ERROR_CLOSED)) {
+        return;
+    }
+    g_input_stream_read_all(g_subprocess_get_stderr_pipe(daemon->process),
+                            text, 4095, &length, NULL, NULL);
+    text[length] = '\0';
+    prefix = g_strdup(g_strstrip(text));
+    g_clear_error(error);
+    g_set_error(error, WEIR_ERROR, WEIR_ERROR_CLOSED,
+                "qemu-storage-daemon ended at start%s%s", *prefix ? ": " : "",
+                prefix);
+}
+
+static bool daemon_learn(WeirDaemon *daemon, GError **error)
+{
+    g_autoptr(JsonNode) introspection = NULL;
+
+    if (!weir_qmp_negotiate(daemon->qmp, WEIR_DAEMON_TIMEOUT_MS, error)) {
+        return false;
+    }
+    introspection = weir_qmp_execute(daemon->qmp, "query-qmp-schema", NULL,
+                                     WEIR_DAEMON_TIMEOUT_MS, error);
+    if (!introspection) {
+        return false;
+    }
+    daemon->schema = weir_schema_new(introspection, error);
+    return daemon->schema != NULL;
+}
+
+WeirDaemon *weir_daemon_start(const char *bin_dir, GError **error)
+{
+    g_autoptr(WeirDaemon) daemon = g_new0(WeirDaemon, 1);
+
+    if (!daemon_spawn(daemon, bin_dir, error)) {
+        return NULL;
+    }
+    if (!daemon_learn(daemon, error)) {
+        daemon_explain(daemon, error);
+        return NULL;
+    }
+    return g_steal_pointer(&daemon);
+}
+
+void weir_daemon_free(WeirDaemon *daemon)
+{
+    if (!daemon) {
+        return;
+    }
+    if (daemon->process) {
+        g_subprocess_force_exit(daemon->process);
+        g_subprocess_wait(daemon->process, NULL, NULL);
+    }
+    weir_qmp_free(daemon->qmp);
+    g_clear_object(&daemon->process);
+    weir_schema_free(daemon->schema);
+    g_free(daemon);
+}
+
+const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon)
+{
+    return daemon->schema;
+}
+
+static bool daemon_add(WeirDaemon *daemon, JsonObject *node, GError **error)
+{
+    g_autoptr(JsonNode) answer = weir_qmp_execute(
+        daemon->qmp, "blockdev-add", node, WEIR_DAEMON_TIMEOUT_MS, error);
+
+    return answer != NULL;
+}
+
+static bool daemon_del(WeirDaemon *daemon, const char *name, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+
+    json_object_set_string_member(arguments, "node-name", name);
+    answer = weir_qmp_execute(daemon->qmp, "blockdev-del", arguments,
+                              WEIR_DAEMON_TIMEOUT_MS, error);
+    return answer != NULL;
+}
+
+static bool daemon_add_disk(WeirDaemon *daemon, GError **error)
+{
+    JsonObject *node = json_object_new();
+
+    json_object_set_string_member(node, "driver", "null-co");
+    json_object_set_string_member(node, "node-name", "weir-check");
+    json_object_set_int_member(node, "size", WEIR_DAEMON_DISK_BYTES);
+    json_object_set_boolean_member(node, "read-zeroes", TRUE);
+    return daemon_add(daemon, node, error);
+}
+
+/* Open and close one filter.  A driver's refusal is a line in @text. */
+static bool daemon_try(WeirDaemon *daemon, const WeirPolicy *policy,
+                       const WeirPolicyFilter *filter, GString *text,
+                       GError **error)
+{
+    g_autoptr(JsonObject) node = json_object_new();
+    g_autoptr(GError) local = NULL;
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_set_string_member(node, "driver", filter->driver);
+    json_object_set_string_member(node, "node-name", "weir-check-filter");
+    json_object_set_string_member(node, filter->child, "weir-check");
+    json_object_iter_init_ordered(&iter, filter->options);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        json_object_set_member(node, name, json_node_ref(value));
+    }
+    if (daemon_add(daemon, json_object_ref(node), &local)) {
+        return daemon_del(daemon, "weir-check-filter", error);
+    }
+    if (!g_error_matches(local, WEIR_ERROR, WEIR_ERROR_QMP)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
+    }
+    g_string_append_printf(text, "%s%s:%u:%u: %s refuses its options: %s",
+                           text->len ? "\n" : "", policy->file, filter->line,
+                           filter->column, filter->driver, local->message);
+    return true;
+}
+
+bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
+                       GError **error)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    bool ok = daemon_add_disk(daemon, error);
+
+    for (guint i = policy->filters->len; ok && i-- > 0;) {
+        ok = daemon_try(daemon, policy, g_ptr_array_index(policy->filters, i),
+                        text, error);
+    }
+    ok = ok && daemon_del(daemon, "weir-check", error);
+    if (ok && text->len > 0) {
+        g_set_error_literal(error, WEIR_ERROR, WEIR_ERROR_POSITION,
+                            text->str);
+        ok = false;
+    }
+    return ok;
+}

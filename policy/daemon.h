@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A storage daemon of our own without any disk: it knows which filters are
+ * installed, and opens policies' filters over an empty node to try them.
+ */
+#ifndef WEIR_DAEMON_H
+#define WEIR_DAEMON_H
+
+#include "policy.h"
+
+typedef struct WeirDaemon WeirDaemon;
+
+/*
+ * Start qemu-storage-daemon and learn which filters it has.  Blocks for some
+ * tens of milliseconds.
+ *
+ * @bin_dir: as in weir_program_find()
+ * Returns the daemon, to be ended with weir_daemon_free(), or NULL with @error
+ * set.  The daemon dies with this process in any case.
+ */
+WeirDaemon *weir_daemon_start(const char *bin_dir, GError **error);
+
+/* End the daemon and wait for its end.  NULL is fine. */
+void weir_daemon_free(WeirDaemon *daemon);
+
+/* The installed filters, owned by @daemon. */
+const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon);
+
+/*
+ * Open each filter of @policy, the lowest first, and close them again.
+ * Returns false with @error set to WEIR_ERROR_POSITION if a driver refuses
+ * its options (a line for each), or as weir_qmp_execute().
+ */
+bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
+                       GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirDaemon, weir_daemon_free)
+
+#endif

@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QEMU gets a QMP socket that listens already and to which this process is
+ * connected already, so there is nothing to poll for: the connection speaks
+ * when QEMU is ready and closes when it dies.  It starts stopped (-S) and is
+ * continued when the chains were found to be as wanted.
+ *
+ *   spawn -> wait -> greeting -> verify -> cont -> run -> end
+ *              |                    |
+ *              +-> QEMU ends        +-> not as wanted: end QEMU
+ */
+#include "launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gio/gio.h>
+#include <glib-unix.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "compliance.h"
+#include "programs.h"
+#include "record.h"
+
+#define WEIR_LAUNCH_QMP_TIMEOUT_MS 10000
+#define WEIR_LAUNCH_NOTICE_S 30
+#define WEIR_LAUNCH_KILL_S 10
+
+typedef struct Vm {
+    const WeirLaunch *launch;
+    char *socket_path;
+    int listen_fd;          /* -1 when QEMU alone has it */
+    int signal_fd;
+    WeirQmp *qmp;           /* NULL once the guest runs */
+    WeirRecord *record;
+    GMainLoop *loop;
+    guint qmp_source;       /* 0: none */
+    guint notice_source;
+    guint kill_source;
+    GPid pid;               /* 0: none */
+    int status;             /* of waitpid() */
+    bool running;           /* the guest has been let go */
+    GError *failure;        /* why QEMU was ended by us */
+} Vm;
+
+static const int launch_signals[] = {
+    SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2,
+};
+
+static void launch_signal_set(sigset_t *set)
+{
+    sigemptyset(set);
+    for (guint i = 0; i < G_N_ELEMENTS(launch_signals); i++) {
+        sigaddset(set, launch_signals[i]);
+    }
+}
+
+void weir_launch_hold_signals(void)
+{
+    sigset_t set;
+
+    launch_signal_set(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static void launch_add(GPtrArray *args, const char *option, char *value)
+{
+    g_ptr_array_add(args, g_strdup(option));
+    g_ptr_array_add(args, value);
+}
+
+/* Add -device with @object, which is consumed. */
+static void launch_add_device(GPtrArray *args, JsonObject *object)
+{
+    launch_add(args, "-device", weir_json_object_text(object, false));
+    json_object_unref(object);
+}
+
+static JsonObject *launch_device(const char *driver, const char *id)
+{
+    JsonObject *device = json_object_new();
+
+    json_object_set_string_member(device, "driver", driver);
+    json_object_set_string_member(device, "id", id);
+    return device;
+}
+
+static void launch_add_disk_device(GPtrArray *args, const WeirDisk *disk,
+                                   const char *node)
+{
+    g_autofree char *controller_id = g_strconcat(disk->id, "-scsi", NULL);
+    g_autofree char *bus = g_strconcat(controller_id, ".0", NULL);
+    JsonObject *controller = NULL;
+    JsonObject *device;
+
+    if (disk->device == WEIR_DEVICE_NONE) {
+        return;
+    }
+    if (disk->device == WEIR_DEVICE_VIRTIO_SCSI) {
+        controller = launch_device("virtio-scsi", controller_id);
+        device = launch_device("scsi-hd", disk->id);
+        json_object_set_string_member(device, "bus", bus);
+    } else {
+        device = launch_device("virtio-blk", disk->id);
+    }
+    json_object_set_string_member(device, "drive", node);
+    if (disk->iothread) {
+        json_object_set_string_member(controller ? controller : device,
+                                      "iothread", disk->iothread);
+    }
+    if (controller) {
+        launch_add_device(args, controller);
+    }
+    launch_add_device(args, device);
+}
+
+static void launch_add_iothreads(GPtrArray *args, const GPtrArray *disks)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (guint i = 0; i < disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(disks, i);
+
+        if (disk->iothread && g_hash_table_add(seen, disk->iothread)) {
+            launch_add(args, "-object",
+                       g_strdup_printf("iothread,id=%s", disk->iothread));
+        }
+    }
+}
+
+/* The command line of QEMU; the caller unrefs it. */
+static GPtrArray *launch_args(const WeirLaunch *launch, int listen_fd)
+{
+    GPtrArray *args = g_ptr_array_new_with_free_func(g_free);
+
+    g_ptr_array_add(args, g_strdup(launch->qemu));
+    launch_add(args, "-name", g_strdup_printf("guest=%s", launch->name));
+    g_ptr_array_add(args, g_strdup("-S"));
+    launch_add(args, "-chardev",
+               g_strdup_printf("socket,id=weir-qmp,fd=%d,server=on,wait=off",
+                               listen_fd));
+    launch_add(args, "-mon", g_strdup("chardev=weir-qmp,mode=control"));
+    launch_add_iothreads(args, launch->disks);
+    for (guint i = 0; i < launch->chains->len; i++) {
+        const GPtrArray *chain = g_ptr_array_index(launch->chains, i);
+
+        for (guint j = 0; j < chain->len; j++) {
+            const WeirChainNode *node = g_ptr_array_index(chain, j);
+
+            launch_add(args, "-blockdev",
+                       weir_json_object_text(node->options, false));
+        }
+        launch_add_disk_device(args, g_ptr_array_index(launch->disks, i),
+                               weir_chain_top(chain));
+    }
+    for (char **arg = launch->args; *arg; arg++) {
+        g_ptr_array_add(args, g_strdup(*arg));
+    }
+    g_ptr_array_add(args, NULL);
+    return args;
+}
+
+/* Whether one of the user's arguments is that option. */
+static bool launch_has(const WeirLaunch *launch, const char *option)
+{
+    for (char **arg = launch->args; *arg; arg++) {
+        const char *name = *arg;
+
+        if (name[0] == '-' && name[1] == '-') {
+            name++;
+        }
+        if (strcmp(name, option) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Make the runtime directory.  Returns it open and locked against others that
+ * are about to start a VM, or -1 with @error set.
+ */
+static int launch_lock(const char *dir, GError **error)
+{
+    int fd;
+
+    if (g_mkdir_with_parents(dir, 0700) < 0 ||
+        (fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
+        weir_set_error(error, "cannot use runtime directory %s: %s", dir,
+                       g_strerror(errno));
+        return -1;
+    }
+    if (flock(fd, LOCK_EX) < 0) {
+        weir_set_error(error, "cannot lock %s: %s", dir, g_strerror(errno));
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* Make room for the VM's record, unless there is one that runs. */
+static bool launch_claim(const WeirLaunch *launch, GError **error)
+{
+    g_autoptr(WeirRecord) old = weir_record_load(launch->dir, launch->name,
+                                                 NULL);
+
+    if (old && weir_record_alive(old)) {
+        weir_set_error(error, "VM '%s' runs already (process %d); --name "
+                       "gives another name", launch->name, (int)old->pid);
+        return false;
+    }
+    weir_record_remove(launch->dir, launch->name);
+    return true;
+}
+
+static bool launch_listen(Vm *vm, GError **error)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    mode_t mask;
+    int ret;
+
+    if (g_strlcpy(address.sun_path, vm->socket_path,
+                  sizeof(address.sun_path)) >= sizeof(address.sun_path)) {
+        weir_set_error(error, "the socket name %s is too long",
+                       vm->socket_path);
+        return false;
+    }
+    vm->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    mask = umask(0077);
+    ret = bind(vm->listen_fd, (struct sockaddr *)&address, sizeof(address));
+    umask(mask);
+    if (ret < 0 || listen(vm->listen_fd, 1) < 0) {
+        weir_set_error(error, "cannot listen on %s: %s", vm->socket_path,
+                       g_strerror(errno));
+        return false;
+    }
+    vm->qmp = weir_qmp_connect(vm->socket_path, error);
+    return vm->qmp != NULL;
+}
+
+/* Runs in the child. */
+static void launch_child_setup(gpointer opaque)
+{
+    const Vm *vm = opaque;
+
+    fcntl(vm->listen_fd, F_SETFD, 0);
+    weir_child_setup(NULL);
+}
+
+static bool launch_spawn(Vm *vm, GError **error)
+{
+    g_autoptr(GPtrArray) args = launch_args(vm->launch, vm->listen_fd);
+    g_autoptr(GError) local = NULL;
+    sigset_t pending;
+
+    sigpending(&pending);
+    for (guint i = 0; i < G_N_ELEMENTS(launch_signals); i++) {
+        if (sigismember(&pending, launch_signals[i]) == 1) {
+            weir_set_error(error, "VM '%s' was not started: %s",
+                           vm->launch->name, g_strsignal(launch_signals[i]));
+            return false;
+        }
+    }
+    if (access(vm->launch->qemu, X_OK) < 0) {
+        weir_set_error(error, "cannot start %s: %s", vm->launch->qemu,
+                       g_strerror(errno));
+        return false;
+    }
+    if (!g_spawn_async(NULL, (char **)args->pdata, NULL,
+                       G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_CHILD_INHERITS_STDIN
+                       | G_SPAWN_LEAVE_DESCRIPTORS_OPEN, launch_child_setup,
+                       vm, &vm->pid, &local)) {
+        weir_set_error(error, "cannot start %s: %s", vm->launch->qemu,
+                       local->message);
+        return false;
+    }
+    close(vm->listen_fd);
+    vm->listen_fd = -1;
+    return true;
+}
+
+static bool launch_record(Vm *vm, GError **error)
+{
+    const WeirLaunch *launch = vm->launch;
+
+    vm->record = weir_record_new(launch->name, vm->pid, vm->socket_path);
+    for (guint i = 0; i < launch->disks->len; i++) {
+        weir_record_add_disk(vm->record, g_ptr_array_index(launch->disks, i),
+                             g_ptr_array_index(launch->policies, i),
+                             g_ptr_array_index(launch->chains, i));
+    }
+    return weir_record_save(vm->record, launch->dir, error);
+}
+
+/* To QEMU, unless it has ended: its number may be another's then. */
+static void launch_send(const Vm *vm, int number)
+{
+    if (vm->pid > 0) {
+        kill(vm->pid, number);
+    }
+}
+
+static gboolean launch_kill(gpointer opaque)
+{
+    Vm *vm = opaque;
+
+    vm->kill_source = 0;
+    launch_send(vm, SIGKILL);
+    return G_SOURCE_REMOVE;
+}
+
+/* End QEMU because of @failure, which is consumed. */
+static void launch_abort(Vm *vm, GError *failure)
+{
+    if (vm->failure) {
+        g_error_free(failure);
+        return;
+    }
+    vm->failure = failure;
+    launch_send(vm, SIGTERM);
+    vm->kill_source = g_timeout_add_seconds(WEIR_LAUNCH_KILL_S, launch_kill,
+                                            vm);
+}
+
+/* The chains are there?  Then let the guest go. */
+static bool launch_go(Vm *vm, GError **error)
+{
+    g_autoptr(WeirGraph) graph = NULL;
+    g_autoptr(JsonNode) answer = NULL;
+
+    if (!weir_qmp_negotiate(vm->qmp, WEIR_LAUNCH_QMP_TIMEOUT_MS, error) ||
+        !(graph = weir_graph_query(vm->qmp, WEIR_LAUNCH_QMP_TIMEOUT_MS,
+                                   error)) ||
+        !weir_record_verify(vm->record, graph, error)) {
+        return false;
+    }
+    if (launch_has(vm->launch, "-S") || launch_has(vm->launch, "-preconfig")) {
+        return true;
+    }
+    answer = weir_qmp_execute(vm->qmp, "cont", NULL,
+                              WEIR_LAUNCH_QMP_TIMEOUT_MS, error);
+    return answer != NULL;
+}
+
+static gboolean launch_qmp_ready(gint fd, GIOCondition condition,
+                                 gpointer opaque)
+{
+    Vm *vm = opaque;
+    GError *error = NULL;
+
+    (void)fd;
+    (void)condition;
+    vm->qmp_source = 0;
+    if (launch_go(vm, &error)) {
+        vm->running = true;
+    } else if (g_error_matches(error, WEIR_ERROR, WEIR_ERROR_CLOSED)) {
+        g_error_free(error);    /* it is about to end: how will tell why */
+    } else {
+        g_prefix_error(&error, "VM '%s': ", vm->launch->name);
+        launch_abort(vm, error);
+    }
+    g_clear_pointer(&vm->qmp, weir_qmp_free);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean launch_notice(gpointer opaque)
+{
+    Vm *vm = opaque;
+
+    vm->notice_source = 0;
+    if (vm->qmp_source) {
+        g_printerr("weir: VM '%s': QEMU is not ready after %d s; the guest "
+                   "starts when it is\n", vm->launch->name,
+                   WEIR_LAUNCH_NOTICE_S);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+/*
+ * Pass a signal on.  One from the terminal goes to the whole process group,
+ * so QEMU has it already.
+ */
+static gboolean launch_signalled(gint fd, GIOCondition condition,
+                                 gpointer opaque)
+{
+    Vm *vm = opaque;
+    struct signalfd_siginfo info;
+
+    (void)condition;
+    if (read(fd, &info, sizeof(info)) == sizeof(info) &&
+        info.ssi_code != SI_KERNEL) {
+        launch_send(vm, (int)info.ssi_signo);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+static void launch_ended(GPid pid, gint status, gpointer opaque)
+{
+    Vm *vm = opaque;
+
+    (void)pid;
+    vm->pid = 0;
+    vm->status = status;
+    g_main_loop_quit(vm->loop);
+}
+
+static void launch_remove_source(guint *source)
+{
+    if (*source) {
+        g_source_remove(*source);
+        *source = 0;
+    }
+}
+
+/* Serve QMP, signals and the end of QEMU, until that. */
+static void launch_loop(Vm *vm)
+{
+    guint signal_source = g_unix_fd_add(vm->signal_fd, G_IO_IN,
+                                        launch_signalled, vm);
+
+    vm->loop = g_main_loop_new(NULL, FALSE);
+    g_child_watch_add(vm->pid, launch_ended, vm);
+    if (vm->qmp) {
+        vm->qmp_source = g_unix_fd_add(weir_qmp_fd(vm->qmp),
+                                       G_IO_IN | G_IO_HUP | G_IO_ERR,
+                                       launch_qmp_ready, vm);
+    }
+    vm->notice_source = g_timeout_add_seconds(WEIR_LAUNCH_NOTICE_S,
+                                              launch_notice, vm);
+    g_main_loop_run(vm->loop);
+    g_source_remove(signal_source);
+    launch_remove_source(&vm->qmp_source);
+    launch_remove_source(&vm->notice_source);
+    launch_remove_source(&vm->kill_source);
+    g_main_loop_unref(vm->loop);
+}
+
+/* What QEMU's end means. */
+static bool launch_result(const Vm *vm, int *exit_code, GError **error)
+{
+    bool signalled = WIFSIGNALED(vm->status);
+    int number = signalled ? WTERMSIG(vm->status) : WEXITSTATUS(vm->status);
+
+    *exit_code = signalled ? 128 + number : number;
+    if (vm->failure) {
+        *exit_code = 1;
+        if (error) {
+            *error = g_error_copy(vm->failure);
+        }
+        return false;
+    }
+    if (!vm->running && *exit_code != 0) {
+        weir_set_error(error, "VM '%s': %s ended at start, %s %d%s%s",
+                       vm->launch->name, vm->launch->qemu,
+                       signalled ? "by signal" : "with exit code", number,
+                       signalled ? ": " : "",
+                       signalled ? g_strsignal(number) : "");
+        return false;
+    }
+    return true;
+}
+
+/* With the runtime directory locked: all up to QEMU being recorded. */
+static bool launch_start(Vm *vm, GError **error)
+{
+    GError *local = NULL;
+
+    if (!launch_listen(vm, error) || !launch_spawn(vm, error)) {
+        return false;
+    }
+    if (!launch_record(vm, &local)) {
+        launch_abort(vm, local);
+    }
+    return true;
+}
+
+static bool launch_run(Vm *vm, int *exit_code, GError **error)
+{
+    int lock = launch_lock(vm->launch->dir, error);
+    bool started;
+
+    if (lock < 0) {
+        return false;
+    }
+    if (!launch_claim(vm->launch, error)) {
+        close(lock);
+        return false;
+    }
+    started = launch_start(vm, error);
+    if (!started) {
+        weir_record_remove(vm->launch->dir, vm->launch->name);
+    }
+    close(lock);
+    if (!started) {
+        return false;
+    }
+    launch_loop(vm);
+    weir_record_remove(vm->launch->dir, vm->launch->name);
+    return launch_result(vm, exit_code, error);
+}
+
+/* A QEMU that was killed leaves the terminal in raw mode. */
+static void launch_restore_terminal(const struct termios *saved)
+{
+    if (tcgetpgrp(STDIN_FILENO) == getpgrp()) {
+        tcsetattr(STDIN_FILENO, TCSADRAIN, saved);
+    }
+}
+
+bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
+{
+    Vm vm = { .launch = launch, .listen_fd = -1 };
+    struct termios saved;
+    bool terminal = tcgetattr(STDIN_FILENO, &saved) == 0;
+    sigset_t set;
+    bool ok;
+
+    *exit_code = 1;
+    if (launch_has(launch, "-daemonize")) {
+        weir_set_error(error, "-daemonize cannot be used: weir run stays with "
+                       "its QEMU");
+        return false;
+    }
+    launch_signal_set(&set);
+    vm.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    vm.socket_path = weir_record_path(launch->dir, launch->name, "qmp");
+    ok = launch_run(&vm, exit_code, error);
+    if (terminal) {
+        launch_restore_terminal(&saved);
+    }
+    if (vm.listen_fd >= 0) {
+        close(vm.listen_fd);
+    }
+    close(vm.signal_fd);
+    weir_qmp_free(vm.qmp);
+    weir_record_free(vm.record);
+    g_clear_error(&vm.failure);
+    g_free(vm.socket_path);
+    return ok;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Storage policies and the files they are in. */
+#ifndef WEIR_POLICY_H
+#define WEIR_POLICY_H
+
+#include "schema.h"
+
+#define WEIR_POLICY_DIR "/etc/weir/policies.d"
+#define WEIR_POLICY_SUFFIX ".yaml"
+
+/* Where in the chain a filter goes. */
+typedef enum WeirPlace {
+    WEIR_PLACE_STORAGE,     /* between format and storage node */
+    WEIR_PLACE_DISK,        /* above the format node */
+} WeirPlace;
+
+typedef struct WeirPolicyFilter {
+    char *driver;
+    char *child;            /* the option that names the filtered node */
+    WeirPlace place;
+    JsonObject *options;    /* as for blockdev-add, without node references */
+    unsigned line, column;  /* of the entry in the file, from 1 */
+} WeirPolicyFilter;
+
+typedef struct WeirPolicy {
+    char *name;
+    char *description;      /* NULL: none */
+    guint64 version;
+    char *file;
+    GPtrArray *filters;     /* WeirPolicyFilter, from the guest downwards */
+} WeirPolicy;
+
+/*
+ * Parse a policy.
+ *
+ * @data, @length: the text; may come from anybody
+ * @file: its name for messages, kept in the policy
+ * @check_name: whether the policy's name must be that of the file
+ * @schema: the installed filters
+ * Returns the policy, which the caller frees with weir_policy_free(), or NULL
+ * with @error set to WEIR_ERROR_POSITION: one line for each thing wrong.
+ */
+WeirPolicy *weir_policy_parse(const char *data, gsize length,
+                              const char *file, bool check_name,
+                              const WeirSchema *schema, GError **error);
+
+/* Read and parse @file.  As weir_policy_parse(). */
+WeirPolicy *weir_policy_load(const char *file, const WeirSchema *schema,
+                             GError **error);
+
+/* NULL is fine. */
+void weir_policy_free(WeirPolicy *policy);
+
+/*
+ * The files of all policies.
+ *
+ * @dirs: directories, NULL-terminated
+ * Returns their names, sorted within each directory, which the caller unrefs;
+ * or NULL with @error set if a directory cannot be read.
+ */
+GPtrArray *weir_policy_files(char *const *dirs, GError **error);
+
+/*
+ * Load the policy called @name from the one of @dirs that has it.  Returns
+ * NULL with @error set to WEIR_ERROR_NOT_FOUND if none has it, to
+ * WEIR_ERROR_FAILED if several have it, or as weir_policy_load().
+ */
+WeirPolicy *weir_policy_find(char *const *dirs, const char *name,
+                             const WeirSchema *schema, GError **error);
+
+/*
+ * Whether @name can be that of a policy, disk or VM: letters, digits and
+ * "._-", at most @max characters, the first a letter or digit.
+ */
+bool weir_name_ok(const char *name, gsize max);
+
+/* "disk" or "storage". */
+const char *weir_place_name(WeirPlace place);
+
+/* The policy as a JSON object that the caller unrefs. */
+JsonObject *weir_policy_json(const WeirPolicy *policy);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirPolicy, weir_policy_free)
+
+#endif

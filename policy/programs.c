@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "programs.h"
+
+#include <errno.h>
+#include <gio/gio.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static char *program_dirs[3];   /* set at start; where weir itself is */
+
+static void programs_add_dir(char *path)
+{
+    for (guint i = 0; path && i < G_N_ELEMENTS(program_dirs) - 1; i++) {
+        if (!program_dirs[i]) {
+            program_dirs[i] = g_path_get_dirname(path);
+            break;
+        }
+    }
+    g_free(path);
+}
+
+void weir_programs_init(const char *argv0)
+{
+    programs_add_dir(g_find_program_in_path(argv0));
+    programs_add_dir(g_file_read_link("/proc/self/exe", NULL));
+}
+
+static char *program_in(const char *dir, const char *name)
+{
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+
+    if (g_file_test(path, G_FILE_TEST_IS_EXECUTABLE)) {
+        return g_steal_pointer(&path);
+    }
+    return NULL;
+}
+
+char *weir_program_find(const char *bin_dir, const char *name, GError **error)
+{
+    char *path = NULL;
+
+    if (bin_dir) {
+        path = program_in(bin_dir, name);
+    } else {
+        for (guint i = 0; !path && program_dirs[i]; i++) {
+            path = program_in(program_dirs[i], name);
+        }
+        if (!path) {
+            path = g_find_program_in_path(name);
+        }
+    }
+    if (!path) {
+        weir_set_error(error, "cannot find %s %s%s", name,
+                       bin_dir ? "in " : "next to weir or on the search path",
+                       bin_dir ? bin_dir : "");
+    }
+    return path;
+}
+
+/* What qemu-img says is wrong, without its name and that of the image. */
+static const char *disk_message(char *message, const char *image)
+{
+    g_autofree char *prefix = g_strdup_printf("qemu-img: Could not open '%s': ",
+                                              image);
+    const char *text = g_strstrip(message);
+
+    return g_str_has_prefix(text, prefix) ? text + strlen(prefix) : text;
+}
+
+void weir_child_setup(gpointer unused)
+{
+    sigset_t none;
+
+    (void)unused;
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+}
+
+bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
+                     GError **error)
+{
+    g_autofree char *program = weir_program_find(bin_dir, "qemu-img", error);
+    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
+        G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
+    g_autoptr(GSubprocess) process = NULL;
+    g_autofree char *output = NULL;
+    g_autofree char *message = NULL;
+    g_autofree char *image = NULL;
+
+    if (!program) {
+        return false;
+    }
+    /* An absolute name cannot be taken for one with a protocol. */
+    image = g_canonicalize_filename(disk->file, NULL);
+    g_subprocess_launcher_set_child_setup(launcher, weir_child_setup, NULL,
+                                          NULL);
+    process = g_subprocess_launcher_spawn(launcher, error, program, "info",
+                                          "--output=json", "-f", disk->format,
+                                          image, NULL);
+    if (!process ||
+        !g_subprocess_communicate_utf8(process, NULL, NULL, &output, &message,
+                                       error)) {
+        return false;
+    }
+    if (!g_subprocess_get_successful(process)) {
+        weir_set_error(error, "disk %s (%s) cannot be used as %s: %s",
+                       disk->id, disk->file, disk->format,
+                       disk_message(message, image));
+        return false;
+    }
+    if (!disk->read_only && access(disk->file, W_OK) < 0) {
+        weir_set_error(error, "disk %s (%s) cannot be written to: %s "
+                       "(read-only=on opens it for reading)", disk->id,
+                       disk->file, g_strerror(errno));
+        return false;
+    }
+    return true;
+}

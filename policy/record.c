@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "record.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static void record_wanted_free(WeirWanted *wanted)
+{
+    g_free(wanted->driver);
+    g_free(wanted->node_name);
+    g_free(wanted->role);
+    g_free(wanted->place);
+    g_clear_pointer(&wanted->options, json_object_unref);
+    g_free(wanted);
+}
+
+static void record_disk_free(WeirRecordDisk *disk)
+{
+    g_free(disk->id);
+    g_free(disk->file);
+    g_free(disk->device);
+    g_free(disk->policy);
+    g_ptr_array_unref(disk->wanted);
+    g_free(disk);
+}
+
+void weir_record_free(WeirRecord *record)
+{
+    if (record) {
+        g_free(record->name);
+        g_free(record->qmp);
+        g_ptr_array_unref(record->disks);
+        g_free(record);
+    }
+}
+
+char *weir_runtime_dir(const char *option)
+{
+    const char *base = g_getenv("XDG_RUNTIME_DIR");
+
+    if (option) {
+        return g_strdup(option);
+    }
+    return g_build_filename(geteuid() == 0 || !base || !*base ? "/run" : base,
+                            "weir", NULL);
+}
+
+char *weir_record_path(const char *dir, const char *name, const char *suffix)
+{
+    g_autofree char *base = g_strconcat(name, ".", suffix, NULL);
+
+    return g_build_filename(dir, base, NULL);
+}
+
+gint64 weir_process_start_time(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    g_autofree char *text = NULL;
+    unsigned long long ticks;
+    const char *rest;
+    char state;
+
+    /* The program's name, in brackets, may hold anything. */
+    if (!g_file_get_contents(path, &text, NULL, NULL) ||
+        !(rest = strrchr(text, ')')) ||
+        sscanf(rest, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u "
+               "%*d %*d %*d %*d %*d %*d %llu", &state, &ticks) != 2 ||
+        state == 'Z' || state == 'X') {
+        return -1;
+    }
+    return (gint64)ticks;
+}
+
+static WeirRecord *record_alloc(const char *name)
+{
+    WeirRecord *record = g_new0(WeirRecord, 1);
+
+    record->name = g_strdup(name);
+    record->disks = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)record_disk_free);
+    return record;
+}
+
+WeirRecord *weir_record_new(const char *name, pid_t pid, const char *qmp)
+{
+    WeirRecord *record = record_alloc(name);
+
+    record->pid = pid;
+    record->start_time = weir_process_start_time(pid);
+    record->qmp = g_strdup(qmp);
+    return record;
+}
+
+static WeirRecordDisk *record_disk_alloc(void)
+{
+    WeirRecordDisk *disk = g_new0(WeirRecordDisk, 1);
+
+    disk->wanted = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)record_wanted_free);
+    return disk;
+}
+
+void weir_record_add_disk(WeirRecord *record, const WeirDisk *disk,
+                          const WeirPolicy *policy, const GPtrArray *chain)
+{
+    WeirRecordDisk *entry = record_disk_alloc();
+
+    entry->id = g_strdup(disk->id);
+    entry->file = g_strdup(disk->file);
+    entry->device = disk->device == WEIR_DEVICE_NONE ? NULL
+                                                     : g_strdup(disk->id);
+    entry->policy = g_strdup(policy->name);
+    entry->policy_version = (gint64)policy->version;
+    for (guint i = chain->len; i-- > 0;) {
+        const WeirChainNode *node = g_ptr_array_index(chain, i);
+        WeirWanted *wanted = g_new0(WeirWanted, 1);
+
+        wanted->driver = g_strdup(node->driver);
+        wanted->node_name = g_strdup(node->node_name);
+        wanted->role = g_strdup(weir_role_name(node->role));
+        if (node->role == WEIR_ROLE_FILTER) {
+            wanted->place = g_strdup(weir_place_name(node->place));
+        }
+        wanted->options = json_object_ref(node->options);
+        g_ptr_array_add(entry->wanted, wanted);
+    }
+    g_ptr_array_add(record->disks, entry);
+}
+
+static JsonObject *record_wanted_json(const WeirWanted *wanted)
+{
+    JsonObject *object = json_object_new();
+
+    json_object_set_string_member(object, "role", wanted->role);
+    json_object_set_string_member(object, "driver", wanted->driver);
+    json_object_set_string_member(object, "node-name", wanted->node_name);
+    weir_json_set_string(object, "place", wanted->place);
+    json_object_set_object_member(object, "options",
+                                  json_object_ref(wanted->options));
+    return object;
+}
+
+static JsonObject *record_disk_json(const WeirRecordDisk *disk)
+{
+    JsonObject *object = json_object_new();
+    JsonArray *wanted = json_array_new();
+
+    json_object_set_string_member(object, "id", disk->id);
+    json_object_set_string_member(object, "file", disk->file);
+    weir_json_set_string(object, "device", disk->device);
+    json_object_set_string_member(object, "policy", disk->policy);
+    json_object_set_int_member(object, "policy-version",
+                               disk->policy_version);
+    for (guint i = 0; i < disk->wanted->len; i++) {
+        json_array_add_object_element(
+            wanted, record_wanted_json(g_ptr_array_index(disk->wanted, i)));
+    }
+    json_object_set_array_member(object, "wanted", wanted);
+    return object;
+}
+
+bool weir_record_save(const WeirRecord *record, const char *dir,
+                      GError **error)
+{
+    g_autofree char *path = weir_record_path(dir, record->name, "json");
+    g_autoptr(JsonObject) object = json_object_new();
+    JsonArray *disks = json_array_new();
+    g_autofree char *text = NULL;
+
+    json_object_set_string_member(object, "name", record->name);
+    json_object_set_int_member(object, "pid", record->pid);
+    json_object_set_int_member(object, "start-time", record->start_time);
+    json_object_set_string_member(object, "qmp", record->qmp);
+    for (guint i = 0; i < record->disks->len; i++) {
+        json_array_add_object_element(
+            disks, record_disk_json(g_ptr_array_index(record->disks, i)));
+    }
+    json_object_set_array_member(object, "disks", disks);
+    text = weir_json_object_text(object, true);
+    return g_file_set_contents(path, text, -1, error);
+}
+
+/* Each of these returns NULL or false if something is missing. */
+
+static WeirWanted *record_wanted_read(JsonObject *object)
+{
+    WeirWanted *wanted = g_new0(WeirWanted, 1);
+    JsonObject *options = weir_json_object(object, "options");
+
+    wanted->role = g_strdup(weir_json_string(object, "role"));
+    wanted->driver = g_strdup(weir_json_string(object, "driver"));
+    wanted->node_name = g_strdup(weir_json_string(object, "node-name"));
+    wanted->place = g_strdup(weir_json_string(object, "place"));
+    if (!wanted->role || !wanted->driver || !wanted->node_name || !options ||
+        (strcmp(wanted->role, "filter") == 0 && !wanted->place)) {
+        record_wanted_free(wanted);
+        return NULL;
+    }
+    wanted->options = json_object_ref(options);
+    return wanted;
+}
+
+static bool record_disk_read(WeirRecordDisk *disk, JsonObject *object)
+{
+    JsonArray *nodes = weir_json_array(object, "wanted");
+
+    disk->id = g_strdup(weir_json_string(object, "id"));
+    disk->file = g_strdup(weir_json_string(object, "file"));
+    disk->device = g_strdup(weir_json_string(object, "device"));
+    disk->policy = g_strdup(weir_json_string(object, "policy"));
+    disk->policy_version = weir_json_int(object, "policy-version", 0);
+    for (guint i = 0; i < weir_json_length(nodes); i++) {
+        WeirWanted *wanted = record_wanted_read(weir_json_object_at(nodes, i));
+
+        if (!wanted) {
+            return false;
+        }
+        g_ptr_array_add(disk->wanted, wanted);
+    }
+    return disk->id && disk->file && disk->policy && disk->wanted->len > 0;
+}
+
+static bool record_read(WeirRecord *record, JsonObject *object)
+{
+    JsonArray *disks = weir_json_array(object, "disks");
+
+    record->pid = (pid_t)weir_json_int(object, "pid", 0);
+    record->start_time = weir_json_int(object, "start-time", -1);
+    record->qmp = g_strdup(weir_json_string(object, "qmp"));
+    for (guint i = 0; i < weir_json_length(disks); i++) {
+        WeirRecordDisk *disk = record_disk_alloc();
+
+        g_ptr_array_add(record->disks, disk);
+        if (!record_disk_read(disk, weir_json_object_at(disks, i))) {
+            return false;
+        }
+    }
+    return record->pid > 0 && record->qmp;
+}
+
+WeirRecord *weir_record_load(const char *dir, const char *name,
+                             GError **error)
+{
+    g_autofree char *path = weir_record_path(dir, name, "json");
+    g_autoptr(WeirRecord) record = record_alloc(name);
+    g_autoptr(GError) local = NULL;
+    g_autoptr(JsonNode) node = NULL;
+    g_autofree char *text = NULL;
+    gsize length;
+
+    if (!g_file_get_contents(path, &text, &length, &local)) {
+        if (g_error_matches(local, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
+            g_set_error(error, WEIR_ERROR, WEIR_ERROR_NOT_FOUND,
+                        "there is no VM '%s' in %s", name, dir);
+        } else {
+            weir_set_error(error, "%s", local->message);
+        }
+        return NULL;
+    }
+    node = weir_json_parse(text, length, NULL);
+    if (!node || !record_read(record, weir_json_as_object(node))) {
+        weir_set_error(error, "%s is not a record of a VM", path);
+        return NULL;
+    }
+    return g_steal_pointer(&record);
+}
+
+static gint record_compare(gconstpointer a, gconstpointer b)
+{
+    const WeirRecord *const *left = a;
+    const WeirRecord *const *right = b;
+
+    return strcmp((*left)->name, (*right)->name);
+}
+
+GPtrArray *weir_record_list(const char *dir)
+{
+    GPtrArray *records = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_record_free);
+    g_autoptr(GDir) stream = g_dir_open(dir, 0, NULL);
+    const char *base;
+
+    while (stream && (base = g_dir_read_name(stream))) {
+        g_autofree char *name = g_strdup(base);
+        WeirRecord *record;
+
+        if (!g_str_has_suffix(name, ".json")) {
+            continue;
+        }
+        name[strlen(name) - strlen(".json")] = '\0';
+        record = weir_record_load(dir, name, NULL);
+        if (record) {
+            g_ptr_array_add(records, record);
+        }
+    }
+    g_ptr_array_sort(records, record_compare);
+    return records;
+}
+
+bool weir_record_alive(const WeirRecord *record)
+{
+    gint64 start_time = weir_process_start_time(record->pid);
+
+    return start_time >= 0 && start_time == record->start_time;
+}
+
+void weir_record_remove(const char *dir, const char *name)
+{
+    static const char *const suffixes[] = { "json", "qmp" };
+
+    for (guint i = 0; i < G_N_ELEMENTS(suffixes); i++) {
+        g_autofree char *path = weir_record_path(dir, name, suffixes[i]);
+
+        unlink(path);
+    }
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What is known of each VM that runs: a JSON file NAME.json in the runtime
+ * directory, next to its QMP socket NAME.qmp.
+ */
+#ifndef WEIR_RECORD_H
+#define WEIR_RECORD_H
+
+#include <sys/types.h>
+
+#include "chain.h"
+
+/* A node as the policy wants it. */
+typedef struct WeirWanted {
+    char *driver;
+    char *node_name;
+    char *role;             /* "storage", "filter" or "format" */
+    char *place;            /* of a filter: "disk" or "storage"; else NULL */
+    JsonObject *options;
+} WeirWanted;
+
+typedef struct WeirRecordDisk {
+    char *id;
+    char *file;
+    char *device;           /* id of the guest device; NULL: none of ours */
+    char *policy;
+    gint64 policy_version;
+    GPtrArray *wanted;      /* WeirWanted, from the highest node downwards */
+} WeirRecordDisk;
+
+typedef struct WeirRecord {
+    char *name;
+    pid_t pid;              /* of QEMU */
+    gint64 start_time;      /* of that process, in clock ticks since boot */
+    char *qmp;              /* path of the socket */
+    GPtrArray *disks;       /* WeirRecordDisk */
+} WeirRecord;
+
+/*
+ * The directory of the records: @option if it is not NULL, /run/weir for
+ * root, otherwise weir in $XDG_RUNTIME_DIR (or in /run).  The caller frees
+ * it.
+ */
+char *weir_runtime_dir(const char *option);
+
+/* Path of a VM's record or socket: @suffix is "json" or "qmp". */
+char *weir_record_path(const char *dir, const char *name, const char *suffix);
+
+/* A record without disks. */
+WeirRecord *weir_record_new(const char *name, pid_t pid, const char *qmp);
+
+/* Add what @disk is to look like. */
+void weir_record_add_disk(WeirRecord *record, const WeirDisk *disk,
+                          const WeirPolicy *policy, const GPtrArray *chain);
+
+/* NULL is fine. */
+void weir_record_free(WeirRecord *record);
+
+/* Write the record of a VM to @dir, at once or not at all. */
+bool weir_record_save(const WeirRecord *record, const char *dir,
+                      GError **error);
+
+/*
+ * Read the record of VM @name.  Returns NULL with @error set to
+ * WEIR_ERROR_NOT_FOUND if there is none, or to WEIR_ERROR_FAILED.
+ */
+WeirRecord *weir_record_load(const char *dir, const char *name,
+                             GError **error);
+
+/*
+ * All records in @dir, by name; those that cannot be read are left out.  The
+ * caller unrefs the array of WeirRecord.  Empty without a directory.
+ */
+GPtrArray *weir_record_list(const char *dir);
+
+/* Whether the VM's QEMU runs, and is not another process of the same number. */
+bool weir_record_alive(const WeirRecord *record);
+
+/* Remove the record and socket of VM @name; missing ones are fine. */
+void weir_record_remove(const char *dir, const char *name);
+
+/* When process @pid was started, in clock ticks since boot; -1: it is gone. */
+gint64 weir_process_start_time(pid_t pid);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirRecord, weir_record_free)
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The installed filters and their options, from the answer to
+ * query-qmp-schema, as a libcyaml schema.
+ *
+ * Loaded data has one layout for all mappings whose fields come from QMP:
+ * member i is a WeirMember at index i.  A pointer that is NULL stands for an
+ * option that was not given.
+ */
+#ifndef WEIR_SCHEMA_H
+#define WEIR_SCHEMA_H
+
+#include <cyaml/cyaml.h>
+
+#include "json.h"
+
+/* Filters are the drivers whose name begins so. */
+#define WEIR_FILTER_PREFIX "weir-"
+
+typedef struct WeirSchema WeirSchema;
+
+/* A member of a loaded mapping. */
+typedef struct WeirMember {
+    void *value;            /* as its schema says; NULL: not given */
+    uint64_t count;         /* of a sequence: its entries */
+} WeirMember;
+
+typedef struct WeirFilterType {
+    char *driver;
+    char *child;            /* the option that names the filtered node */
+    char *other_child;      /* another node that it cannot do without; NULL */
+    cyaml_schema_value_t options;   /* a mapping of WeirMembers */
+    GPtrArray *unsupported; /* char *: options that a policy cannot express */
+} WeirFilterType;
+
+/*
+ * Find the filters.
+ *
+ * @introspection: what query-qmp-schema returned; not kept
+ * Returns the schema, which the caller frees with weir_schema_free(), or NULL
+ * with @error set if the answer makes no sense or there are no filters.
+ */
+WeirSchema *weir_schema_new(JsonNode *introspection, GError **error);
+
+/* NULL is fine. */
+void weir_schema_free(WeirSchema *schema);
+
+/* The filters by name: WeirFilterType, owned by @schema. */
+GPtrArray *weir_schema_filters(const WeirSchema *schema);
+
+/* The filter with that driver, owned by @schema, or NULL. */
+const WeirFilterType *weir_schema_find(const WeirSchema *schema,
+                                       const char *driver);
+
+/* Whether @value is the on/off type, which libcyaml sees as an enum. */
+bool weir_schema_is_bool(const cyaml_schema_value_t *value);
+
+/*
+ * Loaded options as the arguments of blockdev-add.
+ *
+ * @mapping: schema of a mapping of WeirMembers
+ * @members: what libcyaml loaded with it; NULL for no options
+ * Returns an object that the caller unrefs.
+ */
+JsonObject *weir_schema_options_json(const cyaml_schema_value_t *mapping,
+                                     const WeirMember *members);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirSchema, weir_schema_free)
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* weir: storage policies for QEMU/KVM disks. */
+#include "weir.h"
+
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "programs.h"
+
+static const WeirCommand commands[] = {
+    { "compile", "print the chain that puts a disk under a policy",
+      weir_cmd_compile },
+    { "inspect", "show what weir-inspect has seen of a disk",
+      weir_cmd_inspect },
+    { "policy", "check, list or show policies", weir_cmd_policy },
+    { "run", "run QEMU with disks under policies", weir_cmd_run },
+    { "status", "show whether running disks comply with their policies",
+      weir_cmd_status },
+    { NULL, NULL, NULL }
+};
+
+int weir_fail(GError *error)
+{
+    if (error->domain == WEIR_ERROR && error->code == WEIR_ERROR_POSITION) {
+        fprintf(stderr, "%s\n", error->message);
+    } else {
+        fprintf(stderr, "weir: %s\n", error->message);
+    }
+    g_error_free(error);
+    return WEIR_EXIT_ERROR;
+}
+
+int weir_usage(const char *format, ...)
+{
+    va_list args;
+
+    fputs("weir: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return WEIR_EXIT_USAGE;
+}
+
+static void weir_help(FILE *stream, const WeirCommand *table,
+                      const char *program)
+{
+    fprintf(stream, "Usage:\n  %s COMMAND [OPTION...]\n\nCommands:\n",
+            program);
+    for (; table->name; table++) {
+        fprintf(stream, "  %-10s %s\n", table->name, table->summary);
+    }
+    fprintf(stream, "\n%s COMMAND --help tells about a command.\n", program);
+}
+
+int weir_dispatch(const WeirCommand *table, const char *program, int argc,
+                  char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : NULL;
+
+    if (!name) {
+        weir_help(stderr, table, program);
+        return WEIR_EXIT_USAGE;
+    }
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||
+        strcmp(name, "help") == 0) {
+        weir_help(stdout, table, program);
+        return WEIR_EXIT_OK;
+    }
+    for (const WeirCommand *command = table; command->name; command++) {
+        if (strcmp(command->name, name) == 0) {
+            g_autofree char *full = g_strdup_printf("%s %s", program, name);
+
+            g_set_prgname(full);
+            argv[1] = full;
+            return command->run(argc - 1, argv + 1);
+        }
+    }
+    return weir_usage("found unknown command '%s', expected one that "
+                      "'%s --help' lists", name, program);
+}
+
+bool weir_parse(int *argc, char ***argv, const GOptionEntry *entries,
+                const char *parameters, const char *help)
+{
+    GOptionContext *context = g_option_context_new(parameters);
+    g_autoptr(GError) error = NULL;
+    bool ok;
+
+    g_option_context_add_main_entries(context, entries, NULL);
+    g_option_context_set_description(context, help);
+    ok = g_option_context_parse(context, argc, argv, &error);
+    g_option_context_free(context);
+    if (!ok) {
+        weir_usage("%s (%s --help tells more)", error->message,
+                   g_get_prgname());
+    }
+    return ok;
+}
+
+char *const *weir_policy_dirs(const WeirPolicyOptions *options)
+{
+    static char *const standard[] = { (char *)WEIR_POLICY_DIR, NULL };
+
+    return options->dirs ? options->dirs : standard;
+}
+
+void weir_policy_options_clear(WeirPolicyOptions *options)
+{
+    g_free(options->bin_dir);
+    g_strfreev(options->dirs);
+}
+
+int main(int argc, char **argv)
+{
+    setlocale(LC_CTYPE, "");
+    signal(SIGPIPE, SIG_IGN);
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        printf("weir %s\n", WEIR_VERSION);
+        return WEIR_EXIT_OK;
+    }
+    weir_programs_init(argc > 0 ? argv[0] : "weir");
+    return weir_dispatch(commands, "weir", argc, argv);
+}

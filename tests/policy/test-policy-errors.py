@@ -1,0 +1,323 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Each thing that can be wrong with a policy has its message and place."""
+import os
+import unittest
+
+from common import FakeTest
+
+HEAD = "name: p\nfilters:\n"
+OPTIONS = ("level, mode, ratio, where, tags, hops, when, amount, quiet")
+
+
+class Text(FakeTest):
+    def test_missing_file(self):
+        path = os.path.join(self.policies, "none.yaml")
+        self.weir_fails("weir: cannot read policy file %s: No such file or "
+                        "directory" % path,
+                        "policy", "check", "--qemu-bin-dir", self.bin, path)
+
+    def test_directory(self):
+        self.assertEqual(self.check(self.policies), (
+            1, "", "weir: cannot read policy file %s: Is a directory\n"
+            % self.policies))
+
+    def test_empty(self):
+        self.refuses("", "1:1: found nothing, expected a policy")
+
+    def test_only_comment(self):
+        self.refuses("# nothing\n", "1:1: found nothing, expected a policy")
+
+    def test_syntax(self):
+        self.refuses("name: [p\nfilters: x\n",
+                     "2:8: not YAML: did not find expected ',' or ']' while "
+                     "parsing a flow sequence")
+
+    def test_tab(self):
+        self.refuses("name: p\n\tfilters: []\n",
+                     "2:1: not YAML: found a tab character that violates "
+                     "indentation while scanning a plain scalar")
+
+    def test_not_utf8(self):
+        self.refuses(b"name: p\ndescription: \xc3\xa4\xff\n",
+                     "2:15: found a byte that is no printable UTF-8 (invalid "
+                     "leading UTF-8 octet), expected text")
+
+    def test_zero_byte(self):
+        self.refuses('name: "p\\0q"\n',
+                     "1:7: found a zero byte, expected text")
+
+    def test_alias(self):
+        self.refuses("name: &a p\ndescription: *a\n",
+                     "1:7: found anchor 'a', expected a plain value")
+        self.refuses("name: p\ndescription: *a\n",
+                     "2:14: found alias 'a', expected a plain value")
+
+    def test_tag(self):
+        self.refuses("name: !!binary p\n", "1:7: found tag "
+                     "'tag:yaml.org,2002:binary', expected a plain value")
+
+    def test_two_documents(self):
+        self.refuses("name: p\nfilters: []\n---\nname: q\n",
+                     "3:1: found a second document, expected one policy per "
+                     "file")
+
+    def test_deep(self):
+        self.refuses("name: " + "[" * 40, "1:38: found more than 32 levels, "
+                     "expected fewer")
+
+    def test_huge(self):
+        self.refuses("name: p\n#" + "x" * (1 << 20),
+                     "1:1: found 1048577 bytes, expected at most 1048576")
+
+    def test_key_is_list(self):
+        self.refuses("? [a]\n: b\n",
+                     "1:3: found a list as a key, expected a word")
+
+    def test_root_is_list(self):
+        self.refuses("- name\n", "1:1: found a list, expected a mapping")
+
+
+class Keys(FakeTest):
+    def test_unknown_key(self):
+        self.refuses("name: p\n  \nfilter: []\nfilters: []\n",
+                     "3:1: found unknown key 'filter', expected one of name, "
+                     "description, version, filters; did you mean "
+                     "'filters'?")
+
+    def test_key_twice(self):
+        self.refuses("name: p\nfilters: []\nname: p\n",
+                     "3:1: found key 'name' again, expected it once (it is "
+                     "on line 1)")
+
+    def test_missing_keys(self):
+        self.refuses("description: x\n",
+                     "1:1: found no key 'name', expected it",
+                     "1:1: found no key 'filters', expected it")
+
+    def test_name_is_not_the_files(self):
+        self.refuses("name: q\nfilters: []\n", "1:7: found name 'q', expected "
+                     "'p' as in the file's name")
+
+    def test_name_in_other_suffix(self):
+        self.refuses("name: p\nfilters: []\n", "1:7: found policy 'p' in a "
+                     "file of another name, expected p.yaml", name="p.yml")
+
+    def test_name_with_slash(self):
+        self.refuses("name: ../p\nfilters: []\n",
+                     "1:7: found a name that cannot be used, expected up to "
+                     "64 letters, digits, '.', '_' and '-', the first a "
+                     "letter or digit")
+
+    def test_version(self):
+        self.refuses("name: p\nversion: two\nfilters: []\n",
+                     "2:10: found 'two', expected an integer from 0 up for "
+                     "'version'")
+        self.refuses("name: p\nversion: -1\nfilters: []\n",
+                     "2:10: found '-1', expected an integer from 0 up for "
+                     "'version'")
+        self.refuses("name: p\nversion: 0\nfilters: []\n",
+                     "2:10: found version '0', expected 1 or more")
+
+    def test_filters_is_mapping(self):
+        self.refuses("name: p\nfilters: {}\n", "2:10: found a mapping, "
+                     "expected a list for 'filters'")
+
+    def test_same_name_in_two_files(self):
+        os.mkdir(self.path("other"))
+        first = self.write("p.yaml", "name: p\nfilters: []\n")
+        second = self.path("other/p.yaml")
+        with open(second, "w", encoding="utf-8") as file:
+            file.write("name: p\nfilters: []\n")
+        self.assertEqual(self.check(first, second), (
+            1, "", "%s:1:1: found another policy 'p', expected one (it is in "
+            "%s)\n" % (second, first)))
+
+    def test_every_file_is_checked(self):
+        first = self.write("a.yaml", "name: b\nfilters: []\n")
+        good = self.write("c.yaml", "name: c\nfilters: []\n")
+        last = self.write("d.yaml", "name: d\n")
+        self.assertEqual(self.check(first, good, last), (
+            1, "", "%s:1:7: found name 'b', expected 'a' as in the file's "
+            "name\n%s:1:1: found no key 'filters', expected it\n"
+            % (first, last)))
+
+
+class Filters(FakeTest):
+    def test_unknown_filter(self):
+        self.refuses(HEAD + "  - weir-acne: {level: 1}\n",
+                     "3:5: found unknown filter 'weir-acne', expected one of "
+                     "weir-acme, weir-dots, weir-pair; did you mean "
+                     "'weir-acme'?")
+
+    def test_foreign_driver(self):
+        self.refuses(HEAD + "  - throttle: {}\n",
+                     "3:5: found unknown filter 'throttle', expected one of "
+                     "weir-acme, weir-dots, weir-pair")
+
+    def test_entry_without_filter(self):
+        self.refuses(HEAD + "  - place: disk\n", "3:5: found an entry without "
+                     "a filter, expected one")
+
+    def test_entry_with_two_filters(self):
+        self.refuses(HEAD + "  - weir-acme: {level: 1}\n    weir-dots: {}\n",
+                     "4:5: found 'weir-dots' in the entry of 'weir-acme', "
+                     "expected one filter per entry")
+
+    def test_filter_twice(self):
+        self.refuses(HEAD + "  - weir-dots:\n  - weir-dots:\n",
+                     "4:5: found filter 'weir-dots' again, expected it once "
+                     "per disk (it is on line 3)")
+
+    def test_entry_is_word(self):
+        self.refuses(HEAD + "  - weir-dots\n", "3:5: found 'weir-dots', "
+                     "expected a mapping for 'filters'")
+
+    def test_place(self):
+        self.refuses(HEAD + "  - weir-dots:\n    place: top\n",
+                     "4:12: found 'top', expected one of storage, disk for "
+                     "'place'")
+
+    def test_other_node(self):
+        self.refuses(HEAD + "  - weir-pair:\n", "3:5: found filter "
+                     "'weir-pair', which needs a node 'mirror' that a policy "
+                     "cannot give")
+
+
+class Options(FakeTest):
+    def option(self, text, *messages):
+        """An option on line 4 from column 7 on."""
+        self.refuses(HEAD + "  - weir-acme:\n      %s\n      level: 1\n"
+                     % text, *messages)
+
+    def test_unknown(self):
+        self.option("levle: 3", "4:7: found unknown option 'levle' of "
+                    "'weir-acme', expected one of %s; did you mean 'level'?"
+                    % OPTIONS)
+
+    def test_node_is_no_option(self):
+        self.option("log: x", "4:7: found unknown option 'log' of "
+                    "'weir-acme', expected one of %s" % OPTIONS)
+
+    def test_base_is_no_option(self):
+        self.option("discard: unmap", "4:7: found unknown option 'discard' "
+                    "of 'weir-acme', expected one of %s" % OPTIONS)
+
+    def test_no_options_at_all(self):
+        self.refuses(HEAD + "  - weir-dots: {size: 1}\n",
+                     "3:17: found unknown option 'size' of 'weir-dots', "
+                     "expected none")
+
+    def test_missing(self):
+        for text in ("  - weir-acme: {quiet: on}\n", "  - weir-acme:\n"):
+            with self.subTest(text):
+                column = 16 if "{" in text else 15
+                self.refuses(HEAD + text, "3:%d: found no option 'level' of "
+                             "'weir-acme', expected it" % column)
+
+    def test_integer(self):
+        for value in ("abc", "12abc", "1.5", "010", "0x", "''",
+                      "9223372036854775808", "--1"):
+            with self.subTest(value):
+                found = "an empty string" if value == "''" \
+                    else "'%s'" % value
+                self.refuses(HEAD + "  - weir-acme:\n      level: %s\n"
+                             % value, "4:14: found %s, expected an integer "
+                             "for 'weir-acme.level'" % found)
+
+    def test_integer_is_list(self):
+        self.refuses(HEAD + "  - weir-acme: {level: [1]}\n",
+                     "3:24: found a list, expected a single value for "
+                     "'weir-acme.level'")
+
+    def test_nothing(self):
+        self.refuses(HEAD + "  - weir-acme: {level: }\n",
+                     "3:24: found nothing, expected an integer for "
+                     "'weir-acme.level'")
+
+    def test_number(self):
+        for value in ("nan", "inf", "7.2x", "1e999", "1,5x"):
+            with self.subTest(value):
+                self.option("ratio: %s" % value, "4:14: found '%s', expected "
+                            "a number for 'weir-acme.ratio'" % value)
+
+    def test_bool(self):
+        for value in ("maybe", "1", "True"):
+            with self.subTest(value):
+                self.option("quiet: " + value, "4:14: found '%s', expected "
+                            "true or false for 'weir-acme.quiet'" % value)
+
+    def test_enum(self):
+        self.option("mode: fastest", "4:13: found 'fastest', expected one of "
+                    "fast, safe for 'weir-acme.mode'")
+
+    def test_nested(self):
+        self.option("where: {host: h, prot: 1}",
+                    "4:24: found unknown option 'prot' of 'weir-acme.where', "
+                    "expected one of host, port, next; did you mean 'port'?")
+        self.option("where: {host: h, next: {host: i, port: p}}",
+                    "4:46: found 'p', expected an integer for "
+                    "'weir-acme.where.next.port'")
+        self.option("hops: [{host: h}, {port: 1}]",
+                    "4:25: found no option 'host' of 'weir-acme.hops', "
+                    "expected it")
+
+    def test_long_value_is_cut(self):
+        self.option("mode: " + "x" * 100, "4:13: found '%s...', expected one "
+                    "of fast, safe for 'weir-acme.mode'" % ("x" * 60))
+
+    def test_control_characters_are_escaped(self):
+        self.option('mode: "\\e[31m"', "4:13: found '\\033[31m', expected one "
+                    "of fast, safe for 'weir-acme.mode'")
+
+    def test_all_errors_at_once(self):
+        self.refuses("nam: p\nfilters:\n  - weir-acme: {level: x, quiet: y}\n",
+                     "1:1: found unknown key 'nam', expected one of name, "
+                     "description, version, filters; did you mean 'name'?",
+                     "3:24: found 'x', expected an integer for "
+                     "'weir-acme.level'",
+                     "3:34: found 'y', expected true or false for "
+                     "'weir-acme.quiet'",
+                     "1:1: found no key 'name', expected it")
+
+    def test_driver_refuses_value(self):
+        self.refuses(HEAD + "  - weir-dots:\n  - weir-acme: {level: 12}\n",
+                     "4:5: weir-acme refuses its options: level must be 0 to "
+                     "9")
+
+
+class Daemon(FakeTest):
+    def fault(self, fault, message):
+        path = self.write("p.yaml", "name: p\nfilters: []\n")
+        self.weir_fails(message, "policy", "check", "--qemu-bin-dir",
+                        self.bin, path, FAKE_DAEMON_FAULT=fault)
+
+    def test_dies(self):
+        self.fault("die", "weir: qemu-storage-daemon ended at start: "
+                   "qemu-storage-daemon: out of luck")
+
+    def test_garbage(self):
+        self.fault("garbage", "weir: %s does not speak QMP"
+                   % os.path.join(self.bin, "qemu-storage-daemon"))
+
+    def test_missing(self):
+        self.weir_fails("weir: cannot find qemu-storage-daemon in %s"
+                        % self.policies, "policy", "check", "--qemu-bin-dir",
+                        self.policies, "x")
+
+    def test_dies_during_check(self):
+        path = self.write("p.yaml", HEAD +
+                          "  - weir-acme: {level: 1, tags: [crash]}\n")
+        self.assertEqual(self.check(path), (
+            1, "", "weir: %s has closed the connection\n"
+            % os.path.join(self.bin, "qemu-storage-daemon")))
+
+    def test_no_filters(self):
+        path = self.write("p.yaml", HEAD + "  - weir-acme:\n")
+        self.assertEqual(self.check(path, FAKE_DAEMON_FAULT="no-filters"), (
+            1, "", "%s:3:5: found unknown filter 'weir-acme', expected none\n"
+            % path))
+
+
+if __name__ == "__main__":
+    unittest.main()
