@@ -21,7 +21,6 @@
 #include "qapi/qobject-output-visitor.h"
 #include "qobject/qdict.h"
 #include "system/block-backend.h"
-#include "compat.h"
 #include "filter.h"
 
 /*
@@ -188,27 +187,32 @@ static bool check_filtered_node(const QDict *options, BlockDriverState *bs,
 }
 
 /*
- * Opening a node can move what it refers to into the main loop's AioContext,
- * where an export allows that, and deleting a node moves what it referred to.
+ * QEMU opens a node in the main loop's AioContext and lets what the node
+ * refers to follow it there, if all users allow that: exports do.  When a node
+ * is deleted, the same happens again.  So keep each BlockBackend where it is
+ * meanwhile; a new node then goes to the AioContext of the disk.
  */
-static int restore_aio_context(BlockDriverState *bs, AioContext *ctx,
-                               Error **errp)
+static GSList *pin_aio_contexts(void)
 {
-    if (bdrv_get_aio_context(bs) == ctx) {
-        return 0;
+    GSList *pinned = NULL;
+    BlockBackend *blk = NULL;
+
+    while ((blk = blk_all_next(blk))) {
+        if (blk_set_allow_aio_context_change(blk, false)) {
+            blk_ref(blk);
+            pinned = g_slist_prepend(pinned, blk);
+        }
     }
-    return bdrv_try_change_aio_context(bs, ctx, NULL, errp);
+    return pinned;
 }
 
-/* The same when it is too late to fail.  The disk works in any context. */
-static void bring_back_aio_context(BlockDriverState *bs, AioContext *ctx)
+static void unpin_aio_contexts(GSList *pinned)
 {
-    Error *err = NULL;
-
-    if (restore_aio_context(bs, ctx, &err) < 0) {
-        warn_reportf_err(err, "Disk of node '%s' stays in the main loop: ",
-                         bdrv_get_node_name(bs));
+    for (GSList *e = pinned; e; e = e->next) {
+        blk_set_allow_aio_context_change(e->data, true);
+        blk_unref(e->data);
     }
+    g_slist_free(pinned);
 }
 
 /*
@@ -241,25 +245,24 @@ static BlockDriverState *open_and_insert(BlockDriverState *bs,
                                          QDict *options, BlockBackend *blk,
                                          Error **errp)
 {
-    AioContext *ctx = bdrv_get_aio_context(bs);
     BlockDriver *drv = bdrv_find_format(BlockdevDriver_str(opts->driver));
     BlockDriverState *top;
 
     top = bdrv_new_open_driver_opts(drv, opts->node_name, options,
                                     filter_flags(bs, opts), errp);
-    if (top) {
-        top->detect_zeroes = opts->has_detect_zeroes ?
-            opts->detect_zeroes : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
-        if (restore_aio_context(top, ctx, errp) < 0 ||
-            move_parents(bs, top, blk, errp) < 0) {
-            bdrv_unref(top);
-            top = NULL;
-        }
-    }
     if (!top) {
-        bring_back_aio_context(bs, ctx);
+        return NULL;
     }
-    return top;
+    top->detect_zeroes = opts->has_detect_zeroes ?
+        opts->detect_zeroes : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
+    if (bdrv_get_aio_context(top) != bdrv_get_aio_context(bs)) {
+        error_setg(errp, "Filter '%s' did not follow node '%s' into its "
+                   "I/O thread", opts->node_name, bdrv_get_node_name(bs));
+    } else if (move_parents(bs, top, blk, errp) == 0) {
+        return top;
+    }
+    bdrv_unref(top);
+    return NULL;
 }
 
 void qmp_weir_attach(const char *node_name, BlockdevOptions *filter,
@@ -268,6 +271,7 @@ void qmp_weir_attach(const char *node_name, BlockdevOptions *filter,
     g_autoptr(QDict) options = NULL;
     BlockDriverState *bs, *top;
     BlockBackend *blk = NULL;
+    GSList *pinned;
 
     GLOBAL_STATE_CODE();
 
@@ -295,10 +299,12 @@ void qmp_weir_attach(const char *node_name, BlockdevOptions *filter,
 
     bdrv_ref(bs);
     bdrv_drained_begin(bs);
+    pinned = pin_aio_contexts();
     top = open_and_insert(bs, filter, g_steal_pointer(&options), blk, errp);
     if (top) {
         bdrv_set_monitor_owned(top);        /* takes over our reference */
     }
+    unpin_aio_contexts(pinned);
     bdrv_drained_end(bs);
     bdrv_unref(bs);
 }
@@ -339,28 +345,38 @@ static BlockDriverState *filtered_node(BlockDriverState *bs)
     return weir_filter_child(bs);
 }
 
-/* Bring the users of @bs back to @child. */
-static int remove_from_graph(BlockDriverState *bs, BlockDriverState *child,
+/*
+ * Bring the users of @bs back to @child and delete @bs, all with the disk
+ * drained: closing a node drains with the graph's write lock held, and would
+ * wait there for requests that need the read lock to go on.
+ */
+static int remove_and_delete(BlockDriverState *bs, BlockDriverState *child,
                              Error **errp)
 {
+    bool is_monitor_owned = QTAILQ_IN_USE(bs, monitor_list);
+    GSList *pinned;
     int ret;
 
-    bdrv_drained_begin(bs);
-    bdrv_drained_begin(child);
+    bdrv_ref(child);
+    bdrv_ref(bs);
+    bdrv_drained_begin(child);              /* and all above it */
+    pinned = pin_aio_contexts();
     ret = move_parents(bs, child, NULL, errp);
+    bdrv_unref(bs);                 /* frees it, if the monitor has no part */
+    if (ret == 0 && is_monitor_owned) {
+        qmp_blockdev_del(bdrv_get_node_name(bs), errp);
+    }
+    unpin_aio_contexts(pinned);
     bdrv_drained_end(child);
-    bdrv_drained_end(bs);
+    bdrv_unref(child);
     return ret;
 }
 
 void qmp_weir_detach(const char *node_name, Error **errp)
 {
     BlockDriverState *bs = find_filter(node_name, errp);
-    BlockDriverState *child;
     WeirFilterDriver *driver;
-    bool is_monitor_owned;
     WeirFilter *filter;
-    AioContext *ctx;
 
     GLOBAL_STATE_CODE();
 
@@ -372,26 +388,13 @@ void qmp_weir_detach(const char *node_name, Error **errp)
         return;
     }
     driver = weir_filter_driver(bs);
-    filter = bs->opaque;
-    child = filtered_node(bs);
-    is_monitor_owned = QTAILQ_IN_USE(bs, monitor_list);
     if (driver->prepare_detach && driver->prepare_detach(bs, errp) < 0) {
         return;
     }
 
-    ctx = bdrv_get_aio_context(bs);
-    bdrv_ref(child);
-    bdrv_ref(bs);
+    filter = bs->opaque;
     filter->detaching = true;
-    if (remove_from_graph(bs, child, errp) < 0) {
+    if (remove_and_delete(bs, filtered_node(bs), errp) < 0) {
         filter->detaching = false;
-        bdrv_unref(bs);
-    } else {
-        bdrv_unref(bs);             /* frees it if the monitor has no part */
-        if (is_monitor_owned) {
-            qmp_blockdev_del(node_name, errp);
-        }
-        bring_back_aio_context(child, ctx);
     }
-    bdrv_unref(child);
 }

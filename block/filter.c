@@ -92,6 +92,21 @@ static void orphan_bh(void *opaque)
     }
 }
 
+void weir_filter_child_perm(BlockDriverState *bs, BdrvChild *c,
+                            BdrvChildRole role, BlockReopenQueue *queue,
+                            uint64_t perm, uint64_t shared, uint64_t *nperm,
+                            uint64_t *nshared)
+{
+    bdrv_default_perms(bs, c, role, queue, perm, shared, nperm, nshared);
+    /*
+     * Without users, it lies beside those of the node below, who may be about
+     * to move over here.
+     */
+    if (!QLIST_EMPTY(&bs->parents)) {
+        *nshared &= ~BLK_PERM_RESIZE;
+    }
+}
+
 void weir_filter_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
 {
     WeirFilter *filter = bs->opaque;

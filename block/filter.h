@@ -99,6 +99,17 @@ void weir_filter_emit_inspect_alert(BlockDriverState *bs, uint64_t overwrites,
                                     uint64_t suspicious, double share);
 
 /*
+ * .bdrv_child_perm: what the users of a filter ask for, and nobody else may
+ * resize the node below: the filter, and those above it, would go on with the
+ * old size.
+ */
+void GRAPH_RDLOCK weir_filter_child_perm(BlockDriverState *bs, BdrvChild *c,
+                                         BdrvChildRole role,
+                                         BlockReopenQueue *queue,
+                                         uint64_t perm, uint64_t shared,
+                                         uint64_t *nperm, uint64_t *nshared);
+
+/*
  * .bdrv_set_perm: tell when the last user of a node has left it without
  * weir-detach (a block job that replaced it, for instance).
  */

@@ -5,7 +5,6 @@
 #include "block/block_int.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-weir.h"
-#include "compat.h"
 #include "filter.h"
 
 static const WeirOperation operations[WEIR_IO__MAX] = {

@@ -345,7 +345,7 @@ static BlockDriver bdrv_weir_inspect = {
 
     .bdrv_open                  = inspect_open,
     .bdrv_close                 = inspect_close,
-    .bdrv_child_perm            = bdrv_default_perms,
+    .bdrv_child_perm            = weir_filter_child_perm,
     .bdrv_set_perm              = weir_filter_set_perm,
     .bdrv_refresh_limits        = weir_filter_refresh_limits,
     .bdrv_reopen_prepare        = inspect_reopen_prepare,

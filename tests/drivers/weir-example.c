@@ -121,7 +121,7 @@ static BlockDriver bdrv_weir_example = {
 
     .bdrv_open              = example_open,
     .bdrv_close             = weir_filter_close,
-    .bdrv_child_perm        = bdrv_default_perms,
+    .bdrv_child_perm        = weir_filter_child_perm,
     .bdrv_set_perm          = weir_filter_set_perm,
     .bdrv_refresh_limits    = weir_filter_refresh_limits,
     .strong_runtime_opts    = example_strong_options,

@@ -129,7 +129,7 @@ static BlockDriver bdrv_weir_fault = {
 
     .bdrv_open              = fault_open,
     .bdrv_close             = weir_filter_close,
-    .bdrv_child_perm        = bdrv_default_perms,
+    .bdrv_child_perm        = weir_filter_child_perm,
     .bdrv_check_perm        = fault_check_perm,
     .bdrv_set_perm          = weir_filter_set_perm,
     .bdrv_refresh_limits    = fault_refresh_limits,

@@ -219,6 +219,43 @@ class Refusals(Disk):
         self.finish()
 
 
+class Resize(Disk):
+    """Through the filter, or not at all: see weir_filter_child_perm()."""
+
+    def size(self, node):
+        info, = [n for n in self.d.cmd('query-named-block-nodes')
+                 if n['node-name'] == node]
+        return info['image']['virtual-size']
+
+    def test_below_and_through(self):
+        self.client.shutdown()
+        self.d.cmd('block-export-del', id='exp')
+        self.d.qmp.event('BLOCK_EXPORT_DELETED')
+        self.d.cmd('blockdev-add', {'driver': 'raw', 'node-name': 'user',
+                                    'file': 'fmt'})
+        self.attach('fmt')
+        self.assertFails("permissions 'resize'", self.d.cmd,
+                         'block_resize',
+                         {'node-name': 'fmt', 'size': 96 * MIB})
+        self.d.cmd('block_resize', {'node-name': 'flt', 'size': 128 * MIB})
+        self.assertEqual((self.size('flt'), self.size('fmt')),
+                         (128 * MIB, 128 * MIB))
+        self.detach()
+        self.d.cmd('block_resize', {'node-name': 'fmt', 'size': 64 * MIB})
+        self.assertEqual(self.size('fmt'), 64 * MIB)
+        self.d.quit()
+
+    def test_at_the_storage(self):
+        self.client.shutdown()
+        self.d.cmd('block-export-del', id='exp')
+        self.d.qmp.event('BLOCK_EXPORT_DELETED')
+        self.attach('file')
+        self.d.cmd('block_resize', {'node-name': 'fmt', 'size': 128 * MIB})
+        self.assertEqual(self.size('fmt'), 128 * MIB)
+        self.detach()
+        self.d.quit()
+
+
 class RefusalsInIOThread(Refusals):
     iothread = True
 

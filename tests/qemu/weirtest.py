@@ -4,6 +4,7 @@
 import atexit
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -48,6 +49,9 @@ def run(name, *args, tests=True, check=True, **kwargs):
         [program(name, tests), *args], text=True, timeout=PATIENCE_S,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment() if tests else None, **kwargs)
+    # what ASan says about coroutines each time
+    result.stderr = re.sub(r'^==\d+==WARNING: ASan .*\n', '', result.stderr,
+                           flags=re.M)
     if check and result.returncode != 0:
         raise AssertionError(f'{name} {" ".join(args)}: exit status '
                              f'{result.returncode}\n{result.stderr}')
