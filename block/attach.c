@@ -259,6 +259,7 @@ static BlockDriverState *open_and_insert(BlockDriverState *bs,
         error_setg(errp, "Filter '%s' did not follow node '%s' into its "
                    "I/O thread", opts->node_name, bdrv_get_node_name(bs));
     } else if (move_parents(bs, top, blk, errp) == 0) {
+        weir_filter_set_in_use(top);
         return top;
     }
     bdrv_unref(top);
@@ -350,8 +351,8 @@ static BlockDriverState *filtered_node(BlockDriverState *bs)
  * drained: closing a node drains with the graph's write lock held, and would
  * wait there for requests that need the read lock to go on.
  */
-static int remove_and_delete(BlockDriverState *bs, BlockDriverState *child,
-                             Error **errp)
+static void remove_and_delete(BlockDriverState *bs, BlockDriverState *child,
+                              Error **errp)
 {
     bool is_monitor_owned = QTAILQ_IN_USE(bs, monitor_list);
     GSList *pinned;
@@ -369,14 +370,12 @@ static int remove_and_delete(BlockDriverState *bs, BlockDriverState *child,
     unpin_aio_contexts(pinned);
     bdrv_drained_end(child);
     bdrv_unref(child);
-    return ret;
 }
 
 void qmp_weir_detach(const char *node_name, Error **errp)
 {
     BlockDriverState *bs = find_filter(node_name, errp);
     WeirFilterDriver *driver;
-    WeirFilter *filter;
 
     GLOBAL_STATE_CODE();
 
@@ -392,9 +391,5 @@ void qmp_weir_detach(const char *node_name, Error **errp)
         return;
     }
 
-    filter = bs->opaque;
-    filter->detaching = true;
-    if (remove_and_delete(bs, filtered_node(bs), errp) < 0) {
-        filter->detaching = false;
-    }
+    remove_and_delete(bs, filtered_node(bs), errp);
 }

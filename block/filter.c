@@ -69,27 +69,36 @@ void weir_filter_emit_inspect_alert(BlockDriverState *bs, uint64_t overwrites,
 }
 
 static const char orphan_reason[] = "no disk uses the filter any more";
+/* Changes of the graph that last shorter than this are not told. */
+#define ORPHAN_DELAY_MS 500
 
-/* Main loop, after the graph change that weir_filter_set_perm() was part of. */
-static void orphan_bh(void *opaque)
+/* Main loop, some time after the users have changed. */
+static void orphan_timer_cb(void *opaque)
 {
     BlockDriverState *bs = opaque;
     WeirFilter *filter = bs->opaque;
-    bool was_orphan;
+    bool was_in_use = filter->in_use;
 
-    if (filter->detaching) {
-        return;
-    }
-    if (!filter->has_parents) {
+    filter->in_use = filter->has_parents;
+    if (was_in_use && !filter->in_use) {
         weir_filter_set_state(bs, WEIR_STATE_DEGRADED, orphan_reason);
-        return;
+    } else if (filter->in_use) {
+        bool was_orphan;
+
+        WITH_QEMU_LOCK_GUARD(&filter->lock) {
+            was_orphan = !g_strcmp0(filter->reason, orphan_reason);
+        }
+        if (was_orphan) {
+            weir_filter_set_state(bs, WEIR_STATE_OK, NULL);
+        }
     }
-    WITH_QEMU_LOCK_GUARD(&filter->lock) {
-        was_orphan = !g_strcmp0(filter->reason, orphan_reason);
-    }
-    if (was_orphan) {
-        weir_filter_set_state(bs, WEIR_STATE_OK, NULL);
-    }
+}
+
+void weir_filter_set_in_use(BlockDriverState *bs)
+{
+    WeirFilter *filter = bs->opaque;
+
+    filter->in_use = true;
 }
 
 void weir_filter_child_perm(BlockDriverState *bs, BdrvChild *c,
@@ -100,9 +109,10 @@ void weir_filter_child_perm(BlockDriverState *bs, BdrvChild *c,
     bdrv_default_perms(bs, c, role, queue, perm, shared, nperm, nshared);
     /*
      * Without users, it lies beside those of the node below, who may be about
-     * to move over here.
+     * to move over here.  While inactive, it leaves the image to the other
+     * side of a migration.
      */
-    if (!QLIST_EMPTY(&bs->parents)) {
+    if (!QLIST_EMPTY(&bs->parents) && !(bs->open_flags & BDRV_O_INACTIVE)) {
         *nshared &= ~BLK_PERM_RESIZE;
     }
 }
@@ -114,7 +124,8 @@ void weir_filter_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
 
     if (has_parents != filter->has_parents) {
         filter->has_parents = has_parents;
-        qemu_bh_schedule(filter->orphan_bh);
+        timer_mod(filter->orphan_timer,
+                  qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ORPHAN_DELAY_MS);
     }
 }
 
@@ -127,7 +138,8 @@ int weir_filter_open(BlockDriverState *bs, QDict *options, Error **errp)
     qemu_mutex_init(&filter->lock);
     filter->state = WEIR_STATE_OK;
     filter->since_s = g_get_real_time() / G_USEC_PER_SEC;
-    filter->orphan_bh = aio_bh_new(qemu_get_aio_context(), orphan_bh, bs);
+    filter->orphan_timer = timer_new_ms(QEMU_CLOCK_REALTIME, orphan_timer_cb,
+                                        bs);
 
     ret = bdrv_open_file_child(NULL, options, "file", bs, errp);
     if (ret < 0) {
@@ -140,7 +152,7 @@ void weir_filter_close(BlockDriverState *bs)
 {
     WeirFilter *filter = bs->opaque;
 
-    g_clear_pointer(&filter->orphan_bh, qemu_bh_delete);
+    g_clear_pointer(&filter->orphan_timer, timer_free);
     g_clear_pointer(&filter->reason, g_free);
     qemu_mutex_destroy(&filter->lock);
 }

@@ -19,9 +19,9 @@
  */
 typedef struct WeirFilter {
     WeirIostat stat;     /* has its own synchronisation */
-    bool detaching;             /* main thread: weir-detach is at work */
     bool has_parents;           /* main thread */
-    QEMUBH *orphan_bh;          /* set at open */
+    bool in_use;                /* main thread; has_parents, a while ago */
+    QEMUTimer *orphan_timer;    /* set at open; main loop */
     QemuMutex lock;             /* never held across a yield */
     WeirState state;            /* @lock */
     char *reason;               /* @lock; NULL while @state is ok */
@@ -115,6 +115,9 @@ void GRAPH_RDLOCK weir_filter_child_perm(BlockDriverState *bs, BdrvChild *c,
  */
 void GRAPH_RDLOCK weir_filter_set_perm(BlockDriverState *bs, uint64_t perm,
                                        uint64_t shared);
+
+/* weir-attach has found users for @bs; there is no need to wait and see. */
+void weir_filter_set_in_use(BlockDriverState *bs);
 
 /*
  * .bdrv_refresh_limits of a filter that passes data on as it is: whatever

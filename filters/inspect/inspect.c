@@ -91,7 +91,7 @@ int weir_inspect_config_check(const WeirInspectConfig *c, char *err,
         { "entropy-high", c->entropy_high_bits, 0, 8, "0 to 8 bits" },
         { "entropy-low", c->entropy_low_bits, 0, c->entropy_high_bits,
           "0 to entropy-high bits" },
-        { "entropy-alert-share", c->entropy_alert_share, 0, 1, "0 to 1" },
+        { "entropy-alert", c->entropy_alert_share, 0, 1, "0 to 1" },
         { "entropy-min-overwrites", c->entropy_min_overwrites, 1, UINT32_MAX,
           "at least 1" },
     };

@@ -7,7 +7,7 @@ import statistics
 import time
 
 import guest
-from weirtest import blockdev
+from weirtest import Process, blockdev, graph
 
 # What the device named by the kernel as the argument does meanwhile.
 SCRIPT = '''
@@ -39,36 +39,39 @@ class Attach(guest.TestCase):
         vm.wait_for('working')
         return vm
 
-    def cycle(self, vm, below):
-        """Attach and detach once; (seconds, seconds, requests seen)."""
+    def cycle(self, host, below):
+        """Attach and detach once; (seconds, seconds, requests seen).
+
+        host: the process that has the disk
+        """
         begin = time.monotonic()
-        vm.cmd('weir-attach', {
+        host.cmd('weir-attach', {
             'node-name': below,
             'filter': {'driver': 'weir-inspect', 'node-name': 'filter',
                        'file': below}})
         attached = time.monotonic()
         time.sleep(TRAFFIC_S)
-        info, = vm.cmd('query-weir')
+        info, = host.cmd('query-weir')
         self.assertEqual(info['place'],
                          'disk' if below == 'format' else 'storage')
         seen = sum(s['requests'] + s['in-flight'] for s in info['statistics'])
         detach = time.monotonic()
-        vm.cmd('weir-detach', {'node-name': 'filter'})
+        host.cmd('weir-detach', {'node-name': 'filter'})
         return attached - begin, time.monotonic() - detach, seen
 
-    def cycles(self, vm, count):
-        before = vm.graph()
+    def cycles(self, host, count):
+        before = graph(host)
         attach_s, detach_s, seen = [], [], 0
         for i in range(count):
-            a, d, requests = self.cycle(vm, ('format', 'storage')[i % 2])
+            a, d, requests = self.cycle(host, ('format', 'storage')[i % 2])
             attach_s.append(a)
             detach_s.append(d)
             seen += requests
             if i % 50 == 0:
-                self.assertEqual(vm.graph(), before)
+                self.assertEqual(graph(host), before)
             time.sleep(TRAFFIC_S)
-        self.assertEqual(vm.graph(), before)
-        self.assertEqual(vm.cmd('query-weir'), [])
+        self.assertEqual(graph(host), before)
+        self.assertEqual(host.cmd('query-weir'), [])
         # the guest did work through the filters
         self.assertGreater(seen, count)
         return attach_s, detach_s
@@ -85,7 +88,10 @@ class Attach(guest.TestCase):
 
     def work(self, count, *machine):
         vm = self.boot(*machine)
-        attach_s, detach_s = self.cycles(vm, count)
+        return self.measure(vm, vm, count)
+
+    def measure(self, vm, host, count):
+        attach_s, detach_s = self.cycles(host, count)
         result = self.result(vm)
         stall_s = result['interval_max_median_us'] / 1e6
         print(f'{count} cycles: median attach '
@@ -125,6 +131,29 @@ class Attach(guest.TestCase):
         self.work(60, 'sda', '-object', 'iothread,id=io0', '-device',
                   'virtio-scsi-pci,num_queues=2,iothread=io0', '-device',
                   'scsi-hd,drive=format')
+
+    def test_vhost_user_blk(self):
+        """The disk is in a storage daemon, and so are the filters."""
+        sock = self.path('vhost-user')
+        daemon = Process(
+            'qemu-storage-daemon', '--object', 'iothread,id=io0',
+            '--blockdev', blockdev(
+                driver='file', filename=self.image('disk', 128 << 20),
+                node_name='storage', discard='unmap'),
+            '--blockdev', blockdev(driver='raw', file='storage',
+                                   node_name='format', discard='unmap'),
+            '--export', 'vhost-user-blk,id=exp,node-name=format,writable=on,'
+            f'num-queues=2,iothread=io0,addr.type=unix,addr.path={sock}',
+            tests=False)
+        self.addCleanup(daemon.kill)
+        vm = self.start(
+            SCRIPT % 'vda', '-object',
+            'memory-backend-memfd,id=memory,size=512M,share=on', '-machine',
+            'memory-backend=memory', '-chardev', f'socket,id=vu,path={sock}',
+            '-device', 'vhost-user-blk-pci,chardev=vu,num-queues=2')
+        vm.wait_for('working')
+        self.measure(vm, daemon, 60)
+        daemon.quit()
 
 
 if __name__ == '__main__':

@@ -157,8 +157,8 @@ class Runner:
             ('QEMU_PROG', 'QEMU_IMG_PROG', 'QEMU_IO_PROG', 'QEMU_NBD_PROG',
              'QSD_PROG'), programs))
         os.environ.update({
-            'PATH': f'{self.bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:'
-                    '/sbin:/bin',
+            'PATH': f'{self.bin}:/usr/local/sbin:/usr/local/bin:'
+                    '/usr/sbin:/usr/bin:/sbin:/bin',
             'LC_ALL': 'C',
             'TMPDIR': self.scratch,
             'PYTHONPATH': os.path.join(HERE, 'site'),

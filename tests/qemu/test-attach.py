@@ -5,6 +5,7 @@ refused, and that a failure changes nothing."""
 
 import os
 import threading
+import time
 
 import nbd
 
@@ -488,6 +489,8 @@ class Reopen(Disk):
             {**reopen, 'file': 'flt'}]})
         self.check_io()
         self.assertEqual(self.filter_info(self.d, 'flt')['place'], 'storage')
+        # what lasts shorter than half a second is not told
+        time.sleep(1)
         self.d.cmd('blockdev-reopen', {'options': [
             {**reopen, 'file': 'file'}]})
         self.d.qmp.event('WEIR_STATE', lambda d: d['state'] == 'degraded')

@@ -140,9 +140,9 @@ static void share_has_a_range(void **state)
 
     (void)state;
     config.entropy_alert_share = 1.01;
-    check_fails(&config, "entropy-alert-share is 1.01, but must be 0 to 1");
+    check_fails(&config, "entropy-alert is 1.01, but must be 0 to 1");
     config.entropy_alert_share = INFINITY;
-    check_fails(&config, "entropy-alert-share is inf, but must be 0 to 1");
+    check_fails(&config, "entropy-alert is inf, but must be 0 to 1");
 }
 
 static void min_overwrites_is_positive(void **state)
