@@ -12,6 +12,7 @@
 
 #define INSPECT_DRIVER "weir-inspect"
 #define INSPECT_BAR_WIDTH 40
+#define INSPECT_CURVE_STEP 0.04
 
 typedef struct InspectOptions {
     char *qmp;
@@ -120,18 +121,30 @@ static void inspect_print_traffic(const char *name, JsonObject *traffic)
     }
 }
 
+static void inspect_print_point(JsonObject *point, double ratio)
+{
+    g_autofree char *size = inspect_size(weir_json_number(point, "cache-size",
+                                                          0));
+    g_autofree char *bar = g_strnfill(
+        (gsize)(CLAMP(ratio, 0, 1) * INSPECT_BAR_WIDTH + 0.5), '#');
+
+    printf("  %9s  %5.3f  %s\n", size, ratio, bar);
+}
+
+/* The points at which the curve goes on falling, and its two ends. */
 static void inspect_print_curve(JsonArray *curve)
 {
-    for (guint i = 0; i < weir_json_length(curve); i++) {
+    guint length = weir_json_length(curve);
+    double printed = 2;
+
+    for (guint i = 0; i < length; i++) {
         JsonObject *point = weir_json_object_at(curve, i);
         double ratio = weir_json_number(point, "miss-ratio", 0);
-        g_autofree char *size = inspect_size(weir_json_number(point,
-                                                              "cache-size",
-                                                              0));
-        g_autofree char *bar = g_strnfill(
-            (gsize)(CLAMP(ratio, 0, 1) * INSPECT_BAR_WIDTH + 0.5), '#');
 
-        printf("  %9s  %5.3f  %s\n", size, ratio, bar);
+        if (printed - ratio >= INSPECT_CURVE_STEP || i + 1 == length) {
+            inspect_print_point(point, ratio);
+            printed = ratio;
+        }
     }
 }
 
