@@ -27,8 +27,6 @@ PATIENCE_S = 120
 ASAN = {
     'ASAN_OPTIONS': 'detect_leaks=1:abort_on_error=0:exitcode=99',
     'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1',
-    'LSAN_OPTIONS': 'suppressions=' + os.path.join(
-        SOURCE, 'tests', 'qemu', 'lsan.supp') + ':print_suppressions=0',
 }
 
 
