@@ -432,7 +432,8 @@ class Exports(Disk):
                 ran = cpu()
                 for i in range(50):
                     self.client.pread(4096, i * 4096)
-                self.assertGreaterEqual(cpu() - ran, 50)
+                # two of them may be served in one go
+                self.assertGreaterEqual(cpu() - ran, 40)
                 change()
         self.assertEqual(graph(self.d), before)
         self.finish()
