@@ -68,6 +68,19 @@ void weir_filter_emit_inspect_alert(BlockDriverState *bs, uint64_t overwrites,
                                        suspicious, share);
 }
 
+int64_t weir_filter_begin(WeirFilter *filter, WeirIoOp op)
+{
+    weir_iostat_begin(&filter->stat, op);
+    return get_clock();
+}
+
+int weir_filter_end(WeirFilter *filter, WeirIoOp op, int64_t bytes,
+                    int64_t begin_ns, int ret)
+{
+    weir_iostat_end(&filter->stat, op, bytes, get_clock() - begin_ns, ret < 0);
+    return ret;
+}
+
 static const char orphan_reason[] = "no disk uses the filter any more";
 /* Changes of the graph that last shorter than this are not told. */
 #define ORPHAN_DELAY_MS 500

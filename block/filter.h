@@ -126,21 +126,17 @@ void weir_filter_set_in_use(BlockDriverState *bs);
 void GRAPH_RDLOCK weir_filter_refresh_limits(BlockDriverState *bs,
                                              Error **errp);
 
-/* Begin a request of kind @op; the result goes to weir_filter_end(). */
-static inline int64_t weir_filter_begin(WeirFilter *filter,
-                                        WeirIoOp op)
-{
-    weir_iostat_begin(&filter->stat, op);
-    return get_clock();
-}
+/*
+ * Begin a request of kind @op; the result goes to weir_filter_end().  Both are
+ * functions of their own because a coroutine may change its thread between
+ * them: the compiler must not keep the address of the first thread's counters
+ * (see qemu/coroutine-tls.h).
+ */
+int64_t weir_filter_begin(WeirFilter *filter, WeirIoOp op);
 
 /* End it; @bytes is its length.  Returns @ret. */
-static inline int weir_filter_end(WeirFilter *filter, WeirIoOp op,
-                                  int64_t bytes, int64_t begin_ns, int ret)
-{
-    weir_iostat_end(&filter->stat, op, bytes, get_clock() - begin_ns, ret < 0);
-    return ret;
-}
+int weir_filter_end(WeirFilter *filter, WeirIoOp op, int64_t bytes,
+                    int64_t begin_ns, int ret);
 
 /*
  * A QAPI list of @n counts up to the last one that is not zero.  The caller

@@ -12,30 +12,6 @@ void weir_iostat_init(WeirIostat *st)
     memset(st, 0, sizeof(*st));
 }
 
-void weir_iostat_begin(WeirIostat *st, WeirIoOp op)
-{
-    unsigned stripe = weir_stripe();
-
-    weir_stripe_add(&st->stripe[stripe].op[op].begun, 1, stripe);
-}
-
-void weir_iostat_end(WeirIostat *st, WeirIoOp op, uint64_t bytes,
-                     uint64_t latency_ns, bool failed)
-{
-    unsigned stripe = weir_stripe();
-    WeirIostatCell *cell = &st->stripe[stripe].op[op];
-    unsigned bucket = weir_histogram_bucket(latency_ns,
-                                            WEIR_IOSTAT_LATENCY_BUCKETS);
-
-    if (failed) {
-        weir_stripe_add(&cell->failed, 1, stripe);
-    } else {
-        weir_stripe_add(&cell->bytes, bytes, stripe);
-    }
-    weir_stripe_add(&cell->latency_total_ns, latency_ns, stripe);
-    weir_stripe_add(&cell->latency[bucket], 1, stripe);
-}
-
 static void add_cell(WeirIostatCounters *out, const WeirIostatCell *cell)
 {
     for (int i = 0; i < WEIR_IOSTAT_LATENCY_BUCKETS; i++) {

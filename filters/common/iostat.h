@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/histogram.h"
 #include "common/stripe.h"
 
 /*
@@ -68,7 +69,12 @@ void weir_iostat_init(WeirIostat *st);
  * any thread.
  * Thread-safe, lock-free, does not block.
  */
-void weir_iostat_begin(WeirIostat *st, WeirIoOp op);
+static inline void weir_iostat_begin(WeirIostat *st, WeirIoOp op)
+{
+    unsigned stripe = weir_stripe();
+
+    weir_stripe_add(&st->stripe[stripe].op[op].begun, 1, stripe);
+}
 
 /*
  * An operation has ended.
@@ -76,8 +82,23 @@ void weir_iostat_begin(WeirIostat *st, WeirIoOp op);
  * latency_ns: from begin to end. failed: it ended with an error.
  * Thread-safe, lock-free, does not block.
  */
-void weir_iostat_end(WeirIostat *st, WeirIoOp op, uint64_t bytes,
-                     uint64_t latency_ns, bool failed);
+static inline void weir_iostat_end(WeirIostat *st, WeirIoOp op,
+                                   uint64_t bytes, uint64_t latency_ns,
+                                   bool failed)
+{
+    unsigned stripe = weir_stripe();
+    WeirIostatCell *cell = &st->stripe[stripe].op[op];
+    unsigned bucket = weir_histogram_bucket(latency_ns,
+                                            WEIR_IOSTAT_LATENCY_BUCKETS);
+
+    if (failed) {
+        weir_stripe_add(&cell->failed, 1, stripe);
+    } else {
+        weir_stripe_add(&cell->bytes, bytes, stripe);
+    }
+    weir_stripe_add(&cell->latency_total_ns, latency_ns, stripe);
+    weir_stripe_add(&cell->latency[bucket], 1, stripe);
+}
 
 /*
  * Add up what all threads have counted for one kind of operation.

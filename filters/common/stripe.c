@@ -17,14 +17,14 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static bool key_valid;                  /* set once, before it is read */
 static uint32_t owned;                  /* bit per stripe; atomic */
-static __thread unsigned stripe_plus_1; /* 0: none yet */
+__thread unsigned weir_stripe_plus_1;
 
 /* Runs in a thread that ends, for the stripe that it owned. */
 static void give_back(void *opaque)
 {
     unsigned stripe = (unsigned)(uintptr_t)opaque - 1;
 
-    stripe_plus_1 = WEIR_STRIPE_SHARED + 1;
+    weir_stripe_plus_1 = WEIR_STRIPE_SHARED + 1;
     __atomic_fetch_and(&owned, ~(UINT32_C(1) << stripe), __ATOMIC_RELEASE);
 }
 
@@ -51,7 +51,7 @@ static unsigned take_free_bit(void)
     }
 }
 
-static unsigned claim(void)
+unsigned weir_stripe_claim(void)
 {
     unsigned stripe = WEIR_STRIPE_SHARED;
 
@@ -64,13 +64,6 @@ static unsigned claim(void)
         __atomic_fetch_and(&owned, ~(UINT32_C(1) << stripe), __ATOMIC_RELEASE);
         stripe = WEIR_STRIPE_SHARED;
     }
-    stripe_plus_1 = stripe + 1;
+    weir_stripe_plus_1 = stripe + 1;
     return stripe;
-}
-
-unsigned weir_stripe(void)
-{
-    unsigned plus_1 = stripe_plus_1;
-
-    return __builtin_expect(plus_1 != 0, 1) ? plus_1 - 1 : claim();
 }

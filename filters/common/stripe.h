@@ -21,11 +21,25 @@
 #define WEIR_STRIPE_SHARED (WEIR_STRIPES - 1)
 
 /*
+ * For weir_stripe() only: 1 + the stripe of this thread, 0 before it has one.
+ * Initial-exec, so that a module of a program reads it without a call.
+ */
+extern __thread unsigned weir_stripe_plus_1
+    __attribute__((tls_model("initial-exec")));
+unsigned weir_stripe_claim(void);
+
+/*
  * The calling thread's stripe. It is given back when the thread ends.
- * Never keep the result over a point where a coroutine may change its thread.
+ * In a function that no coroutine yields in: neither the result nor the address
+ * of the variable may be kept where a coroutine changes its thread.
  * Thread-safe, does not block. Returns 0..WEIR_STRIPES - 1.
  */
-unsigned weir_stripe(void);
+static inline unsigned weir_stripe(void)
+{
+    unsigned plus_1 = weir_stripe_plus_1;
+
+    return __builtin_expect(plus_1 != 0, 1) ? plus_1 - 1 : weir_stripe_claim();
+}
 
 /*
  * Add n to a counter in the caller's stripe.

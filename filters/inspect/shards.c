@@ -240,17 +240,12 @@ static void access_batch(WeirShards *s, const uint64_t *keys, size_t count)
     pthread_mutex_unlock(&s->lock);
 }
 
-void weir_shards_access(WeirShards *s, uint64_t first_block, uint64_t blocks,
-                        unsigned stripe)
+static void access_blocks(WeirShards *s, uint64_t first_block, uint64_t blocks,
+                          uint64_t threshold)
 {
-    uint64_t threshold = __atomic_load_n(&s->threshold, __ATOMIC_RELAXED);
     uint64_t keys[BATCH];
     size_t count = 0;
 
-    if (!threshold) {
-        return;
-    }
-    weir_stripe_add(&s->stripe[stripe].accesses, blocks, stripe);
     for (uint64_t i = 0; i < blocks; i++) {
         uint64_t key = weir_block_hash(first_block + i, s->seed);
 
@@ -264,6 +259,17 @@ void weir_shards_access(WeirShards *s, uint64_t first_block, uint64_t blocks,
     }
     if (count) {
         access_batch(s, keys, count);
+    }
+}
+
+void weir_shards_access(WeirShards *s, uint64_t first_block, uint64_t blocks,
+                        unsigned stripe)
+{
+    uint64_t threshold = __atomic_load_n(&s->threshold, __ATOMIC_RELAXED);
+
+    if (threshold) {
+        weir_stripe_add(&s->stripe[stripe].accesses, blocks, stripe);
+        access_blocks(s, first_block, blocks, threshold);
     }
 }
 
