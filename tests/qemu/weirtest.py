@@ -136,8 +136,9 @@ class Process:
             self.qmp = QMP(ours)
         except Exception:
             self.process.wait()
+            output = self.output()
             self.kill()
-            raise AssertionError(f'{name} did not start:\n{self.output()}')
+            raise AssertionError(f'{name} did not start:\n{output}')
 
     def output(self):
         self.stderr.seek(0)

@@ -1,0 +1,987 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * weir-cache: keep blocks of a slow disk (child "file") on a fast one (child
+ * "cache-file": "cache" is taken by the block layer).
+ *
+ * filters/cache does the work, from the request to the journal; this file
+ * gives it I/O on the two children, coroutines and a clock, and connects it to
+ * the block layer.  A dirty block is not what the child has, so the node is no
+ * .is_filter, and block status never tells the child's place of anything.
+ *
+ *   closed --open, activate--> engine --inactivate, close--> closed
+ *
+ * While the node is inactive the disk belongs to the other side of a
+ * migration; there is no engine then.
+ */
+#include "qemu/osdep.h"
+#include "block/aio-wait.h"
+#include "block/block-io.h"
+#include "crypto/random.h"
+#include "qapi/error.h"
+#include "qapi/qapi-visit-weir-types.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/module.h"
+#include "compat.h"
+#include "filter.h"
+#include "cache/cache.h"
+
+QEMU_BUILD_BUG_ON(sizeof(CoQueue) > sizeof(WeirCacheQueue));
+
+typedef struct BDRVWeirCacheState {
+    WeirFilter filter;          /* first: see filter.h */
+    BdrvChild *cache;           /* set at open */
+    WeirCacheOpen open;         /* what it was opened with; main thread */
+    WeirCache *engine;          /* NULL while inactive; changed while drained */
+    unsigned requests;          /* of the guest, under way; atomic */
+    char *base_id;              /* set at open */
+    WeirState told;             /* worker */
+    unsigned tasks;             /* coroutines of our own; atomic */
+    bool working;               /* the worker is one of them; atomic */
+    bool kicked;                /* it has to look once more; atomic */
+    bool given_up;              /* closes empty; main thread */
+    bool writable;              /* the node may write to its children; atomic */
+    bool drained;               /* only for requests may it go on; atomic */
+    QEMUTimer *timer;           /* for the worker; in the node's AioContext */
+} BDRVWeirCacheState;
+
+static const char *const cache_options[] = {
+    "mode", "dirty-high", "dirty-low", "dirty-age", "idle", "write-back-rate",
+    "bypass-sequential", "base-id", "overwrite", "lose-dirty", NULL
+};
+
+static const char *const cache_mutable_options[] = {
+    "mode", "dirty-high", "dirty-low", "dirty-age", "idle", "write-back-rate",
+    "bypass-sequential", NULL
+};
+
+static const char *const cache_strong_options[] = { "base-id", NULL };
+
+/* --- what the engine asks for --- */
+
+static BdrvChild * GRAPH_RDLOCK host_child(void *opaque, WeirCacheDevice dev)
+{
+    BlockDriverState *bs = opaque;
+    BDRVWeirCacheState *s = bs->opaque;
+
+    return dev == WEIR_CACHE_BASE ? bs->file : s->cache;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+host_read(void *opaque, WeirCacheDevice dev, uint64_t offset, uint64_t bytes,
+          void *buf)
+{
+    return bdrv_co_pread(host_child(opaque, dev), offset, bytes, buf, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+host_write(void *opaque, WeirCacheDevice dev, uint64_t offset, uint64_t bytes,
+           const void *buf)
+{
+    return bdrv_co_pwrite(host_child(opaque, dev), offset, bytes, buf, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+host_read_guest(void *opaque, WeirCacheDevice dev, uint64_t offset,
+                uint64_t bytes, void *guest, uint64_t at)
+{
+    return bdrv_co_preadv_part(host_child(opaque, dev), offset, bytes, guest,
+                               at, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+host_zero(void *opaque, WeirCacheDevice dev, uint64_t offset, uint64_t bytes,
+          bool may_unmap)
+{
+    return bdrv_co_pwrite_zeroes(host_child(opaque, dev), offset, bytes,
+                                 may_unmap ? BDRV_REQ_MAY_UNMAP : 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+host_discard(void *opaque, WeirCacheDevice dev, uint64_t offset,
+             uint64_t bytes)
+{
+    return bdrv_co_pdiscard(host_child(opaque, dev), offset, bytes);
+}
+
+static int coroutine_fn GRAPH_RDLOCK host_flush(void *opaque,
+                                                WeirCacheDevice dev)
+{
+    return bdrv_co_flush(host_child(opaque, dev)->bs);
+}
+
+static void engine_lock(void *engine)
+{
+    weir_cache_lock(engine);
+}
+
+static void engine_unlock(void *engine)
+{
+    weir_cache_unlock(engine);
+}
+
+static CoQueue *host_queue(WeirCacheQueue *queue)
+{
+    return (CoQueue *)queue;
+}
+
+static void coroutine_fn host_wait(void *opaque, WeirCache *engine,
+                                   WeirCacheQueue *queue)
+{
+    QemuLockable lock = {
+        .object = engine, .lock = engine_lock, .unlock = engine_unlock,
+    };
+
+    qemu_co_queue_wait_impl(host_queue(queue), &lock, 0);
+}
+
+static void coroutine_fn host_wake(void *opaque, WeirCacheQueue *queue)
+{
+    qemu_co_queue_restart_all(host_queue(queue));
+}
+
+static void host_queue_init(void *opaque, WeirCacheQueue *queue)
+{
+    qemu_co_queue_init(host_queue(queue));
+}
+
+typedef struct CacheTask {
+    BlockDriverState *bs;
+    void (*fn)(void *arg);
+    void *arg;
+} CacheTask;
+
+/*
+ * Background work counts as in flight only when it has the graph lock: the
+ * block layer drains with the write lock held, and would wait for us while we
+ * wait for the lock.  Until then @tasks keeps the node from being closed.
+ */
+static void coroutine_fn TSA_NO_TSA task_begin(BlockDriverState *bs)
+{
+    bdrv_graph_co_rdlock();
+    bdrv_inc_in_flight(bs);
+}
+
+/* The node may be gone afterwards. */
+static void coroutine_fn TSA_NO_TSA task_end(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    bdrv_dec_in_flight(bs);
+    bdrv_graph_co_rdunlock();
+    qatomic_dec(&s->tasks);
+    aio_wait_kick();
+}
+
+static void coroutine_fn task_entry(void *opaque)
+{
+    g_autofree CacheTask *task = opaque;
+
+    task_begin(task->bs);
+    task->fn(task->arg);
+    task_end(task->bs);
+}
+
+/* In the thread of the request that it is for. */
+static void host_spawn(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    BlockDriverState *bs = opaque;
+    BDRVWeirCacheState *s = bs->opaque;
+    CacheTask *task = g_new(CacheTask, 1);
+
+    *task = (CacheTask) { .bs = bs, .fn = fn, .arg = arg };
+    qatomic_inc(&s->tasks);
+    aio_co_schedule(qemu_get_current_aio_context(),
+                    qemu_coroutine_create(task_entry, task));
+}
+
+/* Not before an interval has passed is the worker needed; 0: now. */
+static void worker_needed(BDRVWeirCacheState *s, uint64_t in_ns)
+{
+    timer_mod_anticipate_ns(s->timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                            in_ns);
+}
+
+static void host_kick(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    BDRVWeirCacheState *s = bs->opaque;
+
+    qatomic_set(&s->kicked, true);
+    if (s->timer) {
+        worker_needed(s, 0);
+    }
+}
+
+static uint64_t host_now_ns(void *opaque)
+{
+    return get_clock();
+}
+
+static void host_random(void *opaque, void *buf, size_t bytes)
+{
+    /* the kernel does not run out of them */
+    qcrypto_random_bytes(buf, bytes, &error_abort);
+}
+
+static const WeirCacheHost cache_host = {
+    .read       = host_read,
+    .write      = host_write,
+    .read_guest = host_read_guest,
+    .zero       = host_zero,
+    .discard    = host_discard,
+    .flush      = host_flush,
+    .wait       = host_wait,
+    .wake       = host_wake,
+    .queue_init = host_queue_init,
+    .spawn      = host_spawn,
+    .kick       = host_kick,
+    .now_ns     = host_now_ns,
+    .random     = host_random,
+};
+
+/* --- the worker --- */
+
+/*
+ * In a drained section it goes on only while requests, which may wait for it,
+ * are under way.  Without users the node may not write to the disk.
+ */
+static bool worker_may_run(BDRVWeirCacheState *s)
+{
+    return s->engine && qatomic_read(&s->writable) &&
+           (!qatomic_read(&s->drained) || qatomic_read(&s->requests));
+}
+
+static void tell_state(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    g_autofree char *reason = NULL;
+    WeirState state = WEIR_STATE_OK;
+    WeirCacheInfo info;
+
+    weir_cache_query(s->engine, &info);
+    if (info.fast_error) {
+        state = info.dirty ? WEIR_STATE_FAILED : WEIR_STATE_DEGRADED;
+        reason = g_strdup_printf("the cache cannot be written to: %s; %s",
+                                 strerror(-info.fast_error), info.dirty ?
+                                 "writes fail, since it holds dirty blocks" :
+                                 "all requests go past it");
+    } else if (info.corrupt_dirty) {
+        state = WEIR_STATE_FAILED;
+        reason = g_strdup("dirty blocks in the cache are damaged");
+    } else if (info.write_back_error) {
+        state = WEIR_STATE_DEGRADED;
+        reason = g_strdup_printf("dirty blocks cannot be written back: %s",
+                                 strerror(-info.write_back_error));
+    }
+    if (state != s->told || state != WEIR_STATE_OK) {
+        s->told = state;
+        weir_filter_set_state(bs, state, reason);
+    }
+}
+
+static void coroutine_fn worker_entry(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    BDRVWeirCacheState *s = bs->opaque;
+    uint64_t in_ns = 0;
+
+    task_begin(bs);
+    while ((!in_ns || qatomic_read(&s->kicked)) && worker_may_run(s)) {
+        qatomic_set(&s->kicked, false);
+        in_ns = weir_cache_work(s->engine);
+        tell_state(bs);
+    }
+    qatomic_set(&s->working, false);
+    if (s->timer && worker_may_run(s)) {
+        worker_needed(s, qatomic_read(&s->kicked) ? 0 : in_ns);
+    }
+    task_end(bs);
+}
+
+static void worker_timer_cb(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    BDRVWeirCacheState *s = bs->opaque;
+
+    if (worker_may_run(s) && !qatomic_xchg(&s->working, true)) {
+        qatomic_inc(&s->tasks);
+        qemu_coroutine_enter(qemu_coroutine_create(worker_entry, bs));
+    }
+}
+
+static void worker_start(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    if (s->timer && worker_may_run(s)) {
+        worker_needed(s, 0);
+    }
+}
+
+static void cache_attach_aio_context(BlockDriverState *bs, AioContext *ctx)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    s->timer = aio_timer_new(ctx, QEMU_CLOCK_REALTIME, SCALE_NS,
+                             worker_timer_cb, bs);
+    worker_start(bs);
+}
+
+static void cache_detach_aio_context(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    g_clear_pointer(&s->timer, timer_free);
+}
+
+static void cache_drain_begin(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    qatomic_set(&s->drained, true);
+}
+
+static void cache_drain_end(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    qatomic_set(&s->drained, false);
+    worker_start(bs);
+}
+
+static void GRAPH_RDLOCK cache_set_perm(BlockDriverState *bs, uint64_t perm,
+                                        uint64_t shared)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    weir_filter_set_perm(bs, perm, shared);
+    qatomic_set(&s->writable, !QLIST_EMPTY(&bs->parents) &&
+                !(bs->open_flags & BDRV_O_INACTIVE));
+    worker_start(bs);
+}
+
+/*
+ * The cache is ours alone.  The disk is, too, as soon as somebody uses the
+ * node; before, it is only read, beside those who are about to move over.
+ */
+static void GRAPH_RDLOCK cache_child_perm(BlockDriverState *bs, BdrvChild *c,
+                                          BdrvChildRole role,
+                                          BlockReopenQueue *queue,
+                                          uint64_t perm, uint64_t shared,
+                                          uint64_t *nperm, uint64_t *nshared)
+{
+    bool is_base = role & BDRV_CHILD_PRIMARY;
+
+    if (bs->open_flags & BDRV_O_INACTIVE) {
+        *nperm = 0;
+        *nshared = BLK_PERM_ALL;
+    } else if (is_base && QLIST_EMPTY(&bs->parents)) {
+        *nperm = BLK_PERM_CONSISTENT_READ;
+        *nshared = BLK_PERM_ALL;
+    } else {
+        *nperm = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE |
+                 (is_base ? perm & BLK_PERM_RESIZE : 0);
+        *nshared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
+    }
+}
+
+/* --- engine, from the main thread --- */
+
+typedef struct CacheCall {
+    BlockDriverState *bs;
+    int (*fn)(BlockDriverState *bs, Error **errp);
+    Error **errp;
+    int ret;
+    bool done;
+} CacheCall;
+
+static void coroutine_fn call_entry(void *opaque)
+{
+    CacheCall *call = opaque;
+
+    bdrv_graph_co_rdlock();
+    call->ret = call->fn(call->bs, call->errp);
+    bdrv_graph_co_rdunlock();
+    qatomic_set(&call->done, true);
+    aio_wait_kick();
+}
+
+/* Run a function of the engine in a coroutine, and wait for it. */
+static int cache_call(BlockDriverState *bs,
+                      int (*fn)(BlockDriverState *bs, Error **errp),
+                      Error **errp)
+{
+    CacheCall call = { .bs = bs, .fn = fn, .errp = errp };
+
+    aio_co_enter(bdrv_get_aio_context(bs),
+                 qemu_coroutine_create(call_entry, &call));
+    BDRV_POLL_WHILE(bs, !qatomic_read(&call.done));
+    return call.ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK engine_open(BlockDriverState *bs,
+                                                 Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int64_t base_bytes = bdrv_co_getlength(bs->file->bs);
+    int64_t fast_bytes = bdrv_co_getlength(s->cache->bs);
+    char message[256];
+    int ret;
+
+    if (base_bytes < 0 || fast_bytes < 0) {
+        ret = base_bytes < 0 ? base_bytes : fast_bytes;
+        error_setg_errno(errp, -ret, "weir-cache: Cannot tell the length of "
+                         "the %s", base_bytes < 0 ? "disk" : "cache");
+        return ret;
+    }
+    if (base_bytes % WEIR_CACHE_BLOCK_BYTES) {
+        error_setg(errp, "weir-cache: The length of the disk, %" PRId64
+                   " bytes, is not a multiple of %d", base_bytes,
+                   WEIR_CACHE_BLOCK_BYTES);
+        return -EINVAL;
+    }
+    s->open.base_bytes = base_bytes;
+    s->open.fast_bytes = fast_bytes;
+    ret = weir_cache_open(&s->engine, &s->open, &cache_host, bs, message,
+                          sizeof(message));
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "weir-cache: Node '%s': %s",
+                         bdrv_get_node_name(s->cache->bs), message);
+    }
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK engine_close(BlockDriverState *bs,
+                                                  Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    return s->given_up ? weir_cache_close_empty(s->engine)
+                       : weir_cache_close(s->engine);
+}
+
+static int coroutine_fn GRAPH_RDLOCK engine_drain(BlockDriverState *bs,
+                                                  Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int ret = weir_cache_drain(s->engine);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "weir-cache: Node '%s' holds dirty "
+                         "blocks that cannot be written back",
+                         bdrv_get_node_name(bs));
+    }
+    return ret;
+}
+
+/* Somebody else is going to write to the disk: leave nothing behind. */
+static int coroutine_fn GRAPH_RDLOCK engine_give_up(BlockDriverState *bs,
+                                                    Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int ret = weir_cache_drain(s->engine);
+
+    if (ret == 0) {
+        ret = weir_cache_close_empty(s->engine);
+    }
+    return ret;
+}
+
+/* The node is drained: no new ones come. */
+static void wait_for_tasks(BDRVWeirCacheState *s)
+{
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s->tasks) > 0);
+}
+
+static void engine_free(BDRVWeirCacheState *s)
+{
+    g_clear_pointer(&s->engine, weir_cache_free);
+}
+
+/* --- options --- */
+
+static void config_from_qapi(WeirCacheConfig *config,
+                             const WeirCacheOptions *opts)
+{
+    static const WeirCacheMode modes[] = {
+        [WEIR_CACHE_WRITE_MODE_WRITE_BACK]    = WEIR_CACHE_WRITE_BACK,
+        [WEIR_CACHE_WRITE_MODE_WRITE_THROUGH] = WEIR_CACHE_WRITE_THROUGH,
+        [WEIR_CACHE_WRITE_MODE_WRITE_AROUND]  = WEIR_CACHE_WRITE_AROUND,
+        [WEIR_CACHE_WRITE_MODE_READ_ONLY]     = WEIR_CACHE_READ_ONLY,
+    };
+
+    weir_cache_config_default(config);
+    if (opts->has_mode) {
+        config->mode = modes[opts->mode];
+    }
+    if (opts->has_dirty_high) {
+        config->dirty_high_percent = opts->dirty_high;
+        config->dirty_low_percent = MIN(config->dirty_low_percent,
+                                        opts->dirty_high);
+    }
+    if (opts->has_dirty_low) {
+        config->dirty_low_percent = opts->dirty_low;
+    }
+    if (opts->has_dirty_age) {
+        config->dirty_age_ms = opts->dirty_age;
+    }
+    if (opts->has_idle) {
+        config->idle_ms = opts->idle;
+    }
+    if (opts->has_write_back_rate) {
+        config->write_back_rate = opts->write_back_rate;
+    }
+    if (opts->has_bypass_sequential) {
+        config->bypass_sequential_bytes = opts->bypass_sequential;
+    }
+}
+
+/* Take this driver's options from @options and check them. */
+static WeirCacheOptions *cache_parse(QDict *options, WeirCacheConfig *config,
+                                     Error **errp)
+{
+    g_autoptr(WeirCacheOptions) opts = NULL;
+    char message[256];
+    Visitor *v;
+
+    v = weir_filter_options_visitor(options, cache_options, errp);
+    if (!v) {
+        return NULL;
+    }
+    visit_type_WeirCacheOptions(v, NULL, &opts, errp);
+    visit_free(v);
+    if (!opts) {
+        return NULL;
+    }
+    config_from_qapi(config, opts);
+    if (weir_cache_config_check(config, message, sizeof(message)) < 0) {
+        error_setg(errp, "weir-cache: %s", message);
+        return NULL;
+    }
+    if (opts->base_id && strlen(opts->base_id) >= 64) {
+        error_setg(errp, "weir-cache: base-id must be less than 64 bytes");
+        return NULL;
+    }
+    return g_steal_pointer(&opts);
+}
+
+/* --- life --- */
+
+static int cache_open(BlockDriverState *bs, QDict *options, int flags,
+                      Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    g_autoptr(WeirCacheOptions) opts = NULL;
+    int ret;
+
+    opts = cache_parse(options, &s->open.config, errp);
+    if (!opts) {
+        return -EINVAL;
+    }
+    if (!(flags & BDRV_O_RDWR)) {
+        error_setg(errp, "weir-cache: The disk must be writable");
+        return -EACCES;
+    }
+    s->open.overwrite = opts->overwrite;
+    s->open.lose_dirty = opts->lose_dirty;
+    ret = weir_filter_open(bs, options, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    s->cache = bdrv_open_child(NULL, options, "cache-file", bs, &child_of_bds,
+                               BDRV_CHILD_DATA | BDRV_CHILD_METADATA, false,
+                               errp);
+    if (!s->cache) {
+        weir_filter_close(bs);
+        return -EINVAL;
+    }
+    s->open.base_id = s->base_id = g_strdup(opts->base_id ?: "");
+    ret = flags & BDRV_O_INACTIVE ? 0 : cache_call(bs, engine_open, errp);
+    if (ret < 0) {
+        g_free(s->base_id);
+        weir_filter_close(bs);
+        return ret;
+    }
+    if (!s->timer) {
+        cache_attach_aio_context(bs, bdrv_get_aio_context(bs));
+    }
+    return 0;
+}
+
+static void cache_close(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    wait_for_tasks(s);
+    /* when this fails the journal has it all, for the next opening */
+    if (s->engine) {
+        cache_call(bs, engine_close, NULL);
+    }
+    g_clear_pointer(&s->timer, timer_free);
+    engine_free(s);
+    weir_filter_close(bs);
+    g_free(s->base_id);
+}
+
+static int GRAPH_RDLOCK cache_inactivate(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int ret;
+
+    wait_for_tasks(s);
+    ret = s->engine ? cache_call(bs, engine_give_up, NULL) : 0;
+    if (ret == 0) {
+        wait_for_tasks(s);              /* those of the drain */
+        engine_free(s);
+    }
+    return ret;
+}
+
+static void coroutine_fn GRAPH_RDLOCK
+cache_co_invalidate_cache(BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    if (!s->engine) {
+        engine_open(bs, errp);
+    }
+}
+
+static int cache_reopen_prepare(BDRVReopenState *state,
+                                BlockReopenQueue *queue, Error **errp)
+{
+    BDRVWeirCacheState *s = state->bs->opaque;
+    g_autofree WeirCacheConfig *config = g_new(WeirCacheConfig, 1);
+    g_autoptr(WeirCacheOptions) opts = NULL;
+
+    opts = cache_parse(state->options, config, errp);
+    if (!opts) {
+        return -EINVAL;
+    }
+    if (strcmp(opts->base_id ?: "", s->base_id) ||
+        opts->overwrite != s->open.overwrite ||
+        opts->lose_dirty != s->open.lose_dirty) {
+        error_setg(errp, "weir-cache: base-id, overwrite and lose-dirty "
+                   "cannot be changed while the node is open");
+        return -EINVAL;
+    }
+    if (!(state->flags & BDRV_O_RDWR)) {
+        error_setg(errp, "weir-cache: The disk must be writable");
+        return -EACCES;
+    }
+    state->opaque = g_steal_pointer(&config);
+    return 0;
+}
+
+static void cache_reopen_commit(BDRVReopenState *state)
+{
+    BDRVWeirCacheState *s = state->bs->opaque;
+    g_autofree WeirCacheConfig *config = g_steal_pointer(&state->opaque);
+
+    s->open.config = *config;
+    if (s->engine) {
+        weir_cache_configure(s->engine, config);
+    }
+}
+
+static void cache_reopen_abort(BDRVReopenState *state)
+{
+    g_clear_pointer(&state->opaque, g_free);
+}
+
+static void GRAPH_RDLOCK cache_refresh_limits(BlockDriverState *bs,
+                                              Error **errp)
+{
+    bs->bl.request_alignment = WEIR_CACHE_BLOCK_BYTES;
+    bs->bl.pwrite_zeroes_alignment = WEIR_CACHE_BLOCK_BYTES;
+    bs->bl.pdiscard_alignment = WEIR_CACHE_BLOCK_BYTES;
+    bs->supported_write_flags = BDRV_REQ_FUA;
+    bs->supported_zero_flags = BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP;
+}
+
+/* --- requests --- */
+
+static int64_t request_begin(BDRVWeirCacheState *s, WeirIoOp op)
+{
+    qatomic_inc(&s->requests);
+    return weir_filter_begin(&s->filter, op);
+}
+
+static int request_end(BDRVWeirCacheState *s, WeirIoOp op, int64_t bytes,
+                       int64_t begin_ns, int ret)
+{
+    qatomic_dec(&s->requests);
+    return weir_filter_end(&s->filter, op, bytes, begin_ns, ret);
+}
+
+static WeirCacheGuest guest_memory(QEMUIOVector *qiov, size_t qiov_offset)
+{
+    return (WeirCacheGuest) {
+        .host = qiov, .iov = qiov->iov, .niov = qiov->niov,
+        .offset = qiov_offset,
+    };
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+cache_co_preadv_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                     QEMUIOVector *qiov, size_t qiov_offset,
+                     BdrvRequestFlags flags)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    WeirCacheGuest guest = guest_memory(qiov, qiov_offset);
+    int64_t begin_ns = request_begin(s, WEIR_IO_READ);
+    int ret = weir_cache_read(s->engine, offset, bytes, &guest);
+
+    return request_end(s, WEIR_IO_READ, bytes, begin_ns, ret);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+cache_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                      QEMUIOVector *qiov, size_t qiov_offset,
+                      BdrvRequestFlags flags)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    WeirCacheGuest guest = guest_memory(qiov, qiov_offset);
+    int64_t begin_ns = request_begin(s, WEIR_IO_WRITE);
+    int ret = weir_cache_write(s->engine, offset, bytes, &guest,
+                               flags & BDRV_REQ_FUA);
+
+    return request_end(s, WEIR_IO_WRITE, bytes, begin_ns, ret);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+cache_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                       BdrvRequestFlags flags)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int64_t begin_ns;
+    int ret;
+
+    if (!QEMU_IS_ALIGNED(offset | bytes, WEIR_CACHE_BLOCK_BYTES)) {
+        return -ENOTSUP;                /* the block layer writes them */
+    }
+    begin_ns = request_begin(s, WEIR_IO_ZEROES);
+    ret = weir_cache_zero(s->engine, offset, bytes, flags & BDRV_REQ_MAY_UNMAP,
+                          flags & BDRV_REQ_FUA);
+    return request_end(s, WEIR_IO_ZEROES, bytes, begin_ns, ret);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+cache_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int64_t begin_ns;
+    int ret;
+
+    if (!QEMU_IS_ALIGNED(offset | bytes, WEIR_CACHE_BLOCK_BYTES)) {
+        return -ENOTSUP;                /* it may be ignored */
+    }
+    begin_ns = request_begin(s, WEIR_IO_DISCARD);
+    ret = weir_cache_discard(s->engine, offset, bytes);
+    return request_end(s, WEIR_IO_DISCARD, bytes, begin_ns, ret);
+}
+
+static int coroutine_fn GRAPH_RDLOCK cache_co_flush(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int64_t begin_ns;
+    int ret;
+
+    if (!s->engine) {
+        return 0;                       /* inactive: nothing is ours */
+    }
+    begin_ns = request_begin(s, WEIR_IO_FLUSH);
+    ret = weir_cache_flush(s->engine);
+    return request_end(s, WEIR_IO_FLUSH, 0, begin_ns, ret);
+}
+
+/*
+ * Never the child's place, and its zeroes only where nothing is cached: a
+ * cached block may be newer.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+cache_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
+                      int64_t offset, int64_t bytes, int64_t *pnum,
+                      int64_t *map, BlockDriverState **file)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    uint64_t same;
+    int ret;
+
+    switch (weir_cache_status(s->engine, offset, bytes, &same)) {
+    case WEIR_CACHE_STATUS_DATA:
+        *pnum = MIN(bytes, same);
+        return BDRV_BLOCK_DATA;
+    case WEIR_CACHE_STATUS_ZERO:
+        *pnum = MIN(bytes, same);
+        return BDRV_BLOCK_ZERO;
+    case WEIR_CACHE_STATUS_BASE:
+        break;
+    }
+    ret = bdrv_co_block_status(bs->file->bs, offset, MIN(bytes, same), pnum,
+                               NULL, NULL);
+    if (ret < 0 || *pnum % WEIR_CACHE_BLOCK_BYTES) {
+        *pnum = ret < 0 ? *pnum : ROUND_UP(*pnum, WEIR_CACHE_BLOCK_BYTES);
+        return ret < 0 ? ret : BDRV_BLOCK_DATA;
+    }
+    return ret & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+cache_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                  PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    bool shrinks = offset < bs->total_sectors * BDRV_SECTOR_SIZE;
+    int ret = 0;
+
+    if (offset % WEIR_CACHE_BLOCK_BYTES) {
+        error_setg(errp, "weir-cache: The length must be a multiple of %d",
+                   WEIR_CACHE_BLOCK_BYTES);
+        return -EINVAL;
+    }
+    if (shrinks) {
+        ret = weir_cache_drain(s->engine);
+        if (ret == 0) {
+            ret = weir_cache_resize(s->engine, offset);
+        }
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "weir-cache: Dirty blocks are in "
+                             "the way");
+            return ret;
+        }
+    }
+    ret = bdrv_co_truncate(bs->file, offset, exact, prealloc, flags, errp);
+    if (ret == 0 && !shrinks) {
+        ret = weir_cache_resize(s->engine, offset);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "weir-cache: The new length could "
+                             "not be put on record");
+        }
+    }
+    return ret;
+}
+
+/* --- figures --- */
+
+static void cache_query(BlockDriverState *bs, WeirFilterInfo *node)
+{
+    static const WeirCacheWriteMode modes[] = {
+        [WEIR_CACHE_WRITE_BACK]    = WEIR_CACHE_WRITE_MODE_WRITE_BACK,
+        [WEIR_CACHE_WRITE_THROUGH] = WEIR_CACHE_WRITE_MODE_WRITE_THROUGH,
+        [WEIR_CACHE_WRITE_AROUND]  = WEIR_CACHE_WRITE_MODE_WRITE_AROUND,
+        [WEIR_CACHE_READ_ONLY]     = WEIR_CACHE_WRITE_MODE_READ_ONLY,
+    };
+    BDRVWeirCacheState *s = bs->opaque;
+    WeirCacheNodeInfo *out = &node->u.weir_cache;
+    WeirCacheInfo info = { 0 };
+
+    if (s->engine) {
+        weir_cache_query(s->engine, &info);
+    }
+    out->mode = modes[s->open.config.mode];
+    out->cache = g_strdup(bdrv_get_node_name(s->cache->bs));
+    out->size = info.slots * WEIR_CACHE_BLOCK_BYTES;
+    out->used = info.mapped * WEIR_CACHE_BLOCK_BYTES;
+    out->dirty = info.dirty * WEIR_CACHE_BLOCK_BYTES;
+    out->memory = info.memory_bytes;
+    out->read_hits = info.read_hits;
+    out->read_misses = info.read_misses;
+    out->write_hits = info.write_hits;
+    out->write_misses = info.write_misses;
+    out->has_hit_ratio_minute = info.accesses_minute;
+    if (info.accesses_minute) {
+        out->hit_ratio_minute = (double)info.hits_minute /
+                                info.accesses_minute;
+    }
+    out->has_hit_ratio_hour = info.accesses_hour;
+    if (info.accesses_hour) {
+        out->hit_ratio_hour = (double)info.hits_hour / info.accesses_hour;
+    }
+    out->fills = info.fills;
+    out->evictions = info.evictions;
+    out->bypassed = info.bypassed;
+    out->written_back = info.written_back;
+    out->write_back_requests = info.write_back_requests;
+    out->write_back_lag = info.write_back_lag_ms;
+    out->draining = info.draining;
+    out->journal_size = info.journal_blocks;
+    out->journal_used = info.journal_used;
+    out->journal_written = info.journal_written;
+    out->cache_flushes = info.fast_flushes;
+    out->base_flushes = info.base_flushes;
+    out->corrupt_clean = info.corrupt_clean;
+    out->corrupt_dirty = info.corrupt_dirty;
+    out->recovered_records = info.recovered_records;
+}
+
+/*
+ * Write-through from here on, so that the drain comes to an end; back to what
+ * it was if it fails.
+ */
+static int cache_prepare_detach(BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    WeirCacheConfig config = s->open.config;
+    int ret;
+
+    config.mode = WEIR_CACHE_WRITE_THROUGH;
+    weir_cache_configure(s->engine, &config);
+    ret = cache_call(bs, engine_drain, errp);
+    if (ret < 0) {
+        weir_cache_configure(s->engine, &s->open.config);
+    }
+    s->given_up = ret == 0;             /* the disk goes on without us */
+    return ret;
+}
+
+static WeirFilterDriver cache_filter = {
+    .format_name    = "weir-cache",
+    .driver         = WEIR_DRIVER_WEIR_CACHE,
+    .prepare_detach = cache_prepare_detach,
+    .query          = cache_query,
+};
+
+/*
+ * No .bdrv_co_copy_range_*: the cache has to see the data.  The block layer
+ * reads and writes it then.
+ */
+static BlockDriver bdrv_weir_cache = {
+    .format_name                = "weir-cache",
+    .instance_size              = sizeof(BDRVWeirCacheState),
+
+    .bdrv_open                  = cache_open,
+    .bdrv_close                 = cache_close,
+    .bdrv_child_perm            = cache_child_perm,
+    .bdrv_set_perm              = cache_set_perm,
+    .bdrv_refresh_limits        = cache_refresh_limits,
+    .bdrv_reopen_prepare        = cache_reopen_prepare,
+    .bdrv_reopen_commit         = cache_reopen_commit,
+    .bdrv_reopen_abort          = cache_reopen_abort,
+    .strong_runtime_opts        = cache_strong_options,
+    .mutable_opts               = cache_mutable_options,
+    .bdrv_inactivate            = cache_inactivate,
+    .bdrv_co_invalidate_cache   = cache_co_invalidate_cache,
+    .bdrv_attach_aio_context    = cache_attach_aio_context,
+    .bdrv_detach_aio_context    = cache_detach_aio_context,
+    .bdrv_drain_begin           = cache_drain_begin,
+    .bdrv_drain_end             = cache_drain_end,
+
+    .bdrv_co_getlength          = weir_filter_co_getlength,
+    .bdrv_co_preadv_part        = cache_co_preadv_part,
+    .bdrv_co_pwritev_part       = cache_co_pwritev_part,
+    .bdrv_co_pwrite_zeroes      = cache_co_pwrite_zeroes,
+    .bdrv_co_pdiscard           = cache_co_pdiscard,
+    .bdrv_co_flush              = cache_co_flush,
+    .bdrv_co_block_status       = cache_co_block_status,
+    .bdrv_co_truncate           = cache_co_truncate,
+};
+
+static void weir_cache_init(void)
+{
+    weir_filter_register(&cache_filter);
+    bdrv_register(&bdrv_weir_cache);
+}
+
+block_init(weir_cache_init);

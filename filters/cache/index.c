@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The index: 16 bytes per slot (block 5, next 4, checksum 4, flags 1, and half
+ * a bucket head of 4), and 1/8 for the free set.
+ *
+ * The free set has two levels, so that the next free slot of a full cache is
+ * found without a walk over all of them.
+ */
+#include "cache/index.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t words_of(uint64_t bits)
+{
+    return (uint32_t)((bits + 63) / 64);
+}
+
+static uint32_t buckets_of(uint32_t slots)
+{
+    return slots / 2 + 1;
+}
+
+uint64_t weir_cache_index_bytes(uint32_t slots)
+{
+    uint64_t words = words_of(slots);
+
+    return slots * (uint64_t)(4 + 4 + 1 + 4 + 1) + buckets_of(slots) * 4ULL +
+           words * 8 + words_of(words) * 8ULL;
+}
+
+static void set_all_free(WeirCacheIndex *ix)
+{
+    for (uint32_t slot = 0; slot < ix->slots; slot += 64) {
+        uint32_t rest = ix->slots - slot;
+
+        ix->free_bits[slot / 64] = rest < 64 ? (UINT64_C(1) << rest) - 1
+                                             : UINT64_MAX;
+        ix->free_words[slot / 4096] |= UINT64_C(1) << slot / 64 % 64;
+    }
+    ix->free = ix->slots;
+}
+
+int weir_cache_index_init(WeirCacheIndex *ix, uint32_t slots, uint64_t seed)
+{
+    uint32_t words = words_of(slots);
+
+    memset(ix, 0, sizeof(*ix));
+    ix->slots = slots;
+    ix->buckets = buckets_of(slots);
+    ix->seed = seed;
+    ix->head = malloc((size_t)ix->buckets * sizeof(*ix->head));
+    ix->next = malloc((size_t)slots * sizeof(*ix->next));
+    ix->block_low = malloc((size_t)slots * sizeof(*ix->block_low));
+    ix->block_high = malloc(slots);
+    ix->crc = malloc((size_t)slots * sizeof(*ix->crc));
+    ix->flags = calloc(slots, 1);
+    ix->free_bits = calloc(words, sizeof(*ix->free_bits));
+    ix->free_words = calloc(words_of(words), sizeof(*ix->free_words));
+    if (!ix->head || !ix->next || !ix->block_low || !ix->block_high ||
+        !ix->crc || !ix->flags || !ix->free_bits || !ix->free_words) {
+        weir_cache_index_destroy(ix);
+        return -ENOMEM;
+    }
+    memset(ix->head, 0xff, (size_t)ix->buckets * sizeof(*ix->head));
+    set_all_free(ix);
+    return 0;
+}
+
+void weir_cache_index_destroy(WeirCacheIndex *ix)
+{
+    free(ix->head);
+    free(ix->next);
+    free(ix->block_low);
+    free(ix->block_high);
+    free(ix->crc);
+    free(ix->flags);
+    free(ix->free_bits);
+    free(ix->free_words);
+    memset(ix, 0, sizeof(*ix));
+}
+
+/* --- hash table --- */
+
+/* Two rounds of multiply and fold; the upper half picks the bucket. */
+static uint32_t bucket_of(const WeirCacheIndex *ix, uint64_t block)
+{
+    uint64_t h = (block ^ ix->seed) * UINT64_C(0x9e3779b97f4a7c15);
+
+    h = (h ^ h >> 32) * UINT64_C(0xd6e8feb86659fd93);
+    return (uint32_t)((h >> 32) * ix->buckets >> 32);
+}
+
+void weir_cache_index_prefetch(const WeirCacheIndex *ix, uint64_t block)
+{
+    __builtin_prefetch(&ix->head[bucket_of(ix, block)], 1);
+}
+
+uint32_t weir_cache_index_find(const WeirCacheIndex *ix, uint64_t block)
+{
+    uint32_t slot = ix->head[bucket_of(ix, block)];
+
+    while (slot != WEIR_CACHE_NO_SLOT &&
+           (ix->block_low[slot] != (uint32_t)block ||
+            ix->block_high[slot] != block >> 32)) {
+        slot = ix->next[slot];
+    }
+    return slot;
+}
+
+void weir_cache_index_map(WeirCacheIndex *ix, uint32_t slot, uint64_t block,
+                          uint32_t crc, uint8_t flags)
+{
+    uint32_t *head = &ix->head[bucket_of(ix, block)];
+
+    assert(!(ix->flags[slot] & WEIR_SLOT_MAPPED));
+    ix->block_low[slot] = (uint32_t)block;
+    ix->block_high[slot] = (uint8_t)(block >> 32);
+    ix->crc[slot] = crc;
+    ix->flags[slot] = flags | WEIR_SLOT_MAPPED;
+    ix->next[slot] = *head;
+    *head = slot;
+    ix->mapped++;
+    ix->dirty += !!(flags & WEIR_SLOT_DIRTY);
+}
+
+void weir_cache_index_unmap(WeirCacheIndex *ix, uint32_t slot)
+{
+    uint32_t *link = &ix->head[bucket_of(ix, weir_cache_index_block(ix, slot))];
+
+    assert(ix->flags[slot] & WEIR_SLOT_MAPPED);
+    while (*link != slot) {
+        link = &ix->next[*link];
+    }
+    *link = ix->next[slot];
+    ix->mapped--;
+    ix->dirty -= !!(ix->flags[slot] & WEIR_SLOT_DIRTY);
+    ix->flags[slot] = 0;
+}
+
+void weir_cache_index_set_flags(WeirCacheIndex *ix, uint32_t slot,
+                                uint8_t clear, uint8_t set)
+{
+    uint8_t before = ix->flags[slot];
+    uint8_t after = (uint8_t)((before & ~clear) | set);
+
+    assert(before & after & WEIR_SLOT_MAPPED);
+    ix->flags[slot] = after;
+    ix->dirty += !!(after & WEIR_SLOT_DIRTY);
+    ix->dirty -= !!(before & WEIR_SLOT_DIRTY);
+}
+
+/* --- free slots --- */
+
+/* The first word at or behind `word`, round the end, that has a free slot. */
+static uint32_t next_free_word(const WeirCacheIndex *ix, uint32_t word)
+{
+    uint32_t words = words_of(words_of(ix->slots));
+    uint64_t bits = ix->free_words[word / 64] & (UINT64_MAX << word % 64);
+    uint32_t i = word / 64;
+
+    while (!bits) {
+        i = i + 1 < words ? i + 1 : 0;
+        bits = ix->free_words[i];
+    }
+    return i * 64 + (uint32_t)__builtin_ctzll(bits);
+}
+
+static uint32_t next_free_slot(const WeirCacheIndex *ix)
+{
+    uint32_t word = ix->cursor / 64;
+    uint64_t bits = ix->free_bits[word] & (UINT64_MAX << ix->cursor % 64);
+
+    if (!bits) {
+        word = next_free_word(ix, word + 1 < words_of(ix->slots) ? word + 1
+                                                                 : 0);
+        bits = ix->free_bits[word];
+    }
+    return word * 64 + (uint32_t)__builtin_ctzll(bits);
+}
+
+void weir_cache_index_take_slot(WeirCacheIndex *ix, uint32_t slot)
+{
+    uint64_t *bits = &ix->free_bits[slot / 64];
+
+    assert(weir_cache_index_is_free(ix, slot));
+    *bits &= ~(UINT64_C(1) << slot % 64);
+    if (!*bits) {
+        ix->free_words[slot / 4096] &= ~(UINT64_C(1) << slot / 64 % 64);
+    }
+    ix->free--;
+}
+
+uint32_t weir_cache_index_take(WeirCacheIndex *ix, uint32_t want,
+                               uint32_t *first)
+{
+    uint32_t slot;
+    uint32_t n = 0;
+
+    if (!ix->free) {
+        return 0;
+    }
+    slot = *first = next_free_slot(ix);
+    do {
+        weir_cache_index_take_slot(ix, slot++);
+        n++;
+    } while (n < want && slot < ix->slots &&
+             weir_cache_index_is_free(ix, slot));
+    ix->cursor = slot < ix->slots ? slot : 0;
+    return n;
+}
+
+void weir_cache_index_give(WeirCacheIndex *ix, uint32_t slot)
+{
+    assert(!weir_cache_index_is_free(ix, slot) &&
+           !(ix->flags[slot] & WEIR_SLOT_MAPPED));
+    ix->free_bits[slot / 64] |= UINT64_C(1) << slot % 64;
+    ix->free_words[slot / 4096] |= UINT64_C(1) << slot / 64 % 64;
+    ix->free++;
+}

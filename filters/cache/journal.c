@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The journal: what is in which slot, as a ring of blocks.
+ *
+ *   append --block full--> sealed --written--> written --flush--> durable
+ *
+ * A commit seals the open block, writes all sealed ones and flushes the device.
+ * Whoever comes while one is under way waits for it, and then one of those who
+ * waited commits for all (group commit). Since data is in its slot before its
+ * record is appended, the same flush makes both durable.
+ *
+ * The header tells which blocks were durable when it was made ("durable"). A
+ * record of a later block may have reached the medium without its data: the
+ * recovery checks the data of those (rule 2).
+ */
+#include "cache/cache-int.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Blocks kept for records that nobody could reserve. */
+#define MARGIN_BLOCKS 32
+
+static uint8_t *block_memory(WeirCache *c, uint64_t sequence)
+{
+    return c->journal + sequence % PENDING_BLOCKS *
+           WEIR_CACHE_JOURNAL_BLOCK_BYTES;
+}
+
+uint64_t journal_used(const WeirCache *c)
+{
+    return c->next - c->tail;
+}
+
+void journal_seal(WeirCache *c)
+{
+    WeirCacheJournalHeader header = {
+        .incarnation = c->sb.incarnation,
+        .sequence = c->next,
+        .durable = c->durable,
+        .tail = c->tail,
+        .records = c->records,
+    };
+
+    if (c->records) {
+        weir_cache_journal_seal(block_memory(c, c->next), &header, c->crc_seed);
+        c->records = 0;
+        c->next++;
+        assert(c->next - c->written < PENDING_BLOCKS || c->fast_error);
+    }
+}
+
+uint64_t journal_append(WeirCache *c, const WeirCacheRecord *record)
+{
+    uint64_t sequence = c->next;
+
+    if (c->fast_error) {
+        return c->durable;              /* nothing is recorded any more */
+    }
+    weir_cache_record_write(block_memory(c, sequence), c->records++, record);
+    if (c->records == WEIR_CACHE_RECORDS) {
+        journal_seal(c);
+        if (c->next - c->written >= PENDING_BLOCKS / 4) {
+            c->host->kick(c->opaque);
+        }
+    }
+    return sequence;
+}
+
+/* Write the sealed blocks from `first` on. Yields; lock not held. */
+static int write_blocks(WeirCache *c, uint64_t first, uint64_t end)
+{
+    while (first < end) {
+        uint64_t at = first % c->layout.journal_blocks;
+        uint64_t n = end - first;
+        int ret;
+
+        /* in one piece both on the device and in memory */
+        if (n > c->layout.journal_blocks - at) {
+            n = c->layout.journal_blocks - at;
+        }
+        if (n > PENDING_BLOCKS - first % PENDING_BLOCKS) {
+            n = PENDING_BLOCKS - first % PENDING_BLOCKS;
+        }
+        ret = c->host->write(c->opaque, WEIR_CACHE_FAST,
+                             c->layout.journal_offset +
+                             at * WEIR_CACHE_JOURNAL_BLOCK_BYTES,
+                             n * WEIR_CACHE_JOURNAL_BLOCK_BYTES,
+                             block_memory(c, first));
+        if (ret < 0) {
+            return ret;
+        }
+        first += n;
+    }
+    return 0;
+}
+
+/* Yields. */
+static void commit_now(WeirCache *c)
+{
+    uint64_t first = c->written, end;
+    int ret;
+
+    c->committing = true;
+    journal_seal(c);
+    end = c->next;
+    unlock(c);
+    ret = write_blocks(c, first, end);
+    if (ret == 0) {
+        ret = c->host->flush(c->opaque, WEIR_CACHE_FAST);
+    }
+    lock(c);
+    if (ret < 0) {
+        fast_failed(c, ret);
+    } else {
+        c->written = end;
+        c->durable = end - 1;
+        c->stat.journal_written += end - first;
+        c->stat.fast_flushes++;
+    }
+    c->committing = false;
+    generations_release(c);
+    wake(c, &c->commit_queue);
+    wake(c, &c->room_queue);
+}
+
+int journal_commit(WeirCache *c, uint64_t sequence)
+{
+    while (c->durable < sequence && !c->fast_error) {
+        if (c->committing) {
+            wait_on(c, &c->commit_queue);
+        } else {
+            commit_now(c);
+        }
+    }
+    return c->durable < sequence ? c->fast_error : 0;
+}
+
+int journal_commit_all(WeirCache *c)
+{
+    return journal_commit(c, c->records ? c->next : c->next - 1);
+}
+
+/* Whether so many records more fit, in the ring and among the sealed blocks. */
+static bool has_room(const WeirCache *c, uint32_t records)
+{
+    uint64_t blocks = (c->reserved + records) / WEIR_CACHE_RECORDS + 1 +
+                      MARGIN_BLOCKS;
+
+    return c->fast_error ||
+           (journal_used(c) + blocks <= c->layout.journal_blocks &&
+            c->next - c->written + blocks <= PENDING_BLOCKS);
+}
+
+bool journal_try_reserve(WeirCache *c, uint32_t records)
+{
+    if (!has_room(c, records)) {
+        c->host->kick(c->opaque);
+        return false;
+    }
+    c->reserved += records;
+    return true;
+}
+
+void journal_reserve(WeirCache *c, uint32_t records)
+{
+    while (!journal_try_reserve(c, records)) {
+        if (c->next - c->written > PENDING_BLOCKS / 8) {
+            journal_commit_all(c);
+        } else if (journal_used(c) > c->layout.journal_blocks / 4 &&
+                   !c->saving) {
+            table_save(c);
+        } else {
+            wait_on(c, &c->room_queue);
+        }
+    }
+}
+
+void journal_release(WeirCache *c, uint32_t records)
+{
+    c->reserved -= records;
+    wake(c, &c->room_queue);
+}

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Writes, zeroes and discards. A block goes one of two ways:
+ *
+ *   into the cache: to a free slot, mapped as dirty when it is there; in
+ *       write-back mode, and in any mode when the cached block is dirty
+ *   to the base: what the cache has of it is forgotten; in write-through mode
+ *       the new data comes in as a miss does
+ *
+ * Two requests never write to the same block at a time (Writing), so that the
+ * journal, the cache and the base see them in the same order.
+ */
+#include "cache/cache-int.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* More zeroes than that at a time go to the base, where they cost nothing. */
+#define ZEROES_CACHED_BLOCKS 1024
+#define CHUNK_BLOCKS 4096               /* handled under the lock in one go */
+
+typedef struct Run {
+    uint32_t slot;
+    uint32_t count;
+} Run;
+
+static bool overlaps(const Writing *a, const Writing *b)
+{
+    return a->block < b->block + b->count && b->block < a->block + a->count;
+}
+
+void writing_enter(WeirCache *c, Writing *w)
+{
+    Writing *other = c->writing;
+
+    while (other) {
+        if (overlaps(w, other)) {
+            wait_on(c, &c->write_queue);
+            other = c->writing;
+        } else {
+            other = other->next;
+        }
+    }
+    w->next = c->writing;
+    c->writing = w;
+}
+
+void writing_leave(WeirCache *c, Writing *w)
+{
+    Writing **link = &c->writing;
+
+    while (*link != w) {
+        link = &(*link)->next;
+    }
+    *link = w->next;
+    wake(c, &c->write_queue);
+}
+
+static bool is_write_back(const WeirCache *c)
+{
+    return c->config.mode == WEIR_CACHE_WRITE_BACK;
+}
+
+/* Whether a block goes into the cache, rather than to the base. */
+static bool goes_in(const WeirCache *c, uint64_t block, bool bypass)
+{
+    uint32_t slot = weir_cache_index_find(&c->ix, block);
+
+    return is_dirty(c, slot) ||
+           (is_write_back(c) && !(c->fast_error && !c->ix.dirty) &&
+            !(bypass && slot == NO_SLOT));
+}
+
+static bool is_written_back(const WeirCache *c, const Writing *w)
+{
+    for (uint32_t i = 0; i < c->batch_count; i++) {
+        const WriteBackBlock *b = &c->batch[i];
+
+        if (b->block >= w->block && b->block - w->block < w->count &&
+            weir_cache_index_find(&c->ix, b->block) == b->slot &&
+            c->ix.flags[b->slot] & WEIR_SLOT_WRITE_BACK) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Out of write-back mode, a block that is being written back is clean before
+ * it is written again: so the dirty blocks get fewer whatever the guest does.
+ * Yields.
+ */
+static void wait_for_write_back(WeirCache *c, const Writing *w)
+{
+    while (!is_write_back(c) && c->writing_back && is_written_back(c, w)) {
+        wait_on(c, &c->batch_queue);
+    }
+}
+
+/* The superblock says that there are dirty blocks, before there are. Yields. */
+static int mark_dirty(WeirCache *c)
+{
+    int ret = 0;
+
+    while (!c->sb.dirty && ret == 0) {
+        ret = superblock_mark(c, true);
+    }
+    return ret;
+}
+
+/* --- into the cache --- */
+
+/* Slots for `count` blocks. Yields. Returns the number of runs or -errno. */
+static int take_runs(WeirCache *c, uint32_t count, Run *run)
+{
+    int runs = 0;
+
+    while (count > 0) {
+        int n = slots_take_wait(c, count, &run[runs].slot);
+
+        if (n < 0) {
+            while (runs-- > 0) {
+                slots_give(c, run[runs].slot, run[runs].count);
+            }
+            return n;
+        }
+        run[runs++].count = (uint32_t)n;
+        count -= (uint32_t)n;
+    }
+    return runs;
+}
+
+/* Lock not held. Yields. */
+static int write_runs(WeirCache *c, const Run *run, int runs,
+                      const uint8_t *data)
+{
+    int ret = 0;
+
+    for (int i = 0; i < runs && ret == 0; i++) {
+        uint64_t bytes = (uint64_t)run[i].count * BLOCK_BYTES;
+
+        ret = c->host->write(c->opaque, WEIR_CACHE_FAST,
+                             slot_offset(c, run[i].slot), bytes, data);
+        data += bytes;
+    }
+    return ret;
+}
+
+static void map_runs(WeirCache *c, uint64_t block, const Run *run, int runs,
+                     const uint32_t *crc)
+{
+    for (int i = 0; i < runs; i++) {
+        for (uint32_t k = 0; k < run[i].count; k++) {
+            slot_map(c, block++, run[i].slot + k, *crc++, WEIR_SLOT_DIRTY);
+        }
+    }
+}
+
+static void give_runs(WeirCache *c, const Run *run, int runs)
+{
+    for (int i = 0; i < runs; i++) {
+        slots_give(c, run[i].slot, run[i].count);
+    }
+}
+
+/*
+ * The guest may change its memory while we write, and what is on the device
+ * has to be what the checksum is of: so the data is copied.
+ */
+static void copy_and_sum(WeirCache *c, const Writing *w, uint8_t *data,
+                         const WeirCacheGuest *guest, uint64_t at,
+                         uint32_t *crc)
+{
+    guest_copy_from(guest, at, data, (size_t)w->count * BLOCK_BYTES);
+    for (uint32_t i = 0; i < w->count; i++) {
+        crc[i] = crc_of(c, w->block + i, data + (size_t)i * BLOCK_BYTES);
+    }
+}
+
+/* At most SEGMENT_BLOCKS. Yields. */
+static int write_in(WeirCache *c, const Writing *w, uint8_t *data,
+                    const WeirCacheGuest *guest, uint64_t at)
+{
+    Run run[SEGMENT_BLOCKS];
+    uint32_t crc[SEGMENT_BLOCKS];
+    int runs, ret = mark_dirty(c);
+
+    if (ret < 0) {
+        return ret;
+    }
+    runs = take_runs(c, (uint32_t)w->count, run);
+    if (runs < 0) {
+        return runs;
+    }
+    unlock(c);
+    copy_and_sum(c, w, data, guest, at, crc);
+    ret = write_runs(c, run, runs, data);
+    lock(c);
+    if (ret == 0) {
+        ret = c->fast_error;
+    } else {
+        c->stat.fast_write_errors++;
+    }
+    if (ret < 0) {
+        give_runs(c, run, runs);
+        return ret;
+    }
+    map_runs(c, w->block, run, runs, crc);
+    misses_cancel(c, w->block, w->count);
+    return 0;
+}
+
+/* --- to the base --- */
+
+/*
+ * What the cache has of these blocks is not the base's any more. In pieces,
+ * each when the journal has room for it. Yields, for large ranges.
+ */
+static void base_changed(WeirCache *c, const Writing *w)
+{
+    c->base_written++;
+    misses_cancel(c, w->block, w->count);
+    for (uint64_t i = 0; i < w->count && c->ix.mapped; i += CHUNK_BLOCKS) {
+        uint64_t n = w->count - i < CHUNK_BLOCKS ? w->count - i : CHUNK_BLOCKS;
+
+        if (n < w->count) {
+            journal_reserve(c, (uint32_t)n);
+            journal_release(c, (uint32_t)n);
+        }
+        slots_unmap(c, w->block + i, n);
+    }
+}
+
+/* Have what was written through come in. Takes `data` when it returns true. */
+static bool fill_written(WeirCache *c, const Writing *w, uint8_t *data)
+{
+    Miss *m;
+
+    if (c->fills >= FILLS_MAX || c->fast_error) {
+        return false;
+    }
+    m = miss_new(c, w->block, (uint32_t)w->count, data);
+    if (m) {
+        m->done = true;
+        c->fills++;
+        c->host->spawn(c->opaque, miss_fill, m);
+    }
+    return m;
+}
+
+/* At most SEGMENT_BLOCKS. Yields. May take *data. */
+static int write_past(WeirCache *c, const Writing *w, uint8_t **data,
+                      const WeirCacheGuest *guest, uint64_t at, bool bypass)
+{
+    bool through = c->config.mode == WEIR_CACHE_WRITE_THROUGH && !bypass;
+    int ret = regions_enter(c, w->block, w->count);
+
+    if (ret < 0) {
+        return ret;
+    }
+    unlock(c);
+    guest_copy_from(guest, at, *data, (size_t)w->count * BLOCK_BYTES);
+    ret = base_write(c, w->block, (uint32_t)w->count, *data);
+    lock(c);
+    base_changed(c, w);
+    if (ret == 0 && through && fill_written(c, w, *data)) {
+        *data = NULL;
+    } else {
+        c->stat.bypassed += w->count;
+    }
+    regions_leave(c, w->block, w->count);
+    return ret;
+}
+
+/* Blocks of a request from `block` on that go the same way. */
+static uint32_t run_of_way(const WeirCache *c, uint64_t block, uint64_t left,
+                           bool bypass, bool *in)
+{
+    uint32_t most = (uint32_t)(left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS);
+    uint32_t n = 1;
+
+    *in = goes_in(c, block, bypass);
+    while (n < most && goes_in(c, block + n, bypass) == *in) {
+        n++;
+    }
+    return n;
+}
+
+static void count_write(WeirCache *c, const Writing *w)
+{
+    uint32_t hits = 0;
+
+    for (uint64_t i = 0; i < w->count; i++) {
+        hits += weir_cache_index_find(&c->ix, w->block + i) != NO_SLOT;
+    }
+    count_accesses(c, true, true, hits);
+    count_accesses(c, true, false, (uint32_t)w->count - hits);
+}
+
+/* Yields. Returns how many blocks were written, or -errno. */
+static int write_segment(WeirCache *c, uint64_t block, uint64_t left,
+                         const WeirCacheGuest *guest, uint64_t at, bool bypass)
+{
+    Writing w = {
+        .block = block,
+        .count = left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS,
+    };
+    uint32_t records = 3 * SEGMENT_BLOCKS;
+    uint8_t *data;
+    bool in;
+    int ret;
+
+    writing_enter(c, &w);
+    wait_for_write_back(c, &w);
+    journal_reserve(c, records);
+    w.count = run_of_way(c, block, w.count, bypass, &in);
+    data = buffer_get(c);
+    if (!data) {
+        ret = -ENOMEM;
+    } else if (in) {
+        count_write(c, &w);
+        ret = write_in(c, &w, data, guest, at);
+    } else {
+        count_write(c, &w);
+        ret = write_past(c, &w, &data, guest, at, bypass);
+    }
+    if (data) {
+        buffer_put(c, data);
+    }
+    journal_release(c, records);
+    writing_leave(c, &w);
+    return ret < 0 ? ret : (int)w.count;
+}
+
+int weir_cache_write(WeirCache *c, uint64_t offset, uint64_t bytes,
+                     const WeirCacheGuest *guest, bool fua)
+{
+    uint64_t block = offset / BLOCK_BYTES;
+    uint64_t count = bytes / BLOCK_BYTES;
+    bool bypass;
+    int ret = 0;
+
+    lock(c);
+    c->active = true;
+    bypass = stream_bypasses(c, block, count);
+    for (uint64_t i = 0; i < count && ret >= 0; i += (uint64_t)ret) {
+        ret = write_segment(c, block + i, count - i, guest, i * BLOCK_BYTES,
+                            bypass);
+    }
+    unlock(c);
+    if (ret >= 0 && fua) {
+        return weir_cache_flush(c);
+    }
+    return ret < 0 ? ret : 0;
+}
+
+/* --- zeroes and discards --- */
+
+/* Few blocks, all into the cache. Yields. */
+static int zero_in(WeirCache *c, const Writing *w)
+{
+    int ret = mark_dirty(c);
+
+    for (uint64_t i = 0; i < w->count && ret >= 0; i++) {
+        uint32_t slot = weir_cache_index_find(&c->ix, w->block + i);
+
+        if (slot != NO_SLOT) {
+            slot_to_zero(c, slot);
+            continue;
+        }
+        ret = slots_take_wait(c, 1, &slot);
+        if (ret == 1) {
+            slot_map(c, w->block + i, slot, 0,
+                     WEIR_SLOT_DIRTY | WEIR_SLOT_ZERO);
+        }
+    }
+    misses_cancel(c, w->block, w->count);
+    return ret < 0 ? ret : c->fast_error;
+}
+
+/*
+ * The base is about to read as zeroes; the dirty blocks of the range, which
+ * hide the base, do the same. Those that are clean are forgotten afterwards
+ * (base_changed). Yields: not to hold the lock too long, and for room in the
+ * journal.
+ */
+static int zero_dirty(WeirCache *c, const Writing *w)
+{
+    for (uint64_t i = 0; i < w->count && c->ix.dirty && !c->fast_error; i++) {
+        uint32_t slot;
+
+        if (i % CHUNK_BLOCKS == CHUNK_BLOCKS - 1) {
+            journal_reserve(c, CHUNK_BLOCKS);
+            journal_release(c, CHUNK_BLOCKS);
+        }
+        slot = weir_cache_index_find(&c->ix, w->block + i);
+        if (is_dirty(c, slot)) {
+            slot_to_zero(c, slot);
+        }
+    }
+    return c->ix.dirty ? c->fast_error : 0;
+}
+
+/* Yields; lock not held. */
+static int base_zero(WeirCache *c, const Writing *w, bool discard,
+                     bool may_unmap)
+{
+    uint64_t offset = w->block * BLOCK_BYTES;
+    uint64_t bytes = w->count * BLOCK_BYTES;
+
+    if (offset >= c->base_bytes) {
+        return 0;
+    }
+    if (bytes > c->base_bytes - offset) {
+        bytes = c->base_bytes - offset;
+    }
+    return discard
+           ? c->host->discard(c->opaque, WEIR_CACHE_BASE, offset, bytes)
+           : c->host->zero(c->opaque, WEIR_CACHE_BASE, offset, bytes,
+                           may_unmap);
+}
+
+/* Yields. */
+static int zero_past(WeirCache *c, const Writing *w, bool discard,
+                     bool may_unmap)
+{
+    int ret = regions_enter(c, w->block, w->count);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = zero_dirty(c, w);
+    if (ret == 0) {
+        unlock(c);
+        ret = base_zero(c, w, discard, may_unmap);
+        lock(c);
+        base_changed(c, w);
+    }
+    regions_leave(c, w->block, w->count);
+    return ret;
+}
+
+/* Yields. */
+static int zero_range(WeirCache *c, uint64_t offset, uint64_t bytes,
+                      bool discard, bool may_unmap)
+{
+    Writing w = {
+        .block = offset / BLOCK_BYTES, .count = bytes / BLOCK_BYTES,
+    };
+    /* a chunk's, those of evictions, and regions that are opened */
+    uint32_t records = CHUNK_BLOCKS + ZEROES_CACHED_BLOCKS;
+    int ret;
+
+    if (!w.count) {
+        return 0;
+    }
+    lock(c);
+    c->active = true;
+    writing_enter(c, &w);
+    wait_for_write_back(c, &w);
+    journal_reserve(c, records);
+    if (!discard && is_write_back(c) && w.count <= ZEROES_CACHED_BLOCKS &&
+        !(c->fast_error && !c->ix.dirty)) {
+        ret = zero_in(c, &w);
+    } else {
+        ret = zero_past(c, &w, discard, may_unmap);
+    }
+    journal_release(c, records);
+    writing_leave(c, &w);
+    unlock(c);
+    return ret;
+}
+
+int weir_cache_zero(WeirCache *c, uint64_t offset, uint64_t bytes,
+                    bool may_unmap, bool fua)
+{
+    int ret = zero_range(c, offset, bytes, false, may_unmap);
+
+    return ret == 0 && fua ? weir_cache_flush(c) : ret;
+}
+
+int weir_cache_discard(WeirCache *c, uint64_t offset, uint64_t bytes)
+{
+    return zero_range(c, offset, bytes, true, true);
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "coop.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <ucontext.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define WITH_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_ASAN 1
+#endif
+#endif
+#ifdef WITH_ASAN
+#include <sanitizer/common_interface_defs.h>
+
+static const void *scheduler_stack;
+static size_t scheduler_stack_bytes;
+#endif
+
+#define STACK_BYTES (128 * 1024)
+#define READY_MAX 4096
+
+struct Coop {
+    ucontext_t context;
+    void (*fn)(void *arg);
+    void *arg;
+    void *stack;
+    Coop *next;                 /* in a queue, or in the pool */
+    bool ended;
+};
+
+static uint64_t state = 1;
+static ucontext_t scheduler;
+static Coop *current;
+static Coop *ready[READY_MAX];
+static uint32_t ready_count;
+static uint32_t alive;
+static Coop *pool;
+
+void coop_seed(uint64_t seed)
+{
+    state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+}
+
+/* splitmix64 */
+uint64_t coop_random(void)
+{
+    uint64_t z = state += UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+uint32_t coop_below(uint32_t n)
+{
+    return (uint32_t)((coop_random() >> 32) * n >> 32);
+}
+
+Coop *coop_self(void)
+{
+    return current;
+}
+
+uint32_t coop_alive(void)
+{
+    return alive;
+}
+
+static void to_scheduler(Coop *coop)
+{
+#ifdef WITH_ASAN
+    void *fake = NULL;
+
+    __sanitizer_start_switch_fiber(coop->ended ? NULL : &fake, scheduler_stack,
+                                   scheduler_stack_bytes);
+    swapcontext(&coop->context, &scheduler);
+    __sanitizer_finish_switch_fiber(fake, &scheduler_stack,
+                                    &scheduler_stack_bytes);
+#else
+    swapcontext(&coop->context, &scheduler);
+#endif
+}
+
+static void run(void)
+{
+    Coop *coop = current;
+
+#ifdef WITH_ASAN
+    __sanitizer_finish_switch_fiber(NULL, &scheduler_stack,
+                                    &scheduler_stack_bytes);
+#endif
+    coop->fn(coop->arg);
+    coop->ended = true;
+    to_scheduler(coop);
+    abort();
+}
+
+void coop_ready(Coop *coop)
+{
+    assert(ready_count < READY_MAX);
+    ready[ready_count++] = coop;
+}
+
+static Coop *take_from_pool(void)
+{
+    Coop *coop = pool;
+
+    if (coop) {
+        pool = coop->next;
+    } else {
+        coop = calloc(1, sizeof(*coop));
+        coop->stack = malloc(STACK_BYTES);
+    }
+    return coop;
+}
+
+void coop_spawn(void (*fn)(void *arg), void *arg)
+{
+    Coop *volatile coop = take_from_pool();
+
+    coop->fn = fn;
+    coop->arg = arg;
+    coop->ended = false;
+    getcontext(&coop->context);
+    coop->context.uc_stack.ss_sp = coop->stack;
+    coop->context.uc_stack.ss_size = STACK_BYTES;
+    coop->context.uc_link = NULL;
+    makecontext(&coop->context, run, 0);
+    alive++;
+    coop_ready(coop);
+}
+
+void coop_suspend(void)
+{
+    to_scheduler(current);
+}
+
+bool coop_step(void)
+{
+    uint32_t i;
+
+    if (!ready_count) {
+        return false;
+    }
+    i = coop_below(ready_count);
+    current = ready[i];
+    ready[i] = ready[--ready_count];
+#ifdef WITH_ASAN
+    void *fake = NULL;
+
+    __sanitizer_start_switch_fiber(&fake, current->stack, STACK_BYTES);
+    swapcontext(&scheduler, &current->context);
+    __sanitizer_finish_switch_fiber(fake, NULL, NULL);
+#else
+    swapcontext(&scheduler, &current->context);
+#endif
+    if (current->ended) {
+        current->next = pool;
+        pool = current;
+        alive--;
+    }
+    current = NULL;
+    return true;
+}
+
+void coop_queue_wait(CoopQueue *queue)
+{
+    current->next = queue->first;
+    queue->first = current;
+    coop_suspend();
+}
+
+void coop_queue_wake(CoopQueue *queue)
+{
+    while (queue->first) {
+        Coop *coop = queue->first;
+
+        queue->first = coop->next;
+        coop_ready(coop);
+    }
+}
