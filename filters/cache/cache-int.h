@@ -237,7 +237,11 @@ static inline bool is_dirty(const WeirCache *c, uint32_t slot)
     return slot != NO_SLOT && c->ix.flags[slot] & WEIR_SLOT_DIRTY;
 }
 
-/* All below: the lock is held, unless said otherwise. */
+/*
+ * All below: the lock is held, unless said otherwise. Names without the prefix
+ * are not seen outside of the program or module that the engine is part of.
+ */
+#pragma GCC visibility push(hidden)
 
 /* --- cache.c --- */
 /* Memory of SEGMENT_BYTES, or NULL. */
@@ -367,5 +371,7 @@ int recovery_save(WeirCache *c);
  * none. Yields; returns 0 or -errno, and somebody else may have been first.
  */
 int superblock_mark(WeirCache *c, bool dirty);
+
+#pragma GCC visibility pop
 
 #endif

@@ -72,10 +72,10 @@ class Layers(unittest.TestCase):
         libraries = glob.glob(os.path.join(BUILD, 'filters', '*.a'))
         self.assertGreaterEqual(len(libraries), 2)
         for library in libraries:
-            out = subprocess.run(['nm', '-g', '--defined-only', library],
-                                 text=True, check=True,
-                                 stdout=subprocess.PIPE).stdout
-            symbols = re.findall(r'^[0-9a-f]+ [A-Z] (\S+)', out, re.M)
+            out = subprocess.run(['readelf', '-sW', library], text=True,
+                                 check=True, stdout=subprocess.PIPE).stdout
+            # hidden ones do not leave the module
+            symbols = re.findall(r' GLOBAL +DEFAULT +\d+ (\S+)', out)
             self.assertTrue(symbols, library)
             for symbol in symbols:
                 self.assertTrue(symbol.startswith('weir_'),
