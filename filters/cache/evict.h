@@ -2,6 +2,7 @@
 #ifndef WEIR_CACHE_EVICT_H
 #define WEIR_CACHE_EVICT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cache/index.h"
@@ -17,6 +18,8 @@
  *               | victim()                                 | victim()
  *               v                                          v
  *             ghost                                      (gone)
+ *               ^
+ *               | admit(), the first time
  *
  * The flags WEIR_SLOT_PROBATION and WEIR_SLOT_FREQUENCY of a mapped slot are
  * changed here only; whoever maps a slot passes on what insert() or move()
@@ -27,17 +30,17 @@
 
 typedef struct WeirCacheEvict {
     WeirCacheIndex *index;              /* set at init */
-    uint32_t main_max;                  /* set at init: evict from main above */
-    uint32_t probation;                 /* mapped slots that are on probation */
-    uint32_t hand;                      /* next slot to look at in main;
-                                           WEIR_CACHE_NO_SLOT: not set yet */
+    uint32_t probation;                 /* mapped slots that are on it */
+    uint32_t hand;                      /* next slot of main to look at, or
+                                           WEIR_CACHE_NO_SLOT: not needed yet */
     uint32_t ring_size;                 /* set at init */
     uint32_t ring_first;
     uint32_t ring_count;
-    uint32_t *ring_low;                 /* blocks that came on probation */
+    uint32_t *ring_low;                 /* blocks in order of arrival on
+                                           probation; some have left it */
     uint8_t *ring_high;
     uint32_t ghost_buckets;             /* set at init */
-    uint16_t *ghost;                    /* fingerprints */
+    uint16_t *ghost;
 } WeirCacheEvict;
 
 /*
@@ -57,8 +60,9 @@ static inline void weir_cache_evict_hit(WeirCacheEvict *ev, uint32_t slot)
 {
     uint8_t *flags = &ev->index->flags[slot];
 
-    *flags = (uint8_t)(*flags + ((*flags & WEIR_SLOT_FREQUENCY) !=
-                                 WEIR_SLOT_FREQUENCY));
+    if ((*flags & WEIR_SLOT_FREQUENCY) < WEIR_SLOT_FREQUENCY) {
+        ++*flags;
+    }
 }
 
 /*
@@ -68,6 +72,15 @@ static inline void weir_cache_evict_hit(WeirCacheEvict *ev, uint32_t slot)
  * WEIR_SLOT_FREQUENCY. Takes some 100 ns.
  */
 uint8_t weir_cache_evict_insert(WeirCacheEvict *ev, uint64_t block);
+
+/*
+ * Whether a block that is not in the cache, and was read, should come in:
+ * admission by second touch. Not the first time: then the ghost remembers it,
+ * as if it had been evicted.
+ * Returns true when the ghost knows it, and leaves it there: insert() takes it
+ * out, and it comes to main. One in some 8,000 is taken for another block.
+ */
+bool weir_cache_evict_admit(WeirCacheEvict *ev, uint64_t block);
 
 /*
  * The block of the mapped slot `from` was overwritten: it is about to be
@@ -86,9 +99,11 @@ void weir_cache_evict_remove(WeirCacheEvict *ev, uint32_t slot);
  * Choose a mapped slot that is neither WEIR_SLOT_DIRTY nor
  * WEIR_SLOT_WRITE_BACK. For this file it is evicted then: the caller unmaps it
  * before it calls anything else here.
- * Returns the slot, or WEIR_CACHE_NO_SLOT when all that were looked at are in
- * the way of being written back; a later call looks at others. Looks at some
- * 4,000 slots at most: some microseconds.
+ * Returns the slot, or WEIR_CACHE_NO_SLOT when all that it looked at were dirty
+ * or being written back, but not in a full cache that has none of these; the
+ * next call looks at others. Looks at 128 blocks on probation and 4,096 slots
+ * of main at most: half a microsecond as a rule, 10 us when nearly all is
+ * dirty.
  */
 uint32_t weir_cache_evict_victim(WeirCacheEvict *ev);
 
