@@ -9,6 +9,9 @@
  * Opening and moving happen in one drained section, so no request of the
  * guest can pass by a filter that has already looked at the node, and the
  * filter's background work does not start before the filter is in place.
+ *
+ * A driver may have much to finish: then a job waits until that is nearly done,
+ * with the guest at work, and only the rest is done while all wait.
  */
 #include "qemu/osdep.h"
 #include "block/block-io.h"
@@ -19,6 +22,7 @@
 #include "qapi/qapi-commands-weir.h"
 #include "qapi/qapi-visit-block-core.h"
 #include "qapi/qobject-output-visitor.h"
+#include "qemu/job.h"
 #include "qobject/qdict.h"
 #include "system/block-backend.h"
 #include "filter.h"
@@ -372,24 +376,149 @@ static void remove_and_delete(BlockDriverState *bs, BlockDriverState *child,
     bdrv_unref(child);
 }
 
-void qmp_weir_detach(const char *node_name, Error **errp)
+/* The filter, if it can be taken out now; else NULL with @errp set. */
+static BlockDriverState *find_detachable(const char *node_name, Error **errp)
 {
     BlockDriverState *bs = find_filter(node_name, errp);
-    WeirFilterDriver *driver;
-
-    GLOBAL_STATE_CODE();
 
     if (!bs || is_busy(bs, errp)) {
-        return;
+        return NULL;
     }
     if (is_held_by_others(bs)) {
         error_setg(errp, "Node '%s' is in use", node_name);
+        return NULL;
+    }
+    return bs;
+}
+
+static void detach_now(const char *node_name, bool force, Error **errp)
+{
+    BlockDriverState *bs = find_detachable(node_name, errp);
+    WeirFilterDriver *driver;
+
+    if (!bs) {
         return;
     }
     driver = weir_filter_driver(bs);
-    if (driver->prepare_detach && driver->prepare_detach(bs, errp) < 0) {
+    if (driver->prepare_detach &&
+        driver->prepare_detach(bs, force, errp) < 0) {
         return;
     }
-
     remove_and_delete(bs, filtered_node(bs), errp);
+}
+
+/* --- weir-detach as a job --- */
+
+#define DETACH_LOOK_NS (100 * SCALE_MS)
+
+typedef struct DetachJob {
+    Job common;                 /* in the main loop's AioContext */
+    char *node_name;            /* set at creation */
+    bool force;                 /* set at creation */
+} DetachJob;
+
+/* The driver of the job's node, as long as there is one. */
+static WeirFilterDriver *detach_driver(DetachJob *job, BlockDriverState **bs)
+{
+    *bs = bdrv_find_node(job->node_name);
+    return *bs ? weir_filter_driver(*bs) : NULL;
+}
+
+/* Wait until nothing is left to bring down, or it is cancelled. */
+static int coroutine_fn detach_run(Job *common, Error **errp)
+{
+    DetachJob *job = container_of(common, DetachJob, common);
+    uint64_t left, before = 0;
+
+    while (!job_is_cancelled(common)) {
+        BlockDriverState *bs;
+        WeirFilterDriver *driver = detach_driver(job, &bs);
+
+        left = driver && driver->handover_left ? driver->handover_left(bs) : 0;
+        if (left < before) {
+            job_progress_update(common, before - left);
+        }
+        job_progress_set_remaining(common, left);
+        if (!left) {
+            break;
+        }
+        before = left;
+        job_sleep_ns(common, DETACH_LOOK_NS);
+    }
+    return 0;
+}
+
+static int detach_prepare(Job *common)
+{
+    DetachJob *job = container_of(common, DetachJob, common);
+    Error *err = NULL;
+
+    detach_now(job->node_name, job->force, &err);
+    if (!err) {
+        return 0;
+    }
+    WITH_JOB_LOCK_GUARD() {
+        error_propagate(&common->err, err);
+    }
+    return -EIO;
+}
+
+static void detach_abort(Job *common)
+{
+    DetachJob *job = container_of(common, DetachJob, common);
+    BlockDriverState *bs;
+    WeirFilterDriver *driver = detach_driver(job, &bs);
+
+    if (driver && driver->cancel_handover) {
+        driver->cancel_handover(bs);
+    }
+}
+
+static void detach_free(Job *common)
+{
+    g_free(container_of(common, DetachJob, common)->node_name);
+}
+
+static const JobDriver detach_job_driver = {
+    .instance_size = sizeof(DetachJob),
+    .job_type      = JOB_TYPE_WEIR_DETACH,
+    .run           = detach_run,
+    .prepare       = detach_prepare,
+    .abort         = detach_abort,
+    .free          = detach_free,
+};
+
+static void detach_in_job(BlockDriverState *bs, const char *job_id, bool force,
+                          Error **errp)
+{
+    WeirFilterDriver *driver = weir_filter_driver(bs);
+    DetachJob *job = job_create(job_id, &detach_job_driver, NULL,
+                                qemu_get_aio_context(), JOB_MANUAL_DISMISS,
+                                NULL, NULL, errp);
+
+    if (!job) {
+        return;
+    }
+    job->node_name = g_strdup(bdrv_get_node_name(bs));
+    job->force = force;
+    if (driver->begin_handover) {
+        driver->begin_handover(bs);
+    }
+    job_start(&job->common);
+}
+
+void qmp_weir_detach(const char *node_name, const char *job_id,
+                     bool has_force, bool force, Error **errp)
+{
+    GLOBAL_STATE_CODE();
+
+    if (job_id) {
+        BlockDriverState *bs = find_detachable(node_name, errp);
+
+        if (bs) {
+            detach_in_job(bs, job_id, force, errp);
+        }
+    } else {
+        detach_now(node_name, force, errp);
+    }
 }

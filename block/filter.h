@@ -34,11 +34,25 @@ typedef struct WeirFilterDriver {
     WeirDriver driver;
 
     /*
-     * weir_detach() is about to take @bs out of the graph.  Optional.  Main
-     * thread; the node is in use and not drained; may poll.  Returns 0, or
-     * -errno with @errp set and the filter at work as before.
+     * For a filter that holds data which the node below does not have: it is
+     * going to be detached, or the machine to migrate.  All optional; main
+     * thread.
+     *
+     * begin_handover: bring the data down from now on, in the background.
+     * handover_left: bytes that are still to go.
+     * cancel_handover: the filter stays; go on as before begin_handover().
      */
-    int (*prepare_detach)(BlockDriverState *bs, Error **errp);
+    void (*begin_handover)(BlockDriverState *bs);
+    uint64_t (*handover_left)(BlockDriverState *bs);
+    void (*cancel_handover)(BlockDriverState *bs);
+
+    /*
+     * weir_detach() is about to take @bs out of the graph.  Optional.  Main
+     * thread; the node is in use and not drained; may poll.  @force: even if
+     * data is lost by it.  Returns 0, or -errno with @errp set and the filter
+     * at work as before.
+     */
+    int (*prepare_detach)(BlockDriverState *bs, bool force, Error **errp);
 
     /*
      * Fill the driver's branch of @info, whose common part is done.

@@ -55,6 +55,40 @@ static void print_inspect(Monitor *mon, const WeirInspectInfo *info)
     }
 }
 
+static void print_ratio(Monitor *mon, const char *what, bool has, double ratio)
+{
+    if (has) {
+        monitor_printf(mon, ", %.1f%% %s", ratio * 100, what);
+    }
+}
+
+static void print_cache(Monitor *mon, const WeirCacheNodeInfo *info)
+{
+    g_autofree char *size = size_to_str(info->size);
+    g_autofree char *used = size_to_str(info->used);
+    g_autofree char *dirty = size_to_str(info->dirty);
+
+    monitor_printf(mon, "    cache         %s, %s%s, %s of %s used, %s dirty"
+                   "%s\n", info->cache,
+                   WeirCacheWriteMode_str(info->mode),
+                   info->read_only ? " (read-only node)" : "", used, size,
+                   dirty, info->draining ? ", draining" : "");
+    monitor_printf(mon, "    hits          %" PRIu64 " of %" PRIu64
+                   " blocks read, %" PRIu64 " of %" PRIu64 " written",
+                   info->read_hits, info->read_hits + info->read_misses,
+                   info->write_hits, info->write_hits + info->write_misses);
+    print_ratio(mon, "in the last minute", info->has_hit_ratio_minute,
+                info->hit_ratio_minute);
+    print_ratio(mon, "in the last hour", info->has_hit_ratio_hour,
+                info->hit_ratio_hour);
+    monitor_printf(mon, "\n    write-back    %" PRIu64 " blocks in %" PRIu64
+                   " requests, oldest dirty block %" PRIu64 " ms\n",
+                   info->written_back, info->write_back_requests,
+                   info->write_back_lag);
+    monitor_printf(mon, "    journal       %" PRIu64 " of %" PRIu64
+                   " blocks used\n", info->journal_used, info->journal_size);
+}
+
 static void print_filter(Monitor *mon, const WeirFilterInfo *info)
 {
     g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(info->since);
@@ -74,6 +108,8 @@ static void print_filter(Monitor *mon, const WeirFilterInfo *info)
     }
     if (info->driver == WEIR_DRIVER_WEIR_INSPECT) {
         print_inspect(mon, &info->u.weir_inspect);
+    } else if (info->driver == WEIR_DRIVER_WEIR_CACHE) {
+        print_cache(mon, &info->u.weir_cache);
     }
 }
 

@@ -17,6 +17,7 @@
 #include "block/aio-wait.h"
 #include "block/block-io.h"
 #include "crypto/random.h"
+#include "system/block-backend.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-weir-types.h"
 #include "qemu/lockable.h"
@@ -35,11 +36,15 @@ typedef struct BDRVWeirCacheState {
     WeirCache *engine;          /* NULL while inactive; changed while drained */
     unsigned requests;          /* of the guest, under way; atomic */
     char *base_id;              /* set at open */
+    uint64_t base_needed;       /* by the engine, at open */
     WeirState told;             /* worker */
     unsigned tasks;             /* coroutines of our own; atomic */
     bool working;               /* the worker is one of them; atomic */
     bool kicked;                /* it has to look once more; atomic */
     bool given_up;              /* closes empty; main thread */
+    bool lose_dirty;            /* then, too; main thread */
+    bool handing_over;          /* write-through until then; main thread */
+    bool cache_writable;        /* set at open */
     bool writable;              /* the node may write to its children; atomic */
     bool drained;               /* only for requests may it go on; atomic */
     QEMUTimer *timer;           /* for the worker; in the node's AioContext */
@@ -47,12 +52,13 @@ typedef struct BDRVWeirCacheState {
 
 static const char *const cache_options[] = {
     "mode", "dirty-high", "dirty-low", "dirty-age", "idle", "write-back-rate",
-    "bypass-sequential", "base-id", "overwrite", "lose-dirty", NULL
+    "bypass-sequential", "promote", "on-error", "error-deadline", "base-id",
+    "overwrite", "lose-dirty", NULL
 };
 
 static const char *const cache_mutable_options[] = {
     "mode", "dirty-high", "dirty-low", "dirty-age", "idle", "write-back-rate",
-    "bypass-sequential", NULL
+    "bypass-sequential", "promote", "on-error", "error-deadline", NULL
 };
 
 static const char *const cache_strong_options[] = { "base-id", NULL };
@@ -108,6 +114,24 @@ static int coroutine_fn GRAPH_RDLOCK host_flush(void *opaque,
                                                 WeirCacheDevice dev)
 {
     return bdrv_co_flush(host_child(opaque, dev)->bs);
+}
+
+/* Only who may resize the node has it grow by writing behind its end. */
+static int coroutine_fn GRAPH_RDLOCK host_grow_base(void *opaque,
+                                                    uint64_t bytes)
+{
+    BlockDriverState *bs = opaque;
+
+    if (!(bs->file->perm & BLK_PERM_RESIZE)) {
+        return -EPERM;
+    }
+    return bdrv_co_truncate(bs->file, bytes, false, PREALLOC_MODE_OFF, 0,
+                            NULL);
+}
+
+static void coroutine_fn host_sleep(void *opaque, uint64_t ns)
+{
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, ns);
 }
 
 static void engine_lock(void *engine)
@@ -195,9 +219,15 @@ static void host_spawn(void *opaque, void (*fn)(void *arg), void *arg)
                     qemu_coroutine_create(task_entry, task));
 }
 
-/* Not before an interval has passed is the worker needed; 0: now. */
+/*
+ * Not before an interval has passed is the worker needed; 0: now; UINT64_MAX:
+ * not before host_kick().
+ */
 static void worker_needed(BDRVWeirCacheState *s, uint64_t in_ns)
 {
+    if (in_ns == UINT64_MAX) {
+        return;
+    }
     timer_mod_anticipate_ns(s->timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
                             in_ns);
 }
@@ -231,6 +261,8 @@ static const WeirCacheHost cache_host = {
     .zero       = host_zero,
     .discard    = host_discard,
     .flush      = host_flush,
+    .grow_base  = host_grow_base,
+    .sleep      = host_sleep,
     .wait       = host_wait,
     .wake       = host_wake,
     .queue_init = host_queue_init,
@@ -261,11 +293,22 @@ static void tell_state(BlockDriverState *bs)
 
     weir_cache_query(s->engine, &info);
     if (info.fast_error) {
-        state = info.dirty ? WEIR_STATE_FAILED : WEIR_STATE_DEGRADED;
+        bool fails = info.dirty || s->open.config.on_error == WEIR_CACHE_FAIL;
+
+        state = fails ? WEIR_STATE_FAILED : WEIR_STATE_DEGRADED;
         reason = g_strdup_printf("the cache cannot be written to: %s; %s",
                                  strerror(-info.fast_error), info.dirty ?
                                  "writes fail, since it holds dirty blocks" :
+                                 fails ? "all requests fail" :
                                  "all requests go past it");
+    } else if (info.stalled) {
+        state = WEIR_STATE_DEGRADED;
+        reason = g_strdup("the cache cannot be written to; it is tried again, "
+                          "and requests wait");
+    } else if (info.data_error) {
+        state = WEIR_STATE_DEGRADED;
+        reason = g_strdup_printf("data cannot be written to the cache: %s",
+                                 strerror(-info.data_error));
     } else if (info.corrupt_dirty) {
         state = WEIR_STATE_FAILED;
         reason = g_strdup("dirty blocks in the cache are damaged");
@@ -371,7 +414,13 @@ static void GRAPH_RDLOCK cache_child_perm(BlockDriverState *bs, BdrvChild *c,
                                           uint64_t perm, uint64_t shared,
                                           uint64_t *nperm, uint64_t *nshared)
 {
+    BDRVWeirCacheState *s = bs->opaque;
     bool is_base = role & BDRV_CHILD_PRIMARY;
+    bool writable;
+
+    /* tells whether the node itself is writable, now or after a reopen */
+    bdrv_default_perms(bs, c, role, queue, perm, shared, nperm, nshared);
+    writable = is_base ? *nperm & BLK_PERM_WRITE : s->cache_writable;
 
     if (bs->open_flags & BDRV_O_INACTIVE) {
         *nperm = 0;
@@ -380,8 +429,8 @@ static void GRAPH_RDLOCK cache_child_perm(BlockDriverState *bs, BdrvChild *c,
         *nperm = BLK_PERM_CONSISTENT_READ;
         *nshared = BLK_PERM_ALL;
     } else {
-        *nperm = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE |
-                 (is_base ? perm & BLK_PERM_RESIZE : 0);
+        *nperm = BLK_PERM_CONSISTENT_READ | (writable ? BLK_PERM_WRITE : 0) |
+                 (is_base && writable ? perm & BLK_PERM_RESIZE : 0);
         *nshared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
     }
 }
@@ -435,12 +484,6 @@ static int coroutine_fn GRAPH_RDLOCK engine_open(BlockDriverState *bs,
                          "the %s", base_bytes < 0 ? "disk" : "cache");
         return ret;
     }
-    if (base_bytes % WEIR_CACHE_BLOCK_BYTES) {
-        error_setg(errp, "weir-cache: The length of the disk, %" PRId64
-                   " bytes, is not a multiple of %d", base_bytes,
-                   WEIR_CACHE_BLOCK_BYTES);
-        return -EINVAL;
-    }
     s->open.base_bytes = base_bytes;
     s->open.fast_bytes = fast_bytes;
     ret = weir_cache_open(&s->engine, &s->open, &cache_host, bs, message,
@@ -457,7 +500,7 @@ static int coroutine_fn GRAPH_RDLOCK engine_close(BlockDriverState *bs,
 {
     BDRVWeirCacheState *s = bs->opaque;
 
-    return s->given_up ? weir_cache_close_empty(s->engine)
+    return s->given_up ? weir_cache_close_empty(s->engine, s->lose_dirty)
                        : weir_cache_close(s->engine);
 }
 
@@ -483,7 +526,7 @@ static int coroutine_fn GRAPH_RDLOCK engine_give_up(BlockDriverState *bs,
     int ret = weir_cache_drain(s->engine);
 
     if (ret == 0) {
-        ret = weir_cache_close_empty(s->engine);
+        ret = weir_cache_close_empty(s->engine, false);
     }
     return ret;
 }
@@ -511,6 +554,12 @@ static void config_from_qapi(WeirCacheConfig *config,
         [WEIR_CACHE_WRITE_MODE_READ_ONLY]     = WEIR_CACHE_READ_ONLY,
     };
 
+    static const WeirCacheOnError on_errors[] = {
+        [WEIR_ON_ERROR_BYPASS] = WEIR_CACHE_BYPASS,
+        [WEIR_ON_ERROR_STALL]  = WEIR_CACHE_STALL,
+        [WEIR_ON_ERROR_FAIL]   = WEIR_CACHE_FAIL,
+    };
+
     weir_cache_config_default(config);
     if (opts->has_mode) {
         config->mode = modes[opts->mode];
@@ -534,6 +583,16 @@ static void config_from_qapi(WeirCacheConfig *config,
     }
     if (opts->has_bypass_sequential) {
         config->bypass_sequential_bytes = opts->bypass_sequential;
+    }
+    if (opts->has_promote) {
+        config->promote = opts->promote == WEIR_CACHE_PROMOTE_SECOND_TOUCH
+                          ? WEIR_CACHE_SECOND_TOUCH : WEIR_CACHE_FIRST_TOUCH;
+    }
+    if (opts->has_on_error) {
+        config->on_error = on_errors[opts->on_error];
+    }
+    if (opts->has_error_deadline) {
+        config->error_deadline_ms = opts->error_deadline;
     }
 }
 
@@ -568,6 +627,69 @@ static WeirCacheOptions *cache_parse(QDict *options, WeirCacheConfig *config,
 
 /* --- life --- */
 
+/*
+ * A crash has taken back that the disk had become longer, and there are dirty
+ * blocks behind its end.
+ */
+static int base_regrow(BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    BlockBackend *blk = blk_new(bdrv_get_aio_context(bs), BLK_PERM_RESIZE |
+                                BLK_PERM_WRITE, BLK_PERM_ALL);
+    int ret = blk_insert_bs(blk, bs->file->bs, errp);
+
+    if (ret == 0) {
+        ret = blk_truncate(blk, s->base_needed, false, PREALLOC_MODE_OFF, 0,
+                           errp);
+    }
+    blk_unref(blk);
+    return ret;
+}
+
+static int engine_start(BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    Error *err = NULL;
+    int ret = cache_call(bs, engine_open, &err);
+
+    if (ret == -EFBIG && s->base_needed && !s->open.base_read_only) {
+        error_free(err);
+        err = NULL;
+        ret = base_regrow(bs, &err);
+        if (ret == 0) {
+            ret = cache_call(bs, engine_open, &err);
+        }
+    }
+    error_propagate(errp, err);
+    return ret;
+}
+
+static int open_cache_child(BlockDriverState *bs, QDict *options, int flags,
+                            Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    bool writable;
+
+    s->cache = bdrv_open_child(NULL, options, "cache-file", bs, &child_of_bds,
+                               BDRV_CHILD_DATA | BDRV_CHILD_METADATA, false,
+                               errp);
+    if (!s->cache) {
+        return -EINVAL;
+    }
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    writable = !bdrv_is_read_only(s->cache->bs);
+    if (!writable && flags & BDRV_O_RDWR) {
+        error_setg(errp, "weir-cache: Node '%s' with the cache is read-only; "
+                   "that is only possible when the disk is, too",
+                   bdrv_get_node_name(s->cache->bs));
+        return -EACCES;
+    }
+    s->open.base_read_only = !(flags & BDRV_O_RDWR);
+    s->open.fast_read_only = !writable;
+    s->cache_writable = writable;
+    return bdrv_child_refresh_perms(bs, s->cache, errp);
+}
+
 static int cache_open(BlockDriverState *bs, QDict *options, int flags,
                       Error **errp)
 {
@@ -579,25 +701,18 @@ static int cache_open(BlockDriverState *bs, QDict *options, int flags,
     if (!opts) {
         return -EINVAL;
     }
-    if (!(flags & BDRV_O_RDWR)) {
-        error_setg(errp, "weir-cache: The disk must be writable");
-        return -EACCES;
-    }
     s->open.overwrite = opts->overwrite;
     s->open.lose_dirty = opts->lose_dirty;
+    s->open.base_needed = &s->base_needed;
     ret = weir_filter_open(bs, options, errp);
     if (ret < 0) {
         return ret;
     }
-    s->cache = bdrv_open_child(NULL, options, "cache-file", bs, &child_of_bds,
-                               BDRV_CHILD_DATA | BDRV_CHILD_METADATA, false,
-                               errp);
-    if (!s->cache) {
-        weir_filter_close(bs);
-        return -EINVAL;
-    }
     s->open.base_id = s->base_id = g_strdup(opts->base_id ?: "");
-    ret = flags & BDRV_O_INACTIVE ? 0 : cache_call(bs, engine_open, errp);
+    ret = open_cache_child(bs, options, flags, errp);
+    if (ret == 0 && !(flags & BDRV_O_INACTIVE)) {
+        ret = engine_start(bs, errp);
+    }
     if (ret < 0) {
         g_free(s->base_id);
         weir_filter_close(bs);
@@ -644,6 +759,7 @@ cache_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     BDRVWeirCacheState *s = bs->opaque;
 
     if (!s->engine) {
+        s->handing_over = false;
         engine_open(bs, errp);
     }
 }
@@ -666,9 +782,15 @@ static int cache_reopen_prepare(BDRVReopenState *state,
                    "cannot be changed while the node is open");
         return -EINVAL;
     }
-    if (!(state->flags & BDRV_O_RDWR)) {
-        error_setg(errp, "weir-cache: The disk must be writable");
+    if (state->flags & BDRV_O_RDWR && !s->cache_writable) {
+        error_setg(errp, "weir-cache: The disk cannot become writable, since "
+                   "its cache is open read-only");
         return -EACCES;
+    }
+    if (s->handing_over) {
+        error_setg(errp, "weir-cache: The node is being detached, or the "
+                   "machine migrated");
+        return -EBUSY;
     }
     state->opaque = g_steal_pointer(&config);
     return 0;
@@ -680,8 +802,10 @@ static void cache_reopen_commit(BDRVReopenState *state)
     g_autofree WeirCacheConfig *config = g_steal_pointer(&state->opaque);
 
     s->open.config = *config;
+    s->open.base_read_only = !(state->flags & BDRV_O_RDWR);
     if (s->engine) {
         weir_cache_configure(s->engine, config);
+        weir_cache_set_base_read_only(s->engine, s->open.base_read_only);
     }
 }
 
@@ -693,7 +817,7 @@ static void cache_reopen_abort(BDRVReopenState *state)
 static void GRAPH_RDLOCK cache_refresh_limits(BlockDriverState *bs,
                                               Error **errp)
 {
-    bs->bl.request_alignment = WEIR_CACHE_BLOCK_BYTES;
+    /* the engine takes any request, but these are cheap only so */
     bs->bl.pwrite_zeroes_alignment = WEIR_CACHE_BLOCK_BYTES;
     bs->bl.pdiscard_alignment = WEIR_CACHE_BLOCK_BYTES;
     bs->supported_write_flags = BDRV_REQ_FUA;
@@ -736,6 +860,17 @@ cache_co_preadv_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
     return request_end(s, WEIR_IO_READ, bytes, begin_ns, ret);
 }
 
+/* A format that is above makes its file longer by writing behind its end. */
+static int coroutine_fn GRAPH_RDLOCK grow_for(BlockDriverState *bs,
+                                              int64_t offset, int64_t bytes)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int64_t end = ROUND_UP(offset + bytes, BDRV_SECTOR_SIZE);
+
+    return end > bs->total_sectors * BDRV_SECTOR_SIZE
+           ? weir_cache_grow(s->engine, end) : 0;
+}
+
 static int coroutine_fn GRAPH_RDLOCK
 cache_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
                       QEMUIOVector *qiov, size_t qiov_offset,
@@ -744,9 +879,12 @@ cache_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
     BDRVWeirCacheState *s = bs->opaque;
     WeirCacheGuest guest = guest_memory(qiov, qiov_offset);
     int64_t begin_ns = request_begin(s, WEIR_IO_WRITE);
-    int ret = weir_cache_write(s->engine, offset, bytes, &guest,
-                               flags & BDRV_REQ_FUA);
+    int ret = grow_for(bs, offset, bytes);
 
+    if (ret == 0) {
+        ret = weir_cache_write(s->engine, offset, bytes, &guest,
+                               flags & BDRV_REQ_FUA);
+    }
     return request_end(s, WEIR_IO_WRITE, bytes, begin_ns, ret);
 }
 
@@ -762,8 +900,12 @@ cache_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
         return -ENOTSUP;                /* the block layer writes them */
     }
     begin_ns = request_begin(s, WEIR_IO_ZEROES);
-    ret = weir_cache_zero(s->engine, offset, bytes, flags & BDRV_REQ_MAY_UNMAP,
-                          flags & BDRV_REQ_FUA);
+    ret = grow_for(bs, offset, bytes);
+    if (ret == 0) {
+        ret = weir_cache_zero(s->engine, offset, bytes,
+                              flags & BDRV_REQ_MAY_UNMAP,
+                              flags & BDRV_REQ_FUA);
+    }
     return request_end(s, WEIR_IO_ZEROES, bytes, begin_ns, ret);
 }
 
@@ -806,26 +948,38 @@ cache_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
                       int64_t *map, BlockDriverState **file)
 {
     BDRVWeirCacheState *s = bs->opaque;
+    WeirCacheStatus status;
     uint64_t same;
     int ret;
 
-    switch (weir_cache_status(s->engine, offset, bytes, &same)) {
-    case WEIR_CACHE_STATUS_DATA:
-        *pnum = MIN(bytes, same);
-        return BDRV_BLOCK_DATA;
-    case WEIR_CACHE_STATUS_ZERO:
-        *pnum = MIN(bytes, same);
-        return BDRV_BLOCK_ZERO;
-    case WEIR_CACHE_STATUS_BASE:
-        break;
+    status = weir_cache_status(s->engine, offset, bytes, &same);
+    *pnum = MIN(bytes, same);
+    if (status != WEIR_CACHE_STATUS_BASE) {
+        return status == WEIR_CACHE_STATUS_ZERO ? BDRV_BLOCK_ZERO
+                                                : BDRV_BLOCK_DATA;
     }
-    ret = bdrv_co_block_status(bs->file->bs, offset, MIN(bytes, same), pnum,
-                               NULL, NULL);
-    if (ret < 0 || *pnum % WEIR_CACHE_BLOCK_BYTES) {
-        *pnum = ret < 0 ? *pnum : ROUND_UP(*pnum, WEIR_CACHE_BLOCK_BYTES);
-        return ret < 0 ? ret : BDRV_BLOCK_DATA;
+    /* with the backing files that the disk may have: they are not ours */
+    ret = bdrv_co_block_status_above(bs->file->bs, NULL, offset, *pnum, pnum,
+                                     NULL, NULL);
+    if (ret < 0) {
+        return ret;
     }
-    return ret & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO);
+    return ret & BDRV_BLOCK_ZERO ? BDRV_BLOCK_ZERO : BDRV_BLOCK_DATA;
+}
+
+static int coroutine_fn GRAPH_RDLOCK cache_shrink(BlockDriverState *bs,
+                                                  int64_t bytes, Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int ret = weir_cache_drain(s->engine);
+
+    if (ret == 0) {
+        ret = weir_cache_resize(s->engine, bytes);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "weir-cache: Dirty blocks are in the way");
+    }
+    return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -834,27 +988,17 @@ cache_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 {
     BDRVWeirCacheState *s = bs->opaque;
     bool shrinks = offset < bs->total_sectors * BDRV_SECTOR_SIZE;
-    int ret = 0;
+    int ret = shrinks ? cache_shrink(bs, offset, errp)
+                      : weir_cache_may_grow(s->engine);
 
-    if (offset % WEIR_CACHE_BLOCK_BYTES) {
-        error_setg(errp, "weir-cache: The length must be a multiple of %d",
-                   WEIR_CACHE_BLOCK_BYTES);
-        return -EINVAL;
+    if (ret < 0 && !shrinks) {
+        error_setg_errno(errp, -ret, "weir-cache: The cache cannot be told");
     }
-    if (shrinks) {
-        ret = weir_cache_drain(s->engine);
-        if (ret == 0) {
-            ret = weir_cache_resize(s->engine, offset);
-        }
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "weir-cache: Dirty blocks are in "
-                             "the way");
-            return ret;
-        }
+    if (ret == 0) {
+        ret = bdrv_co_truncate(bs->file, offset, exact, prealloc, flags, errp);
     }
-    ret = bdrv_co_truncate(bs->file, offset, exact, prealloc, flags, errp);
     if (ret == 0 && !shrinks) {
-        ret = weir_cache_resize(s->engine, offset);
+        ret = weir_cache_resize(s->engine, ROUND_UP(offset, BDRV_SECTOR_SIZE));
         if (ret < 0) {
             error_setg_errno(errp, -ret, "weir-cache: The new length could "
                              "not be put on record");
@@ -872,6 +1016,11 @@ static void cache_query(BlockDriverState *bs, WeirFilterInfo *node)
         [WEIR_CACHE_WRITE_THROUGH] = WEIR_CACHE_WRITE_MODE_WRITE_THROUGH,
         [WEIR_CACHE_WRITE_AROUND]  = WEIR_CACHE_WRITE_MODE_WRITE_AROUND,
         [WEIR_CACHE_READ_ONLY]     = WEIR_CACHE_WRITE_MODE_READ_ONLY,
+    };
+    static const WeirOnError on_errors[] = {
+        [WEIR_CACHE_BYPASS] = WEIR_ON_ERROR_BYPASS,
+        [WEIR_CACHE_STALL]  = WEIR_ON_ERROR_STALL,
+        [WEIR_CACHE_FAIL]   = WEIR_ON_ERROR_FAIL,
     };
     BDRVWeirCacheState *s = bs->opaque;
     WeirCacheNodeInfo *out = &node->u.weir_cache;
@@ -906,9 +1055,17 @@ static void cache_query(BlockDriverState *bs, WeirFilterInfo *node)
     out->write_back_requests = info.write_back_requests;
     out->write_back_lag = info.write_back_lag_ms;
     out->draining = info.draining;
+    out->read_only = s->open.base_read_only;
+    out->promote = s->open.config.promote == WEIR_CACHE_SECOND_TOUCH
+                   ? WEIR_CACHE_PROMOTE_SECOND_TOUCH
+                   : WEIR_CACHE_PROMOTE_FIRST_TOUCH;
+    out->on_error = on_errors[s->open.config.on_error];
+    out->stalled = info.stalled;
+    out->write_errors = info.fast_write_errors;
     out->journal_size = info.journal_blocks;
     out->journal_used = info.journal_used;
     out->journal_written = info.journal_written;
+    out->table_written = info.table_written;
     out->cache_flushes = info.fast_flushes;
     out->base_flushes = info.base_flushes;
     out->corrupt_clean = info.corrupt_clean;
@@ -916,31 +1073,66 @@ static void cache_query(BlockDriverState *bs, WeirFilterInfo *node)
     out->recovered_records = info.recovered_records;
 }
 
-/*
- * Write-through from here on, so that the drain comes to an end; back to what
- * it was if it fails.
- */
-static int cache_prepare_detach(BlockDriverState *bs, Error **errp)
+/* --- detach, migration --- */
+
+/* Write-through from here on, so that the drain comes to an end. */
+static void cache_begin_handover(BlockDriverState *bs)
 {
     BDRVWeirCacheState *s = bs->opaque;
     WeirCacheConfig config = s->open.config;
-    int ret;
 
+    s->handing_over = true;
     config.mode = WEIR_CACHE_WRITE_THROUGH;
-    weir_cache_configure(s->engine, &config);
-    ret = cache_call(bs, engine_drain, errp);
-    if (ret < 0) {
+    if (s->engine) {
+        weir_cache_configure(s->engine, &config);
+    }
+}
+
+static uint64_t cache_handover_left(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    WeirCacheInfo info = { 0 };
+
+    if (s->engine) {
+        weir_cache_query(s->engine, &info);
+    }
+    return info.dirty * WEIR_CACHE_BLOCK_BYTES;
+}
+
+static void cache_cancel_handover(BlockDriverState *bs)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    s->handing_over = false;
+    if (s->engine) {
         weir_cache_configure(s->engine, &s->open.config);
     }
-    s->given_up = ret == 0;             /* the disk goes on without us */
-    return ret;
+}
+
+static int cache_prepare_detach(BlockDriverState *bs, bool force, Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+    int ret;
+
+    cache_begin_handover(bs);
+    ret = s->engine ? cache_call(bs, engine_drain, force ? NULL : errp) : 0;
+    if (ret < 0 && !force) {
+        cache_cancel_handover(bs);
+        return ret;
+    }
+    s->given_up = true;                 /* the disk goes on without us */
+    s->lose_dirty = force;
+    return 0;
 }
 
 static WeirFilterDriver cache_filter = {
-    .format_name    = "weir-cache",
-    .driver         = WEIR_DRIVER_WEIR_CACHE,
-    .prepare_detach = cache_prepare_detach,
-    .query          = cache_query,
+    .format_name     = "weir-cache",
+    .driver          = WEIR_DRIVER_WEIR_CACHE,
+    .begin_handover  = cache_begin_handover,
+    .handover_left   = cache_handover_left,
+    .cancel_handover = cache_cancel_handover,
+    .prepare_detach  = cache_prepare_detach,
+    .query           = cache_query,
 };
 
 /*

@@ -107,13 +107,21 @@ struct WeirCache {
     uint32_t crc_seed;                  /* set at opening */
     uint64_t fast_bytes;                /* set at opening */
 
+    bool fast_read_only;                /* set at opening: see journal_append */
+
     WeirCacheConfig config;
+    bool base_read_only;
     WeirCacheSuperblock sb;
     bool sb_busy;                       /* being written */
-    uint64_t base_bytes;
+    uint64_t base_bytes;                /* see base_inside() */
+    bool growing;                       /* the base is being made longer */
     WeirCacheIndex ix;
     WeirCacheEvict ev;
     int fast_error;                     /* for good */
+    bool marked_stale;                  /* the superblock tells so */
+    bool tried_stale;                   /* to put it there */
+    uint64_t mark_stale_ns;             /* when to try */
+    uint32_t stalled;
 
     /* journal.c */
     uint8_t *journal;                   /* PENDING_BLOCKS, by sequence */
@@ -126,6 +134,14 @@ struct WeirCache {
     uint64_t clean;                     /* the last record of clean blocks */
     uint32_t reserved;                  /* records that requests will write */
     bool committing;
+    uint8_t *preview;                   /* a copy of the open block, and more */
+    uint64_t preview_sequence;          /* of it */
+    uint32_t preview_records;           /* in it */
+    bool previewing;                    /* being written */
+    bool preview_written;
+    bool preview_fits;                  /* its records have been appended */
+    uint32_t writes;                    /* into the cache since a flush */
+    uint32_t writes_per_flush;          /* before the last one */
     WeirCacheQueue commit_queue;
     WeirCacheQueue room_queue;          /* for room in the journal */
 
@@ -161,6 +177,7 @@ struct WeirCache {
     /* writeback.c */
     WriteBackBlock batch[WRITE_BACK_BLOCKS];
     uint32_t batch_count;
+    uint32_t batch_max;                 /* of this batch */
     uint32_t batch_next;                /* first that nobody has taken */
     uint32_t batch_workers;
     int batch_error;
@@ -175,6 +192,7 @@ struct WeirCache {
     WeirCacheQueue batch_queue;
 
     /* cache.c */
+    bool worker_sleeps;                 /* until the next request */
     uint64_t last_request_ns;
     uint64_t last_commit_ns;
     uint64_t last_close_ns;
@@ -219,6 +237,17 @@ static inline uint64_t blocks_of(uint64_t bytes)
     return (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
 }
 
+/* What of a request can be done at once: whole blocks, or part of one. */
+static inline uint64_t part_bytes(uint64_t offset, uint64_t bytes)
+{
+    uint64_t to_end = BLOCK_BYTES - offset % BLOCK_BYTES;
+
+    if (to_end < BLOCK_BYTES || bytes < BLOCK_BYTES) {
+        return bytes < to_end ? bytes : to_end;
+    }
+    return bytes - bytes % BLOCK_BYTES;
+}
+
 static inline uint32_t crc_of(const WeirCache *c, uint64_t block,
                               const void *data)
 {
@@ -248,6 +277,8 @@ static inline bool is_dirty(const WeirCache *c, uint32_t slot)
 uint8_t *buffer_get(WeirCache *c);
 void buffer_put(WeirCache *c, uint8_t *buffer);
 void count_accesses(WeirCache *c, bool is_write, bool hit, uint32_t blocks);
+/* Bytes of a range that the base has; it may grow, so no lock is needed. */
+uint64_t base_inside(const WeirCache *c, uint64_t offset, uint64_t bytes);
 /* Read blocks of the base, zeroes behind its end. Yields; lock not held. */
 int base_read(WeirCache *c, uint64_t block, uint32_t count, void *buf);
 int base_write(WeirCache *c, uint64_t block, uint32_t count, const void *buf);
@@ -255,6 +286,22 @@ int base_write(WeirCache *c, uint64_t block, uint32_t count, const void *buf);
 int base_sync(WeirCache *c);
 /* The fast device is out of use from now on. */
 void fast_failed(WeirCache *c, int error);
+/*
+ * Write to the fast device, and again as the configuration has it. Yields; lock
+ * not held.
+ */
+int fast_write(WeirCache *c, uint64_t offset, uint64_t bytes, const void *buf);
+/* Somebody uses the cache: the worker may have something to do soon. */
+static inline void request_begins(WeirCache *c)
+{
+    c->active = true;
+    if (c->worker_sleeps) {
+        c->worker_sleeps = false;
+        c->host->kick(c->opaque);
+    }
+}
+/* What requests fail with from the start; 0: they do not. */
+int request_error(const WeirCache *c);
 /* Between the memory of a request and a buffer; lock not held. */
 void guest_copy_from(const WeirCacheGuest *guest, uint64_t at, void *buf,
                      size_t bytes);
@@ -276,6 +323,17 @@ void journal_seal(WeirCache *c);
 int journal_commit(WeirCache *c, uint64_t sequence);
 /* Everything that is on record now. Yields. */
 int journal_commit_all(WeirCache *c);
+/*
+ * Begin to write the open block as it will be with `count` records more, which
+ * are to be appended when the data that they speak of is written. Nobody has
+ * to wait for it. Does not yield.
+ */
+void journal_preview(WeirCache *c, const WeirCacheRecord *records,
+                     uint32_t count);
+/* Whether the open block gets to be what the preview is, by `count` more. */
+bool journal_preview_matches(const WeirCache *c, uint32_t count);
+/* Whether a write into the cache now is likely to be followed by a flush. */
+bool journal_preview_pays(const WeirCache *c, uint32_t count);
 /* Wait until `records` more find room, and reserve it. Yields. */
 void journal_reserve(WeirCache *c, uint32_t records);
 bool journal_try_reserve(WeirCache *c, uint32_t records);
@@ -299,6 +357,8 @@ void slot_to_zero(WeirCache *c, uint32_t slot);
 void slot_forget(WeirCache *c, uint32_t slot);
 /* The clean blocks of a range are no longer. On record. */
 void slots_unmap(WeirCache *c, uint64_t block, uint64_t count);
+/* The dirty ones as well: the base has something newer, for good. On record. */
+void slots_unmap_all(WeirCache *c, uint64_t block, uint64_t count);
 /* The table must tell it anew. */
 void slot_changed(WeirCache *c, uint32_t slot);
 /* Evict until there is a reserve, at most one batch. */
@@ -330,6 +390,15 @@ bool regions_any_open(const WeirCache *c);
 void miss_fill(void *opaque);
 Miss *miss_new(WeirCache *c, uint64_t block, uint32_t count, uint8_t *data);
 void miss_put(Miss *miss);
+/* Whether anything comes into the cache now, dirty blocks aside. */
+bool fills_now(const WeirCache *c);
+/*
+ * Whether blocks come in when they are touched; count is cut to those that go
+ * the same way.
+ */
+bool is_admitted(WeirCache *c, uint64_t block, uint32_t *count);
+/* Read a block as the guest would; it does not come in. Yields. */
+int read_block(WeirCache *c, uint64_t block, uint8_t *data);
 /* Whether a request goes on a stream that is long enough to go past. */
 bool stream_bypasses(WeirCache *c, uint64_t block, uint64_t count);
 
@@ -340,10 +409,10 @@ void writing_leave(WeirCache *c, Writing *w);
 
 /* --- writeback.c --- */
 /*
- * Write one batch of dirty blocks back. Yields.
- * Returns how many blocks are clean now, or -errno.
+ * Write one batch of dirty blocks back. limited: no larger than the rate has
+ * it. Yields. Returns how many blocks are clean now, or -errno.
  */
-int write_back(WeirCache *c);
+int write_back(WeirCache *c, bool limited);
 /* Whether it is time, or when, in ns from now; UINT64_MAX: never. */
 uint64_t write_back_due(WeirCache *c, uint64_t now);
 
@@ -362,6 +431,9 @@ int table_write_changed(WeirCache *c, uint64_t lsn);
  * Returns 0, -EBADMSG when the cache is damaged, or another -errno.
  */
 int recovery_load(WeirCache *c);
+/* How long the base has to be for the dirty blocks; clean ones behind its end
+ * are dropped. */
+uint64_t recovery_needs_bytes(WeirCache *c);
 /* Put what came out into the table. Yields. */
 int recovery_save(WeirCache *c);
 
@@ -371,6 +443,16 @@ int recovery_save(WeirCache *c);
  * none. Yields; returns 0 or -errno, and somebody else may have been first.
  */
 int superblock_mark(WeirCache *c, bool dirty);
+/* Say that the base may become longer at any time. Yields. */
+int superblock_mark_grows(WeirCache *c);
+/* How long the base is. Yields; the same. */
+int superblock_mark_length(WeirCache *c);
+/*
+ * If the fast device is out of use, and requests go past it: say that what it
+ * holds is old, if that can still be written. It may be there again when the
+ * cache is opened next. Yields.
+ */
+void superblock_mark_stale(WeirCache *c);
 
 #pragma GCC visibility pop
 

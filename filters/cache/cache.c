@@ -12,6 +12,8 @@
 #define COMMIT_NS NS_PER_S              /* records wait no longer */
 #define REGION_IDLE_NS (5 * NS_PER_S)
 #define TICK_NS (100 * NS_PER_MS)
+#define RETRY_NS (500 * NS_PER_MS)
+#define MARK_STALE_NS (5 * NS_PER_S)
 
 /* --- helpers --- */
 
@@ -56,10 +58,10 @@ void count_accesses(WeirCache *c, bool is_write, bool hit, uint32_t blocks)
     count_in(&c->minute[minute % WINDOW], minute, hit, blocks);
 }
 
-/* Bytes of a range that the base has. */
-static uint64_t inside(const WeirCache *c, uint64_t offset, uint64_t bytes)
+uint64_t base_inside(const WeirCache *c, uint64_t offset, uint64_t bytes)
 {
-    uint64_t room = offset < c->base_bytes ? c->base_bytes - offset : 0;
+    uint64_t end = __atomic_load_n(&c->base_bytes, __ATOMIC_RELAXED);
+    uint64_t room = offset < end ? end - offset : 0;
 
     return bytes < room ? bytes : room;
 }
@@ -68,7 +70,7 @@ int base_read(WeirCache *c, uint64_t block, uint32_t count, void *buf)
 {
     uint64_t offset = block * BLOCK_BYTES;
     uint64_t bytes = (uint64_t)count * BLOCK_BYTES;
-    uint64_t n = inside(c, offset, bytes);
+    uint64_t n = base_inside(c, offset, bytes);
     int ret = 0;
 
     if (n) {
@@ -81,7 +83,7 @@ int base_read(WeirCache *c, uint64_t block, uint32_t count, void *buf)
 int base_write(WeirCache *c, uint64_t block, uint32_t count, const void *buf)
 {
     uint64_t offset = block * BLOCK_BYTES;
-    uint64_t n = inside(c, offset, (uint64_t)count * BLOCK_BYTES);
+    uint64_t n = base_inside(c, offset, (uint64_t)count * BLOCK_BYTES);
 
     return n ? c->host->write(c->opaque, WEIR_CACHE_BASE, offset, n, buf) : 0;
 }
@@ -119,6 +121,56 @@ void fast_failed(WeirCache *c, int error)
     wake(c, &c->commit_queue);
     wake(c, &c->room_queue);
     wake(c, &c->slot_queue);
+}
+
+/*
+ * Whether what failed is worth another try. since_ns: of the first failure, 0
+ * for this one; the caller's.
+ */
+static bool may_retry(WeirCache *c, uint64_t *since_ns)
+{
+    uint64_t now = now_ns(c);
+    uint64_t deadline_ns;
+    bool retry;
+
+    lock(c);
+    deadline_ns = c->config.error_deadline_ms * NS_PER_MS;
+    retry = c->config.on_error == WEIR_CACHE_STALL && !c->fast_error &&
+            (!*since_ns || !deadline_ns || now - *since_ns < deadline_ns);
+    if (!*since_ns) {
+        *since_ns = now;
+        c->stalled++;
+    }
+    c->stalled -= !retry;
+    c->host->kick(c->opaque);
+    unlock(c);
+    return retry;
+}
+
+int fast_write(WeirCache *c, uint64_t offset, uint64_t bytes, const void *buf)
+{
+    uint64_t since_ns = 0;
+    int ret;
+
+    for (;;) {
+        ret = c->host->write(c->opaque, WEIR_CACHE_FAST, offset, bytes, buf);
+        if (ret == 0 || !may_retry(c, &since_ns)) {
+            break;
+        }
+        c->host->sleep(c->opaque, RETRY_NS);
+    }
+    if (ret == 0 && since_ns) {
+        lock(c);
+        c->stalled--;
+        c->host->kick(c->opaque);
+        unlock(c);
+    }
+    return ret;
+}
+
+int request_error(const WeirCache *c)
+{
+    return c->config.on_error == WEIR_CACHE_FAIL ? c->fast_error : 0;
 }
 
 /* --- memory of requests --- */
@@ -197,6 +249,7 @@ void weir_cache_config_default(WeirCacheConfig *config)
         .dirty_low_percent = 40,
         .dirty_age_ms = 30000,
         .idle_ms = 2000,
+        .error_deadline_ms = 30000,
     };
 }
 
@@ -229,6 +282,21 @@ void weir_cache_configure(WeirCache *c, const WeirCacheConfig *config)
     unlock(c);
 }
 
+int weir_cache_set_base_read_only(WeirCache *c, bool read_only)
+{
+    int ret = 0;
+
+    lock(c);
+    if (c->fast_read_only && !read_only) {
+        ret = -EROFS;
+    } else {
+        c->base_read_only = read_only;
+        c->host->kick(c->opaque);
+    }
+    unlock(c);
+    return ret;
+}
+
 void weir_cache_lock(WeirCache *c)
 {
     lock(c);
@@ -246,9 +314,13 @@ int weir_cache_flush(WeirCache *c)
     int ret;
 
     lock(c);
-    c->active = true;
+    request_begins(c);
+    if (c->writes) {
+        c->writes_per_flush = c->writes;
+        c->writes = 0;
+    }
     ret = journal_commit(c, c->guest);
-    if (c->fast_error && c->ix.dirty) {
+    if (request_error(c) || (c->fast_error && c->ix.dirty)) {
         ret = c->fast_error;
     } else if (c->fast_error) {
         ret = 0;                        /* nothing of the guest is in there */
@@ -283,13 +355,60 @@ int weir_cache_resize(WeirCache *c, uint64_t base_bytes)
     misses_cancel(c, 0, UINT64_MAX / 2);
     c->base_bytes = base_bytes;
     ret = journal_commit_all(c);
-    if (ret == 0) {
-        ret = superblock_mark(c, c->sb.dirty);
+    while (ret == 0 && c->sb.base_bytes != base_bytes) {
+        ret = superblock_mark_length(c);
     }
     if (c->fast_error && !c->ix.dirty) {
         ret = 0;
     }
 out:
+    unlock(c);
+    return ret;
+}
+
+/* Yields; lock held. */
+static int may_grow(WeirCache *c)
+{
+    int ret = 0;
+
+    while (!c->sb.grows && !c->fast_error && ret == 0) {
+        ret = superblock_mark_grows(c);
+    }
+    return c->fast_error && !c->ix.dirty ? 0 : ret;
+}
+
+int weir_cache_may_grow(WeirCache *c)
+{
+    int ret;
+
+    lock(c);
+    ret = may_grow(c);
+    unlock(c);
+    return ret;
+}
+
+int weir_cache_grow(WeirCache *c, uint64_t base_bytes)
+{
+    int ret = 0;
+
+    lock(c);
+    while (c->growing) {
+        wait_on(c, &c->write_queue);
+    }
+    if (base_bytes > c->base_bytes) {
+        c->growing = true;
+        ret = may_grow(c);
+        if (ret == 0) {
+            unlock(c);
+            ret = c->host->grow_base(c->opaque, base_bytes);
+            lock(c);
+        }
+        if (ret == 0) {
+            __atomic_store_n(&c->base_bytes, base_bytes, __ATOMIC_RELAXED);
+        }
+        c->growing = false;
+        wake(c, &c->write_queue);
+    }
     unlock(c);
     return ret;
 }
@@ -310,7 +429,7 @@ WeirCacheStatus weir_cache_status(WeirCache *c, uint64_t offset,
                                   uint64_t bytes, uint64_t *same_bytes)
 {
     uint64_t block = offset / BLOCK_BYTES;
-    uint64_t most = bytes / BLOCK_BYTES;
+    uint64_t most = blocks_of(offset % BLOCK_BYTES + bytes);
     WeirCacheStatus status;
     uint64_t n = 1;
 
@@ -326,7 +445,7 @@ WeirCacheStatus weir_cache_status(WeirCache *c, uint64_t offset,
         n = most;
     }
     unlock(c);
-    *same_bytes = n * BLOCK_BYTES;
+    *same_bytes = n * BLOCK_BYTES - offset % BLOCK_BYTES;
     return status;
 }
 
@@ -357,10 +476,23 @@ static bool is_all_clean(const WeirCache *c)
            c->config.mode != WEIR_CACHE_WRITE_BACK;
 }
 
+/* Try until it is marked. Yields. */
+static void mark_stale(WeirCache *c, uint64_t now)
+{
+    if (now >= c->mark_stale_ns) {
+        c->mark_stale_ns = now + MARK_STALE_NS;
+        superblock_mark_stale(c);
+    }
+}
+
 /* Yields. Returns whether there was something to do. */
 static bool work_once(WeirCache *c, uint64_t now)
 {
+    if (c->fast_read_only) {
+        return false;
+    }
     if (c->fast_error) {
+        mark_stale(c, now);
         return false;
     }
     if (commit_is_due(c, now)) {
@@ -384,7 +516,7 @@ static bool work_once(WeirCache *c, uint64_t now)
         return true;
     }
     if (write_back_due(c, now) == 0) {
-        write_back(c);
+        write_back(c, true);
         return true;
     }
     if (is_all_clean(c)) {
@@ -398,6 +530,15 @@ static bool work_once(WeirCache *c, uint64_t now)
     return false;
 }
 
+/* Nothing to look for until a request comes: no need to wake the processor. */
+static bool may_sleep(const WeirCache *c)
+{
+    return !c->active && !c->ix.dirty && !c->quarantined && !c->fills &&
+           !c->slot_waiters && !c->stalled && !c->records &&
+           c->durable == c->next - 1 && !regions_any_open(c) &&
+           (!c->fast_error || c->marked_stale);
+}
+
 uint64_t weir_cache_work(WeirCache *c)
 {
     uint64_t now = now_ns(c);
@@ -409,6 +550,9 @@ uint64_t weir_cache_work(WeirCache *c)
         in = 0;
     } else if (write_back_due(c, now) < in) {
         in = write_back_due(c, now);
+    } else if (c->fast_read_only || may_sleep(c)) {
+        c->worker_sleeps = true;
+        in = UINT64_MAX;
     }
     unlock(c);
     return in;
@@ -451,6 +595,8 @@ void weir_cache_query(WeirCache *c, WeirCacheInfo *info)
     }
     info->journal_blocks = c->layout.journal_blocks;
     info->journal_used = journal_used(c);
+    info->stalled = c->stalled;
+    info->read_only = c->base_read_only;
     info->draining = c->ix.dirty && c->config.mode != WEIR_CACHE_WRITE_BACK;
     info->fast_error = c->fast_error;
     unlock(c);

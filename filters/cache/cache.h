@@ -16,9 +16,7 @@
  * A function that "yields" calls the host; no lock is held over that.
  *
  * Any thread may call any function; how the state is locked is told in
- * cache-int.h. Offsets and lengths are bytes and multiples of
- * WEIR_CACHE_BLOCK_BYTES, which may reach over the end of a base whose length
- * is not one. Functions return 0 or -errno.
+ * cache-int.h. Offsets and lengths are bytes. Functions return 0 or -errno.
  */
 
 #ifndef WEIR_CACHE_BLOCK_BYTES
@@ -38,6 +36,18 @@ typedef enum WeirCacheMode {
     WEIR_CACHE_READ_ONLY,               /* hits only: nothing new comes in */
 } WeirCacheMode;
 
+typedef enum WeirCacheAdmission {
+    WEIR_CACHE_FIRST_TOUCH,             /* what is read comes in */
+    WEIR_CACHE_SECOND_TOUCH,            /* when it is read again */
+} WeirCacheAdmission;
+
+/* When the fast device cannot be written to. */
+typedef enum WeirCacheOnError {
+    WEIR_CACHE_BYPASS,                  /* what loses nothing goes past */
+    WEIR_CACHE_STALL,                   /* try again for a while; then bypass */
+    WEIR_CACHE_FAIL,                    /* all requests fail */
+} WeirCacheOnError;
+
 typedef struct WeirCache WeirCache;
 
 /* Where requests wait for each other; the host's. */
@@ -46,7 +56,7 @@ typedef struct WeirCacheQueue {
 } WeirCacheQueue;
 
 /*
- * What the engine needs done. The first seven yield, and are called with no
+ * What the engine needs done. Those up to wait() yield, and are called with no
  * lock held; they return 0 or -errno. Lengths never pass the end of the device.
  */
 typedef struct WeirCacheHost {
@@ -62,6 +72,9 @@ typedef struct WeirCacheHost {
     int (*discard)(void *opaque, WeirCacheDevice dev, uint64_t offset,
                    uint64_t bytes);
     int (*flush)(void *opaque, WeirCacheDevice dev);
+    /* Make the base longer; what is new reads as zeroes. */
+    int (*grow_base)(void *opaque, uint64_t bytes);
+    void (*sleep)(void *opaque, uint64_t ns);
     /*
      * Wait until the queue is woken. Called with the lock of the cache held
      * (weir_cache_lock()), which is released meanwhile.
@@ -83,7 +96,10 @@ typedef struct WeirCacheHost {
     void (*random)(void *opaque, void *buf, size_t bytes);
 } WeirCacheHost;
 
-/* The memory of a request. host: for read_guest. */
+/*
+ * The memory of a request. host: for read_guest; NULL when it is one piece of
+ * memory that read() can fill as well.
+ */
 typedef struct WeirCacheGuest {
     void *host;
     const struct iovec *iov;
@@ -103,6 +119,9 @@ typedef struct WeirCacheConfig {
                                            everything back; 0: never */
     uint64_t bypass_sequential_bytes;   /* requests behind so many in a row go
                                            past the cache; 0: none do */
+    WeirCacheAdmission promote;
+    WeirCacheOnError on_error;
+    uint32_t error_deadline_ms;         /* WEIR_CACHE_STALL; 0: no limit */
 } WeirCacheConfig;
 
 typedef struct WeirCacheOpen {
@@ -115,6 +134,10 @@ typedef struct WeirCacheOpen {
     bool lose_dirty;                    /* even dirty blocks of another base */
     bool blank;                         /* the host knows that it reads zeroes:
                                            format without a look */
+    bool base_read_only;                /* reads only; may be changed later */
+    bool fast_read_only;                /* nothing is changed there; the base is
+                                           read-only as well */
+    uint64_t *base_needed;              /* see -EFBIG */
 } WeirCacheOpen;
 
 /* Read-out; counters since opening. */
@@ -146,9 +169,12 @@ typedef struct WeirCacheInfo {
     uint64_t corrupt_clean;             /* blocks with a wrong checksum */
     uint64_t corrupt_dirty;
     uint64_t recovered_records;         /* replayed at opening */
+    uint64_t stalled;                   /* writes that are tried again */
     bool draining;
+    bool read_only;
     int fast_error;                     /* -errno that took the cache out of
                                            use; 0 */
+    int data_error;                     /* last result of writing data to it */
     int write_back_error;               /* last result */
 } WeirCacheInfo;
 
@@ -173,8 +199,10 @@ int weir_cache_config_check(const WeirCacheConfig *config, char *err,
  * cache: gets the object; free it with weir_cache_free().
  * host: stays valid until then. err: gets one line when it fails.
  * Returns 0; -EMEDIUMTYPE for foreign content; -ESTALE for a dirty cache of
- * another base; -EBADMSG for a broken one; -ENOSPC; -ENOMEM; an I/O error. The
- * device then is as before, or as before it was opened for the first time.
+ * another base; -EBADMSG for a broken one; -EFBIG when there are dirty blocks
+ * behind the end of the base, which a crash has made shorter: make it as long
+ * as *base_needed tells and try again; -EROFS; -ENOSPC; -ENOMEM; an I/O error.
+ * The device then is as before, or as before it was opened for the first time.
  */
 int weir_cache_open(WeirCache **cache, const WeirCacheOpen *open,
                     const WeirCacheHost *host, void *opaque, char *err,
@@ -185,9 +213,10 @@ int weir_cache_close(WeirCache *c);
 
 /*
  * The same, for good: the cache is empty when it is opened again. For a disk
- * that somebody else is going to write to. Returns -EBUSY with dirty blocks.
+ * that somebody else is going to write to.
+ * lose_dirty: even if there are dirty blocks; else that is -EBUSY.
  */
-int weir_cache_close_empty(WeirCache *c);
+int weir_cache_close_empty(WeirCache *c, bool lose_dirty);
 
 /* Without writing anything; what was flushed is safe. NULL is fine. */
 void weir_cache_free(WeirCache *c);
@@ -212,6 +241,18 @@ int weir_cache_flush(WeirCache *c);
  */
 int weir_cache_resize(WeirCache *c, uint64_t base_bytes);
 
+/*
+ * A request is going to write up to there, behind the end of the base: make the
+ * base longer if it is too short. Yields; requests may be under way.
+ */
+int weir_cache_grow(WeirCache *c, uint64_t base_bytes);
+
+/*
+ * The base may become longer from now on, and shorter again in a crash: put
+ * that on record. Before it is resized by other means than weir_cache_grow().
+ */
+int weir_cache_may_grow(WeirCache *c);
+
 /* What the bytes from `offset` on are, and how many of them. Does not yield. */
 WeirCacheStatus weir_cache_status(WeirCache *c, uint64_t offset,
                                   uint64_t bytes, uint64_t *same_bytes);
@@ -230,12 +271,18 @@ uint64_t weir_cache_work(WeirCache *c);
  * Write all dirty blocks back and flush the base. Yields. New ones may appear
  * meanwhile in write-back mode.
  * Returns 0 when there was none left at the end, -EIO when a block could not
- * be read or written.
+ * be read or written, -EROFS when the base is read-only.
  */
 int weir_cache_drain(WeirCache *c);
 
 /* Take a new configuration that passed the check. Does not yield. */
 void weir_cache_configure(WeirCache *c, const WeirCacheConfig *config);
+
+/*
+ * Whether the base may be written to from now on; no request is under way.
+ * Returns 0, or -EROFS when the fast device is read-only. Does not yield.
+ */
+int weir_cache_set_base_read_only(WeirCache *c, bool read_only);
 
 void weir_cache_query(WeirCache *c, WeirCacheInfo *info);
 

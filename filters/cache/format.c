@@ -9,7 +9,7 @@
  *   24  8 compatible features         112 4 table sectors
  *   32  8 sequence                    116 4 log2 of blocks per region
  *   40 16 identity                    120 8 data offset, bytes
- *   56  8 incarnation                 128 4 flags: 1 in use, 2 dirty
+ *   56  8 incarnation                 128 4 flags, FLAG_ below
  *   64  8 first journal sequence      132 4 0
  *   72  8 base, bytes                 136 64 name of the base, NUL-padded
  *   80  8 0                           200  0 to the end
@@ -47,6 +47,8 @@
 #define DATA_ALIGN_BYTES (UINT64_C(1) << 20)
 #define FLAG_IN_USE 1
 #define FLAG_DIRTY 2
+#define FLAG_GROWS 4
+#define FLAG_STALE 8
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'C', 'A', 'C', 'H' };
 
@@ -172,7 +174,9 @@ void weir_cache_superblock_write(uint8_t *buf, const WeirCacheSuperblock *sb)
     put(buf + 116, sb->region_shift, 4);
     put(buf + 120, sb->layout.data_offset, 8);
     put(buf + 128, (sb->in_use ? FLAG_IN_USE : 0u) |
-                   (sb->dirty ? FLAG_DIRTY : 0u), 4);
+                   (sb->dirty ? FLAG_DIRTY : 0u) |
+                   (sb->grows ? FLAG_GROWS : 0u) |
+                   (sb->stale ? FLAG_STALE : 0u), 4);
     memcpy(buf + 136, sb->base_id, sizeof(sb->base_id));
     put(buf + 12, crc_without(buf, WEIR_CACHE_SUPERBLOCK_BYTES, 12, ~0u), 4);
 }
@@ -195,6 +199,8 @@ static void superblock_fields(WeirCacheSuperblock *sb, const uint8_t *buf)
     sb->layout.data_offset = get(buf + 120, 8);
     sb->in_use = flags & FLAG_IN_USE;
     sb->dirty = flags & FLAG_DIRTY;
+    sb->grows = flags & FLAG_GROWS;
+    sb->stale = flags & FLAG_STALE;
     memcpy(sb->base_id, buf + 136, sizeof(sb->base_id));
 }
 

@@ -47,6 +47,8 @@ typedef struct WeirCacheSuperblock {
     char base_id[WEIR_CACHE_BASE_ID_BYTES]; /* NUL-padded */
     bool in_use;                        /* the journal has to be replayed */
     bool dirty;                         /* some block may be dirty */
+    bool grows;                         /* the base may be longer than that */
+    bool stale;                         /* the base changed without it */
     uint32_t region_shift;              /* log2 of blocks per region */
     WeirCacheLayout layout;
 } WeirCacheSuperblock;

@@ -12,6 +12,12 @@
  * The header tells which blocks were durable when it was made ("durable"). A
  * record of a later block may have reached the medium without its data: the
  * recovery checks the data of those (rule 2).
+ *
+ * That is why a block may also be written before the data is: whoever writes
+ * and is likely to flush next has the open block written beside the data, with
+ * its records already in it (a preview). When the flush comes and the open
+ * block is still as the preview has it, only the device has to be flushed.
+ * Else the block is written again, in its place.
  */
 #include "cache/cache-int.h"
 
@@ -32,15 +38,20 @@ uint64_t journal_used(const WeirCache *c)
     return c->next - c->tail;
 }
 
-void journal_seal(WeirCache *c)
+static WeirCacheJournalHeader open_header(const WeirCache *c)
 {
-    WeirCacheJournalHeader header = {
+    return (WeirCacheJournalHeader) {
         .incarnation = c->sb.incarnation,
         .sequence = c->next,
         .durable = c->durable,
         .tail = c->tail,
         .records = c->records,
     };
+}
+
+void journal_seal(WeirCache *c)
+{
+    WeirCacheJournalHeader header = open_header(c);
 
     if (c->records) {
         weir_cache_journal_seal(block_memory(c, c->next), &header, c->crc_seed);
@@ -54,8 +65,8 @@ uint64_t journal_append(WeirCache *c, const WeirCacheRecord *record)
 {
     uint64_t sequence = c->next;
 
-    if (c->fast_error) {
-        return c->durable;              /* nothing is recorded any more */
+    if (c->fast_error || c->fast_read_only) {
+        return c->durable;              /* nothing is recorded */
     }
     weir_cache_record_write(block_memory(c, sequence), c->records++, record);
     if (c->records == WEIR_CACHE_RECORDS) {
@@ -66,6 +77,71 @@ uint64_t journal_append(WeirCache *c, const WeirCacheRecord *record)
     }
     return sequence;
 }
+
+static uint64_t block_offset(const WeirCache *c, uint64_t sequence)
+{
+    return c->layout.journal_offset + sequence % c->layout.journal_blocks *
+           WEIR_CACHE_JOURNAL_BLOCK_BYTES;
+}
+
+/* --- preview --- */
+
+static void write_preview(void *opaque)
+{
+    WeirCache *c = opaque;
+    /* nobody changes these meanwhile */
+    int ret = c->host->write(c->opaque, WEIR_CACHE_FAST,
+                             block_offset(c, c->preview_sequence),
+                             WEIR_CACHE_JOURNAL_BLOCK_BYTES, c->preview);
+
+    lock(c);
+    c->previewing = false;
+    c->preview_written = ret == 0;
+    c->stat.journal_written++;
+    wake(c, &c->commit_queue);
+    unlock(c);
+}
+
+bool journal_preview_pays(const WeirCache *c, uint32_t count)
+{
+    return c->writes == c->writes_per_flush && !c->writing->next &&
+           !c->previewing && !c->committing && !c->fast_error &&
+           c->written == c->next && c->records + count <= WEIR_CACHE_RECORDS;
+}
+
+void journal_preview(WeirCache *c, const WeirCacheRecord *records,
+                     uint32_t count)
+{
+    WeirCacheJournalHeader header = open_header(c);
+
+    memcpy(c->preview, block_memory(c, c->next),
+           WEIR_CACHE_JOURNAL_BLOCK_BYTES);
+    for (uint32_t i = 0; i < count; i++) {
+        weir_cache_record_write(c->preview, header.records++, &records[i]);
+    }
+    weir_cache_journal_seal(c->preview, &header, c->crc_seed);
+    c->preview_sequence = header.sequence;
+    c->preview_records = header.records;
+    c->preview_fits = false;
+    c->preview_written = false;
+    c->previewing = true;
+    c->host->spawn(c->opaque, write_preview, c);
+}
+
+bool journal_preview_matches(const WeirCache *c, uint32_t count)
+{
+    return c->preview_sequence == c->next &&
+           c->preview_records == c->records + count;
+}
+
+/* Whether the open block is on the device already. */
+static bool is_previewed(const WeirCache *c)
+{
+    return c->preview_fits && c->preview_written &&
+           journal_preview_matches(c, 0);
+}
+
+/* --- commit --- */
 
 /* Write the sealed blocks from `first` on. Yields; lock not held. */
 static int write_blocks(WeirCache *c, uint64_t first, uint64_t end)
@@ -82,11 +158,9 @@ static int write_blocks(WeirCache *c, uint64_t first, uint64_t end)
         if (n > PENDING_BLOCKS - first % PENDING_BLOCKS) {
             n = PENDING_BLOCKS - first % PENDING_BLOCKS;
         }
-        ret = c->host->write(c->opaque, WEIR_CACHE_FAST,
-                             c->layout.journal_offset +
-                             at * WEIR_CACHE_JOURNAL_BLOCK_BYTES,
-                             n * WEIR_CACHE_JOURNAL_BLOCK_BYTES,
-                             block_memory(c, first));
+        ret = fast_write(c, block_offset(c, first),
+                         n * WEIR_CACHE_JOURNAL_BLOCK_BYTES,
+                         block_memory(c, first));
         if (ret < 0) {
             return ret;
         }
@@ -99,13 +173,14 @@ static int write_blocks(WeirCache *c, uint64_t first, uint64_t end)
 static void commit_now(WeirCache *c)
 {
     uint64_t first = c->written, end;
+    bool previewed = is_previewed(c);
     int ret;
 
     c->committing = true;
     journal_seal(c);
     end = c->next;
     unlock(c);
-    ret = write_blocks(c, first, end);
+    ret = write_blocks(c, first, end - previewed);
     if (ret == 0) {
         ret = c->host->flush(c->opaque, WEIR_CACHE_FAST);
     }
@@ -115,7 +190,7 @@ static void commit_now(WeirCache *c)
     } else {
         c->written = end;
         c->durable = end - 1;
-        c->stat.journal_written += end - first;
+        c->stat.journal_written += end - first - previewed;
         c->stat.fast_flushes++;
     }
     c->committing = false;
@@ -127,7 +202,7 @@ static void commit_now(WeirCache *c)
 int journal_commit(WeirCache *c, uint64_t sequence)
 {
     while (c->durable < sequence && !c->fast_error) {
-        if (c->committing) {
+        if (c->committing || c->previewing) {
             wait_on(c, &c->commit_queue);
         } else {
             commit_now(c);

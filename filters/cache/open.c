@@ -56,32 +56,78 @@ static int superblock_write(WeirCache *c, const WeirCacheSuperblock *sb)
     return ret;
 }
 
-int superblock_mark(WeirCache *c, bool dirty)
+/* Put a changed copy of the superblock on the device. Yields. */
+static int superblock_change(WeirCache *c, WeirCacheSuperblock *sb)
 {
-    WeirCacheSuperblock sb;
     int ret;
 
-    if (c->sb_busy) {
-        wait_on(c, &c->commit_queue);
-        return c->fast_error;
-    }
     c->sb_busy = true;
-    c->sb.dirty &= dirty;               /* who makes a block dirty now, waits */
-    sb = c->sb;
-    sb.sequence++;
-    sb.dirty = dirty;
-    sb.base_bytes = c->base_bytes;
+    sb->sequence++;
     unlock(c);
-    ret = superblock_write(c, &sb);
+    ret = superblock_write(c, sb);
     lock(c);
     c->sb_busy = false;
     if (ret == 0) {
-        c->sb = sb;
+        c->sb = *sb;
     } else {
         fast_failed(c, ret);
     }
     wake(c, &c->commit_queue);
     return ret;
+}
+
+/* Somebody is at it. Yields. */
+static int superblock_wait(WeirCache *c)
+{
+    wait_on(c, &c->commit_queue);
+    return c->fast_error;
+}
+
+int superblock_mark(WeirCache *c, bool dirty)
+{
+    WeirCacheSuperblock sb;
+
+    if (c->sb_busy) {
+        return superblock_wait(c);
+    }
+    c->sb.dirty &= dirty;               /* who makes a block dirty now, waits */
+    sb = c->sb;
+    sb.dirty = dirty;
+    return superblock_change(c, &sb);
+}
+
+int superblock_mark_length(WeirCache *c)
+{
+    WeirCacheSuperblock sb = c->sb;
+
+    if (c->sb_busy) {
+        return superblock_wait(c);
+    }
+    sb.base_bytes = c->base_bytes;
+    return superblock_change(c, &sb);
+}
+
+int superblock_mark_grows(WeirCache *c)
+{
+    WeirCacheSuperblock sb = c->sb;
+
+    if (c->sb_busy) {
+        return superblock_wait(c);
+    }
+    sb.grows = true;
+    return superblock_change(c, &sb);
+}
+
+void superblock_mark_stale(WeirCache *c)
+{
+    WeirCacheSuperblock sb = c->sb;
+
+    if (!c->fast_error || c->ix.dirty || c->marked_stale || c->sb_busy ||
+        c->config.on_error == WEIR_CACHE_FAIL) {
+        return;
+    }
+    sb.stale = true;
+    c->marked_stale = superblock_change(c, &sb) == 0;
 }
 
 /* The newer of those that are whole. Yields. */
@@ -222,7 +268,11 @@ static int set_up(WeirCache *c)
                                       WEIR_CACHE_JOURNAL_BLOCK_BYTES)) {
         c->journal = NULL;
     }
-    return c->table_dirty && c->journal ? 0 : -ENOMEM;
+    if (!c->preview && posix_memalign((void **)&c->preview, BLOCK_BYTES,
+                                      WEIR_CACHE_JOURNAL_BLOCK_BYTES)) {
+        c->preview = NULL;
+    }
+    return c->table_dirty && c->journal && c->preview ? 0 : -ENOMEM;
 }
 
 static void tear_down(WeirCache *c)
@@ -250,6 +300,8 @@ static WeirCache *allocate(const WeirCacheOpen *open,
     c->config = open->config;
     c->base_bytes = open->base_bytes;
     c->fast_bytes = open->fast_bytes;
+    c->fast_read_only = open->fast_read_only;
+    c->base_read_only = open->base_read_only || open->fast_read_only;
     queues[0] = &c->commit_queue;
     queues[1] = &c->room_queue;
     queues[2] = &c->slot_queue;
@@ -273,6 +325,7 @@ void weir_cache_free(WeirCache *c)
         free(c->buffer[--c->buffers]);
     }
     free(c->journal);
+    free(c->preview);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
@@ -281,8 +334,10 @@ void weir_cache_free(WeirCache *c)
 
 static bool is_of_base(const WeirCacheSuperblock *sb, const WeirCacheOpen *open)
 {
-    return sb->base_bytes == open->base_bytes &&
-           !strcmp(sb->base_id, open->base_id ? open->base_id : "");
+    bool length = sb->grows ? sb->base_bytes <= open->base_bytes
+                            : sb->base_bytes == open->base_bytes;
+
+    return length && !strcmp(sb->base_id, open->base_id ? open->base_id : "");
 }
 
 /*
@@ -343,7 +398,7 @@ static int begin(WeirCache *c)
     WeirCacheSuperblock sb = c->sb;
     int ret = 0;
 
-    if (!WITHOUT_RULE(4)) {
+    if (!WITHOUT_RULE(4) && !c->fast_read_only) {
         sb.sequence++;
         sb.incarnation++;
         sb.journal_first = c->next;
@@ -356,7 +411,7 @@ static int begin(WeirCache *c)
     c->durable = c->next - 1;
     c->guest = c->durable;
     c->tail = c->next;
-    if (ret == 0) {
+    if (ret == 0 && !c->fast_read_only) {
         lock(c);
         regions_append(c);
         ret = journal_commit_all(c);
@@ -371,7 +426,7 @@ static int start_empty(WeirCache *c, const WeirCacheOpen *open)
 
     tear_down(c);
     memset(c->region, 0, sizeof(c->region));
-    if (ret == 0) {
+    if (ret == 0 && !c->fast_read_only) {
         ret = format(c, open->base_bytes, open->base_id);
     }
     if (ret == 0) {
@@ -388,6 +443,9 @@ static int load(WeirCache *c, const WeirCacheOpen *open, char *err,
     bool may_drop = !c->sb.dirty || open->lose_dirty;
     int ret;
 
+    if (c->sb.stale) {
+        return 1;
+    }
     if (!is_of_base(&c->sb, open)) {
         say(err, err_size, "the cache holds dirty blocks of another disk "
             "('%s', %llu bytes)", c->sb.base_id,
@@ -401,6 +459,17 @@ static int load(WeirCache *c, const WeirCacheOpen *open, char *err,
     if (ret == -EBADMSG) {
         say(err, err_size, "the cache is damaged, and holds dirty blocks");
         return may_drop ? 1 : ret;
+    }
+    if (ret == 0 && c->sb.grows) {
+        uint64_t needed = recovery_needs_bytes(c);
+
+        if (needed > c->base_bytes && open->base_needed) {
+            *open->base_needed = needed;
+        }
+        if (needed > c->base_bytes) {
+            say(err, err_size, "the disk is shorter than it was");
+            ret = -EFBIG;
+        }
     }
     if (ret == 0) {
         ret = is_fresh(c);
@@ -425,7 +494,7 @@ static int open_existing(WeirCache *c, const WeirCacheOpen *open, char *err,
     if (ret == 1) {
         return start_empty(c, open);
     }
-    if (ret == 0 && !WITHOUT_RULE(4)) {
+    if (ret == 0 && !WITHOUT_RULE(4) && !c->fast_read_only) {
         ret = recovery_save(c);
     }
     if (ret < 0) {
@@ -448,6 +517,11 @@ static int open_blank(WeirCache *c, const WeirCacheOpen *open, int found,
     if (found == -EINVAL && !open->overwrite) {
         say(err, err_size, "both superblocks of the cache are damaged");
         return -EBADMSG;
+    }
+    if (open->fast_read_only) {
+        say(err, err_size, "there is no cache on the device, which is "
+            "read-only");
+        return -EROFS;
     }
     if (!blank && !open->overwrite) {
         blank = is_blank(c);
@@ -505,14 +579,24 @@ int weir_cache_close(WeirCache *c)
     WeirCacheSuperblock sb;
     int ret;
 
+    if (c->fast_read_only) {
+        return 0;
+    }
     lock(c);
+    superblock_mark_stale(c);
     regions_close_idle(c, true);
     ret = table_save(c);
+    if (ret == 0 && c->sb.grows) {
+        unlock(c);
+        ret = c->host->flush(c->opaque, WEIR_CACHE_BASE);
+        lock(c);
+    }
     if (ret == 0) {
         sb = c->sb;
         sb.sequence++;
         sb.dirty = c->ix.dirty > 0;
         sb.base_bytes = c->base_bytes;
+        sb.grows = false;
         /* open regions are in the journal only */
         sb.in_use = regions_any_open(c);
         sb.journal_first = c->next;
@@ -526,11 +610,14 @@ int weir_cache_close(WeirCache *c)
     return ret;
 }
 
-int weir_cache_close_empty(WeirCache *c)
+int weir_cache_close_empty(WeirCache *c, bool lose_dirty)
 {
     char base_id[WEIR_CACHE_BASE_ID_BYTES];
 
-    if (c->ix.dirty) {
+    if (c->fast_read_only) {
+        return 0;
+    }
+    if (c->ix.dirty && !lose_dirty) {
         return -EBUSY;
     }
     memcpy(base_id, c->sb.base_id, sizeof(base_id));

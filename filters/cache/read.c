@@ -25,6 +25,21 @@ typedef struct Reading {
     bool bypass;
 } Reading;
 
+/* Lock not held. Yields. */
+static int read_to_guest(Reading *r, WeirCacheDevice dev, uint64_t offset,
+                         uint64_t bytes)
+{
+    const WeirCacheGuest *g = r->guest;
+    WeirCache *c = r->cache;
+
+    if (g->host) {
+        return c->host->read_guest(c->opaque, dev, offset, bytes, g->host,
+                                   g->offset + r->at);
+    }
+    return c->host->read(c->opaque, dev, offset, bytes,
+                         (uint8_t *)g->iov->iov_base + g->offset + r->at);
+}
+
 static void go_on(Reading *r, uint32_t blocks)
 {
     r->block += blocks;
@@ -177,6 +192,7 @@ static uint32_t fill_run(Miss *m, uint32_t i)
     ret = c->host->write(c->opaque, WEIR_CACHE_FAST, slot_offset(c, slot),
                          (uint64_t)n * BLOCK_BYTES, data);
     lock(c);
+    c->stat.data_error = ret;
     if (ret < 0) {
         slots_give(c, slot, n);
         c->stat.fast_write_errors++;
@@ -241,15 +257,13 @@ static int read_past(Reading *r, uint32_t n)
     WeirCache *c = r->cache;
     uint64_t offset = r->block * BLOCK_BYTES;
     uint64_t bytes = (uint64_t)n * BLOCK_BYTES;
-    uint64_t inside = offset < c->base_bytes ? c->base_bytes - offset : 0;
+    uint64_t inside = base_inside(c, offset, bytes);
     int ret = 0;
 
-    inside = inside < bytes ? inside : bytes;
     c->stat.bypassed += n;
     unlock(c);
     if (inside) {
-        ret = c->host->read_guest(c->opaque, WEIR_CACHE_BASE, offset, inside,
-                                  r->guest->host, r->guest->offset + r->at);
+        ret = read_to_guest(r, WEIR_CACHE_BASE, offset, inside);
     }
     if (ret == 0 && inside < bytes) {
         guest_zero(r->guest, r->at + inside, bytes - inside);
@@ -259,12 +273,35 @@ static int read_past(Reading *r, uint32_t n)
     return ret;
 }
 
+bool fills_now(const WeirCache *c)
+{
+    return !c->fast_error && !c->fast_read_only && c->fills < FILLS_MAX &&
+           c->config.mode != WEIR_CACHE_READ_ONLY;
+}
+
+/* A block in doubt is there already, and is only compared. */
+bool is_admitted(WeirCache *c, uint64_t block, uint32_t *count)
+{
+    bool admitted = true;
+
+    for (uint32_t i = 0; i < *count &&
+         c->config.promote == WEIR_CACHE_SECOND_TOUCH; i++) {
+        bool now = weir_cache_index_find(&c->ix, block + i) != NO_SLOT ||
+                   weir_cache_evict_admit(&c->ev, block + i);
+
+        if (i > 0 && now != admitted) {
+            *count = i;
+        }
+        admitted = i > 0 ? admitted : now;
+    }
+    return admitted;
+}
+
 /* Read the base, for the guest and for the cache. Yields; lock held. */
 static int read_missed(Reading *r, uint32_t n)
 {
     WeirCache *c = r->cache;
-    bool keep = !r->bypass && !c->fast_error && c->fills < FILLS_MAX &&
-                c->config.mode != WEIR_CACHE_READ_ONLY;
+    bool keep = fills_now(c) && !r->bypass && is_admitted(c, r->block, &n);
     uint8_t *data = keep ? buffer_get(c) : NULL;
     Miss *m = data ? miss_new(c, r->block, n, data) : NULL;
     int ret;
@@ -429,9 +466,8 @@ static int read_hits(Reading *r, uint32_t slot, uint32_t n)
     memcpy(crc, &c->ix.crc[slot], n * sizeof(*crc));
     generation = reader_begin(c);
     unlock(c);
-    ret = c->host->read_guest(c->opaque, WEIR_CACHE_FAST, slot_offset(c, slot),
-                              (uint64_t)n * BLOCK_BYTES, r->guest->host,
-                              r->guest->offset + r->at);
+    ret = read_to_guest(r, WEIR_CACHE_FAST, slot_offset(c, slot),
+                        (uint64_t)n * BLOCK_BYTES);
     ret = check_hits(r, slot, n, ret, crc);
     reader_end(c, generation);
     if (ret == -EAGAIN) {
@@ -464,25 +500,79 @@ static int read_hit(Reading *r, uint32_t slot)
     return 0;
 }
 
+/* Whole blocks. Yields; lock held. */
+static int read_blocks(Reading *r)
+{
+    WeirCache *c = r->cache;
+    int ret = 0;
+
+    while (r->left && ret == 0) {
+        uint32_t slot = weir_cache_index_find(&c->ix, r->block);
+
+        if (slot == NO_SLOT || c->ix.flags[slot] & WEIR_SLOT_SUSPECT) {
+            ret = read_miss(r);
+        } else {
+            ret = read_hit(r, slot);
+        }
+    }
+    return ret;
+}
+
+/* Yields; lock held. */
+static int read_one(WeirCache *c, uint64_t block, uint8_t *data, bool bypass)
+{
+    struct iovec iov = { data, BLOCK_BYTES };
+    WeirCacheGuest guest = { .iov = &iov, .niov = 1 };
+    Reading r = {
+        .cache = c, .guest = &guest, .block = block, .left = 1,
+        .bypass = bypass,
+    };
+
+    return read_blocks(&r);
+}
+
+int read_block(WeirCache *c, uint64_t block, uint8_t *data)
+{
+    return read_one(c, block, data, true);
+}
+
+/* Part of a block, to the guest's byte `at`. Yields; lock held. */
+static int read_part(WeirCache *c, uint64_t offset, size_t bytes,
+                     const WeirCacheGuest *guest, uint64_t at, bool bypass)
+{
+    uint8_t *data = buffer_get(c);
+    int ret = data ? read_one(c, offset / BLOCK_BYTES, data, bypass) : -ENOMEM;
+
+    if (ret == 0) {
+        guest_copy_to(guest, at, data + offset % BLOCK_BYTES, bytes);
+    }
+    if (data) {
+        buffer_put(c, data);
+    }
+    return ret;
+}
+
 int weir_cache_read(WeirCache *c, uint64_t offset, uint64_t bytes,
                     const WeirCacheGuest *guest)
 {
-    Reading r = {
-        .cache = c, .guest = guest, .block = offset / BLOCK_BYTES,
-        .left = bytes / BLOCK_BYTES,
-    };
-    int ret = 0;
+    uint64_t at = 0, n;
+    bool bypass;
+    int ret;
 
     lock(c);
-    c->active = true;
-    r.bypass = stream_bypasses(c, r.block, r.left);
-    while (r.left && ret == 0) {
-        uint32_t slot = weir_cache_index_find(&c->ix, r.block);
-
-        if (slot == NO_SLOT || c->ix.flags[slot] & WEIR_SLOT_SUSPECT) {
-            ret = read_miss(&r);
+    request_begins(c);
+    bypass = stream_bypasses(c, offset / BLOCK_BYTES, blocks_of(bytes));
+    for (ret = request_error(c); at < bytes && ret == 0; at += n) {
+        n = part_bytes(offset + at, bytes - at);
+        if (n < BLOCK_BYTES) {
+            ret = read_part(c, offset + at, n, guest, at, bypass);
         } else {
-            ret = read_hit(&r, slot);
+            Reading r = {
+                .cache = c, .guest = guest, .at = at, .bypass = bypass,
+                .block = (offset + at) / BLOCK_BYTES, .left = n / BLOCK_BYTES,
+            };
+
+            ret = read_blocks(&r);
         }
     }
     unlock(c);

@@ -32,6 +32,12 @@ typedef struct Recovery {
     uint8_t *block;                     /* memory for one */
 } Recovery;
 
+/* What lies behind this is of a base that was longer. */
+static uint64_t blocks_max(const WeirCache *c)
+{
+    return c->sb.grows ? WEIR_CACHE_BLOCKS_MAX : blocks_of(c->base_bytes);
+}
+
 /* --- table --- */
 
 static void load_slot(WeirCache *c, uint32_t slot,
@@ -40,7 +46,7 @@ static void load_slot(WeirCache *c, uint32_t slot,
     if (!(entry->flags & WEIR_SLOT_MAPPED)) {
         return;
     }
-    if (entry->block >= blocks_of(c->base_bytes)) {
+    if (entry->block >= blocks_max(c)) {
         slot_changed(c, slot);          /* the base is shorter now */
         return;
     }
@@ -222,7 +228,7 @@ static int replay_map(Recovery *r, const WeirCacheRecord *record,
 {
     WeirCache *c = r->c;
 
-    if (record->block >= blocks_of(c->base_bytes)) {
+    if (record->block >= blocks_max(c)) {
         return 0;
     }
     if (sequence > r->durable && !(record->flags & WEIR_SLOT_ZERO) &&
@@ -377,6 +383,27 @@ int recovery_load(WeirCache *c)
     free(r.ring);
     free(r.block);
     return ret;
+}
+
+uint64_t recovery_needs_bytes(WeirCache *c)
+{
+    uint64_t blocks = blocks_of(c->base_bytes), needed = blocks;
+
+    for (uint32_t slot = 0; slot < c->ix.slots; slot++) {
+        uint64_t block = weir_cache_index_block(&c->ix, slot);
+
+        if (!(c->ix.flags[slot] & WEIR_SLOT_MAPPED) || block < blocks) {
+            continue;
+        }
+        if (is_dirty(c, slot)) {
+            needed = block >= needed ? block + 1 : needed;
+        } else {
+            weir_cache_index_unmap(&c->ix, slot);
+            weir_cache_index_give(&c->ix, slot);
+            slot_changed(c, slot);
+        }
+    }
+    return needed > blocks ? needed * BLOCK_BYTES : c->base_bytes;
 }
 
 int recovery_save(WeirCache *c)

@@ -41,8 +41,12 @@ int regions_enter(WeirCache *c, uint64_t block, uint64_t count)
     uint64_t sequence = c->clean;
     int ret;
 
-    if (c->fast_error) {
-        return 0;                       /* see fast_failed() */
+    if (c->fast_error) {                /* see fast_failed() */
+        if (!c->tried_stale) {
+            c->tried_stale = true;
+            superblock_mark_stale(c);
+        }
+        return 0;
     }
     for (uint64_t i = first; i <= last; i++) {
         Region *r = &c->region[i];

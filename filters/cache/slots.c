@@ -153,11 +153,11 @@ void slot_to_zero(WeirCache *c, uint32_t slot)
     append_map(c, weir_cache_index_block(&c->ix, slot), slot);
 }
 
-static bool unmap_one(WeirCache *c, uint64_t block)
+static bool unmap_one(WeirCache *c, uint64_t block, bool dirty)
 {
     uint32_t slot = weir_cache_index_find(&c->ix, block);
 
-    if (slot == NO_SLOT || is_dirty(c, slot)) {
+    if (slot == NO_SLOT || (is_dirty(c, slot) && !dirty)) {
         return false;
     }
     weir_cache_evict_remove(&c->ev, slot);
@@ -165,21 +165,38 @@ static bool unmap_one(WeirCache *c, uint64_t block)
     return true;
 }
 
-void slots_unmap(WeirCache *c, uint64_t block, uint64_t count)
+static uint64_t unmap(WeirCache *c, uint64_t block, uint64_t count, bool dirty)
 {
+    uint64_t sequence = 0;
     uint32_t run = 0;
 
     for (uint64_t i = 0; i <= count; i++) {
-        if (i < count && unmap_one(c, block + i)) {
+        if (i < count && unmap_one(c, block + i, dirty)) {
             run++;
         } else if (run) {
-            journal_append(c, &(WeirCacheRecord) {
+            sequence = journal_append(c, &(WeirCacheRecord) {
                 .op = WEIR_CACHE_OP_UNMAP, .block = block + i - run,
                 .crc = run,
             });
             run = 0;
         }
     }
+    return sequence;
+}
+
+void slots_unmap(WeirCache *c, uint64_t block, uint64_t count)
+{
+    unmap(c, block, count, false);
+}
+
+void slots_unmap_all(WeirCache *c, uint64_t block, uint64_t count)
+{
+    uint64_t sequence = unmap(c, block, count, true);
+
+    if (sequence > c->guest) {
+        c->guest = sequence;            /* else the old ones would be back */
+    }
+    c->clean = sequence > c->clean ? sequence : c->clean;
 }
 
 void misses_cancel(WeirCache *c, uint64_t block, uint64_t count)

@@ -78,13 +78,10 @@ static int write_batch(WeirCache *c, const Batch *batch)
         for (n = 1; i + n < batch->count &&
              batch->sector[i + n] == batch->sector[i] + n; n++) {
         }
-        ret = c->host->write(c->opaque, WEIR_CACHE_FAST,
-                             c->layout.table_offset +
-                             (uint64_t)batch->sector[i] *
-                             WEIR_CACHE_SECTOR_BYTES,
-                             (uint64_t)n * WEIR_CACHE_SECTOR_BYTES,
-                             batch->data + (size_t)i *
-                             WEIR_CACHE_SECTOR_BYTES);
+        ret = fast_write(c, c->layout.table_offset +
+                         (uint64_t)batch->sector[i] * WEIR_CACHE_SECTOR_BYTES,
+                         (uint64_t)n * WEIR_CACHE_SECTOR_BYTES,
+                         batch->data + (size_t)i * WEIR_CACHE_SECTOR_BYTES);
     }
     return ret;
 }

@@ -7,8 +7,12 @@
  *   to the base: what the cache has of it is forgotten; in write-through mode
  *       the new data comes in as a miss does
  *
- * Two requests never write to the same block at a time (Writing), so that the
- * journal, the cache and the base see them in the same order.
+ * Part of a block is read, changed and written. Two requests never write to the
+ * same block at a time (Writing), so that the journal, the cache and the base
+ * see them in the same order.
+ *
+ * When data cannot be written to its slot, it goes to the base after all, if
+ * that is wanted (write_instead).
  */
 #include "cache/cache-int.h"
 
@@ -18,6 +22,7 @@
 /* More zeroes than that at a time go to the base, where they cost nothing. */
 #define ZEROES_CACHED_BLOCKS 1024
 #define CHUNK_BLOCKS 4096               /* handled under the lock in one go */
+#define RECORDS_PER_WRITE (3 * SEGMENT_BLOCKS)
 
 typedef struct Run {
     uint32_t slot;
@@ -139,8 +144,7 @@ static int write_runs(WeirCache *c, const Run *run, int runs,
     for (int i = 0; i < runs && ret == 0; i++) {
         uint64_t bytes = (uint64_t)run[i].count * BLOCK_BYTES;
 
-        ret = c->host->write(c->opaque, WEIR_CACHE_FAST,
-                             slot_offset(c, run[i].slot), bytes, data);
+        ret = fast_write(c, slot_offset(c, run[i].slot), bytes, data);
         data += bytes;
     }
     return ret;
@@ -163,6 +167,26 @@ static void give_runs(WeirCache *c, const Run *run, int runs)
     }
 }
 
+/* The records that map_runs() is going to append, for all we know. */
+static void preview_runs(WeirCache *c, uint64_t block, const Run *run, int runs,
+                         const uint32_t *crc)
+{
+    WeirCacheRecord record[SEGMENT_BLOCKS];
+    uint32_t n = 0;
+
+    for (int i = 0; i < runs; i++) {
+        for (uint32_t k = 0; k < run[i].count; k++, n++) {
+            record[n] = (WeirCacheRecord) {
+                .op = WEIR_CACHE_OP_MAP, .block = block + n,
+                .slot = run[i].slot + k, .crc = crc[n],
+                .flags = WEIR_SLOT_MAPPED | WEIR_SLOT_DIRTY |
+                         WEIR_SLOT_PROBATION,
+            };
+        }
+    }
+    journal_preview(c, record, n);
+}
+
 /*
  * The guest may change its memory while we write, and what is on the device
  * has to be what the checksum is of: so the data is copied.
@@ -177,35 +201,62 @@ static void copy_and_sum(WeirCache *c, const Writing *w, uint8_t *data,
     }
 }
 
-/* At most SEGMENT_BLOCKS. Yields. */
+/*
+ * Data is not in its slots. If a preview of the journal is on the device, it
+ * must not stay there: it would say that they are mapped. Yields.
+ */
+static int write_in_failed(WeirCache *c, const Run *run, int runs,
+                           bool previewed, int error)
+{
+    if (previewed) {
+        c->clean = journal_append(c, &(WeirCacheRecord) {
+            .op = WEIR_CACHE_OP_FREE, .slot = run[0].slot,
+            .crc = run[0].count,
+        });
+        journal_commit_all(c);
+    }
+    give_runs(c, run, runs);
+    return error;
+}
+
+/*
+ * At most SEGMENT_BLOCKS. ends: the request ends with it. Yields.
+ */
 static int write_in(WeirCache *c, const Writing *w, uint8_t *data,
-                    const WeirCacheGuest *guest, uint64_t at)
+                    const WeirCacheGuest *guest, uint64_t at, bool ends)
 {
     Run run[SEGMENT_BLOCKS];
     uint32_t crc[SEGMENT_BLOCKS];
+    uint32_t count = (uint32_t)w->count;
+    bool preview;
     int runs, ret = mark_dirty(c);
 
     if (ret < 0) {
         return ret;
     }
-    runs = take_runs(c, (uint32_t)w->count, run);
+    runs = take_runs(c, count, run);
     if (runs < 0) {
         return runs;
     }
     unlock(c);
     copy_and_sum(c, w, data, guest, at, crc);
+    lock(c);
+    preview = ends && journal_preview_pays(c, count);
+    if (preview) {
+        preview_runs(c, w->block, run, runs, crc);
+    }
+    unlock(c);
     ret = write_runs(c, run, runs, data);
     lock(c);
-    if (ret == 0) {
-        ret = c->fast_error;
-    } else {
-        c->stat.fast_write_errors++;
-    }
+    c->stat.data_error = ret;
+    c->stat.fast_write_errors += ret < 0;
+    ret = ret == 0 ? c->fast_error : ret;
     if (ret < 0) {
-        give_runs(c, run, runs);
-        return ret;
+        return write_in_failed(c, run, runs, preview, ret);
     }
+    preview = preview && journal_preview_matches(c, count);
     map_runs(c, w->block, run, runs, crc);
+    c->preview_fits |= preview;
     misses_cancel(c, w->block, w->count);
     return 0;
 }
@@ -234,9 +285,11 @@ static void base_changed(WeirCache *c, const Writing *w)
 /* Have what was written through come in. Takes `data` when it returns true. */
 static bool fill_written(WeirCache *c, const Writing *w, uint8_t *data)
 {
+    uint32_t count = (uint32_t)w->count;
     Miss *m;
 
-    if (c->fills >= FILLS_MAX || c->fast_error) {
+    if (!fills_now(c) || !is_admitted(c, w->block, &count) ||
+        count < w->count) {
         return false;
     }
     m = miss_new(c, w->block, (uint32_t)w->count, data);
@@ -246,6 +299,83 @@ static bool fill_written(WeirCache *c, const Writing *w, uint8_t *data)
         c->host->spawn(c->opaque, miss_fill, m);
     }
     return m;
+}
+
+static bool any_dirty(const WeirCache *c, const Writing *w)
+{
+    for (uint64_t i = 0; i < w->count && c->ix.dirty; i++) {
+        if (is_dirty(c, weir_cache_index_find(&c->ix, w->block + i))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Have the dirty blocks of a range for ourselves, or not any more. */
+static void claim_dirty(WeirCache *c, const Writing *w, bool claim)
+{
+    for (uint64_t i = 0; i < w->count; i++) {
+        uint32_t slot = weir_cache_index_find(&c->ix, w->block + i);
+
+        if (is_dirty(c, slot)) {
+            weir_cache_index_set_flags(&c->ix, slot,
+                                       claim ? 0 : WEIR_SLOT_WRITE_BACK,
+                                       claim ? WEIR_SLOT_WRITE_BACK : 0);
+        }
+    }
+}
+
+/*
+ * To the base, in place of dirty blocks: these go when the base has the new
+ * data for good. Nobody may write them back meanwhile. Yields.
+ */
+static int replace_dirty(WeirCache *c, const Writing *w, const uint8_t *data)
+{
+    bool dirty;
+    int ret;
+
+    while (c->writing_back) {
+        wait_on(c, &c->batch_queue);
+    }
+    dirty = any_dirty(c, w);
+    claim_dirty(c, w, true);
+    unlock(c);
+    ret = base_write(c, w->block, (uint32_t)w->count, data);
+    lock(c);
+    c->base_written++;
+    if (ret == 0 && dirty) {
+        ret = base_sync(c);
+    }
+    if (ret == 0 && c->fast_error) {
+        ret = c->fast_error;            /* they could not be forgotten */
+    }
+    if (ret < 0) {
+        claim_dirty(c, w, false);
+        return ret;
+    }
+    misses_cancel(c, w->block, w->count);
+    slots_unmap_all(c, w->block, w->count);
+    return 0;
+}
+
+/* Data could not be written to its slots: `error`. Yields. */
+static int write_instead(WeirCache *c, const Writing *w, const uint8_t *data,
+                         int error)
+{
+    int ret;
+
+    if (c->config.on_error == WEIR_CACHE_FAIL ||
+        (c->fast_error && c->ix.dirty)) {
+        return error;
+    }
+    ret = regions_enter(c, w->block, w->count);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = replace_dirty(c, w, data);
+    c->stat.bypassed += w->count;
+    regions_leave(c, w->block, w->count);
+    return ret;
 }
 
 /* At most SEGMENT_BLOCKS. Yields. May take *data. */
@@ -297,6 +427,37 @@ static void count_write(WeirCache *c, const Writing *w)
     count_accesses(c, true, false, (uint32_t)w->count - hits);
 }
 
+/*
+ * What a request has entered, or the first blocks of it: those that go the same
+ * way. Yields. Returns how many blocks were written, or -errno.
+ */
+static int write_entered(WeirCache *c, Writing *w, const WeirCacheGuest *guest,
+                         uint64_t at, bool bypass, bool ends)
+{
+    uint64_t entered = w->count;
+    uint8_t *data = buffer_get(c);
+    bool in;
+    int ret;
+
+    if (!data) {
+        return -ENOMEM;
+    }
+    w->count = run_of_way(c, w->block, entered, bypass, &in);
+    count_write(c, w);
+    if (in) {
+        ret = write_in(c, w, data, guest, at, ends && w->count == entered);
+        if (ret < 0) {
+            ret = write_instead(c, w, data, ret);
+        }
+    } else {
+        ret = write_past(c, w, &data, guest, at, bypass);
+    }
+    if (data) {
+        buffer_put(c, data);
+    }
+    return ret < 0 ? ret : (int)w->count;
+}
+
 /* Yields. Returns how many blocks were written, or -errno. */
 static int write_segment(WeirCache *c, uint64_t block, uint64_t left,
                          const WeirCacheGuest *guest, uint64_t at, bool bypass)
@@ -305,53 +466,81 @@ static int write_segment(WeirCache *c, uint64_t block, uint64_t left,
         .block = block,
         .count = left < SEGMENT_BLOCKS ? left : SEGMENT_BLOCKS,
     };
-    uint32_t records = 3 * SEGMENT_BLOCKS;
-    uint8_t *data;
-    bool in;
     int ret;
 
     writing_enter(c, &w);
     wait_for_write_back(c, &w);
-    journal_reserve(c, records);
-    w.count = run_of_way(c, block, w.count, bypass, &in);
-    data = buffer_get(c);
-    if (!data) {
-        ret = -ENOMEM;
-    } else if (in) {
-        count_write(c, &w);
-        ret = write_in(c, &w, data, guest, at);
-    } else {
-        count_write(c, &w);
-        ret = write_past(c, &w, &data, guest, at, bypass);
-    }
-    if (data) {
-        buffer_put(c, data);
-    }
-    journal_release(c, records);
+    journal_reserve(c, RECORDS_PER_WRITE);
+    ret = write_entered(c, &w, guest, at, bypass, left <= SEGMENT_BLOCKS);
+    journal_release(c, RECORDS_PER_WRITE);
     writing_leave(c, &w);
-    return ret < 0 ? ret : (int)w.count;
+    return ret;
+}
+
+/* Whole blocks. Yields. */
+static int write_blocks(WeirCache *c, uint64_t offset, uint64_t bytes,
+                        const WeirCacheGuest *guest, uint64_t at, bool bypass)
+{
+    uint64_t block = offset / BLOCK_BYTES;
+    uint64_t count = bytes / BLOCK_BYTES;
+    int ret = 0;
+
+    for (uint64_t i = 0; i < count && ret >= 0; i += (uint64_t)ret) {
+        ret = write_segment(c, block + i, count - i, guest,
+                            at + i * BLOCK_BYTES, bypass);
+    }
+    return ret < 0 ? ret : 0;
+}
+
+/* Part of a block, from the guest's byte `at` on. Yields. */
+static int write_part(WeirCache *c, uint64_t offset, size_t bytes,
+                      const WeirCacheGuest *guest, uint64_t at, bool bypass)
+{
+    Writing w = { .block = offset / BLOCK_BYTES, .count = 1 };
+    uint8_t *data = buffer_get(c);
+    struct iovec iov = { data, BLOCK_BYTES };
+    WeirCacheGuest changed = { .iov = &iov, .niov = 1 };
+    int ret;
+
+    if (!data) {
+        return -ENOMEM;
+    }
+    writing_enter(c, &w);
+    wait_for_write_back(c, &w);
+    ret = read_block(c, w.block, data);
+    if (ret == 0) {
+        guest_copy_from(guest, at, data + offset % BLOCK_BYTES, bytes);
+        journal_reserve(c, RECORDS_PER_WRITE);
+        ret = write_entered(c, &w, &changed, 0, bypass, true);
+        journal_release(c, RECORDS_PER_WRITE);
+    }
+    writing_leave(c, &w);
+    buffer_put(c, data);
+    return ret < 0 ? ret : 0;
 }
 
 int weir_cache_write(WeirCache *c, uint64_t offset, uint64_t bytes,
                      const WeirCacheGuest *guest, bool fua)
 {
-    uint64_t block = offset / BLOCK_BYTES;
-    uint64_t count = bytes / BLOCK_BYTES;
+    uint64_t at = 0, n;
     bool bypass;
-    int ret = 0;
+    int ret;
 
     lock(c);
-    c->active = true;
-    bypass = stream_bypasses(c, block, count);
-    for (uint64_t i = 0; i < count && ret >= 0; i += (uint64_t)ret) {
-        ret = write_segment(c, block + i, count - i, guest, i * BLOCK_BYTES,
-                            bypass);
+    request_begins(c);
+    c->writes++;
+    if (fua) {
+        c->writes_per_flush = c->writes;    /* which is sure to come */
+    }
+    bypass = stream_bypasses(c, offset / BLOCK_BYTES, blocks_of(bytes));
+    for (ret = request_error(c); at < bytes && ret == 0; at += n) {
+        n = part_bytes(offset + at, bytes - at);
+        ret = n < BLOCK_BYTES
+              ? write_part(c, offset + at, n, guest, at, bypass)
+              : write_blocks(c, offset + at, n, guest, at, bypass);
     }
     unlock(c);
-    if (ret >= 0 && fua) {
-        return weir_cache_flush(c);
-    }
-    return ret < 0 ? ret : 0;
+    return ret == 0 && fua ? weir_cache_flush(c) : ret;
 }
 
 /* --- zeroes and discards --- */
@@ -406,13 +595,10 @@ static int base_zero(WeirCache *c, const Writing *w, bool discard,
                      bool may_unmap)
 {
     uint64_t offset = w->block * BLOCK_BYTES;
-    uint64_t bytes = w->count * BLOCK_BYTES;
+    uint64_t bytes = base_inside(c, offset, w->count * BLOCK_BYTES);
 
-    if (offset >= c->base_bytes) {
+    if (!bytes) {
         return 0;
-    }
-    if (bytes > c->base_bytes - offset) {
-        bytes = c->base_bytes - offset;
     }
     return discard
            ? c->host->discard(c->opaque, WEIR_CACHE_BASE, offset, bytes)
@@ -455,7 +641,12 @@ static int zero_range(WeirCache *c, uint64_t offset, uint64_t bytes,
         return 0;
     }
     lock(c);
-    c->active = true;
+    request_begins(c);
+    ret = request_error(c);
+    if (ret < 0) {
+        unlock(c);
+        return ret;
+    }
     writing_enter(c, &w);
     wait_for_write_back(c, &w);
     journal_reserve(c, records);

@@ -24,6 +24,7 @@
 #define SCAN_SLOTS (1u << 18)           /* under the lock in one go */
 #define WORKERS 4
 #define RETRY_NS NS_PER_S
+#define RATE_STEP_NS (NS_PER_S / 8)
 
 /* --- when --- */
 
@@ -75,7 +76,7 @@ uint64_t write_back_due(WeirCache *c, uint64_t now)
         c->dirty_since_ns = c->dirty_since_next_ns = 0;
         return UINT64_MAX;
     }
-    if (c->fast_error) {
+    if (c->fast_error || c->base_read_only) {
         return UINT64_MAX;
     }
     in = c->slot_waiters ? 0 : wanted_in(c, now);
@@ -92,7 +93,7 @@ static bool may_pick(const WeirCache *c, uint32_t slot)
 
 static bool pick(WeirCache *c, uint32_t slot)
 {
-    if (slot == NO_SLOT || c->batch_count == WRITE_BACK_BLOCKS ||
+    if (slot == NO_SLOT || c->batch_count == c->batch_max ||
         !may_pick(c, slot)) {
         return false;
     }
@@ -126,14 +127,25 @@ static void sweep_ended(WeirCache *c)
     c->dirty_since_next_ns = 0;
 }
 
+/* With a rate, not much more than what it allows in RATE_STEP_NS. */
+static uint32_t limited_batch(const WeirCache *c)
+{
+    uint64_t rate = c->config.write_back_rate;
+    uint64_t blocks = rate / BLOCK_BYTES / (NS_PER_S / RATE_STEP_NS) + 1;
+
+    return rate && blocks < WRITE_BACK_BLOCKS ? (uint32_t)blocks
+                                              : WRITE_BACK_BLOCKS;
+}
+
 /* Until there are enough or the cursor has come round. Yields. */
-static void pick_batch(WeirCache *c)
+static void pick_batch(WeirCache *c, uint32_t most)
 {
     uint32_t scanned = 0, seeds = 0;
 
     c->batch_count = 0;
+    c->batch_max = most;
     while (scanned < c->ix.slots && seeds < SEEDS &&
-           c->batch_count < WRITE_BACK_BLOCKS) {
+           c->batch_count < c->batch_max) {
         uint64_t flags;
 
         if (c->cursor % 8 == 0 && c->ix.slots - c->cursor >= 8) {
@@ -231,7 +243,8 @@ static int read_slots(WeirCache *c, const WriteBackBlock *b, uint32_t count,
  * checksum out. Yields; not locked.
  */
 static int write_good(WeirCache *c, const WriteBackBlock *b, uint32_t count,
-                      const uint32_t *crc, const uint8_t *data, bool *bad)
+                      const uint32_t *crc, const uint8_t *data, bool *bad,
+                      uint32_t *requests)
 {
     int ret = 0;
 
@@ -244,8 +257,7 @@ static int write_good(WeirCache *c, const WriteBackBlock *b, uint32_t count,
         }
         if (!bad[i]) {
             ret = base_write(c, b[i].block, n, data + (size_t)i * BLOCK_BYTES);
-            __atomic_fetch_add(&c->stat.write_back_requests, 1,
-                               __ATOMIC_RELAXED);
+            ++*requests;
         }
     }
     return ret;
@@ -254,12 +266,11 @@ static int write_good(WeirCache *c, const WriteBackBlock *b, uint32_t count,
 static int zero_base(WeirCache *c, const WriteBackBlock *b, uint32_t count)
 {
     uint64_t offset = b->block * BLOCK_BYTES;
-    uint64_t bytes = (uint64_t)count * BLOCK_BYTES;
+    uint64_t bytes = base_inside(c, offset, (uint64_t)count * BLOCK_BYTES);
     int ret = 0;
 
     unlock(c);
-    if (offset < c->base_bytes) {
-        bytes = earlier(bytes, c->base_bytes - offset);
+    if (bytes) {
         ret = c->host->zero(c->opaque, WEIR_CACHE_BASE, offset, bytes, true);
     }
     lock(c);
@@ -274,6 +285,7 @@ static int copy_run(WeirCache *c, const WriteBackBlock *b, uint32_t count,
     uint32_t crc[SEGMENT_BLOCKS];
     bool bad[SEGMENT_BLOCKS] = { false };
     uint32_t generation = reader_begin(c);
+    uint32_t requests = 0;
     int ret;
 
     for (uint32_t i = 0; i < count; i++) {
@@ -282,9 +294,10 @@ static int copy_run(WeirCache *c, const WriteBackBlock *b, uint32_t count,
     unlock(c);
     ret = read_slots(c, b, count, data);
     if (ret == 0) {
-        ret = write_good(c, b, count, crc, data, bad);
+        ret = write_good(c, b, count, crc, data, bad, &requests);
     }
     lock(c);
+    c->stat.write_back_requests += requests;
     reader_end(c, generation);
     for (uint32_t i = 0; i < count; i++) {
         if (bad[i] && is_current(c, &b[i])) {
@@ -402,7 +415,7 @@ static void set_due(WeirCache *c, uint64_t begin_ns, int result)
     }
 }
 
-int write_back(WeirCache *c)
+int write_back(WeirCache *c, bool limited)
 {
     uint64_t begin_ns = now_ns(c);
     int ret = 0;
@@ -415,7 +428,7 @@ int write_back(WeirCache *c)
     }
     c->writing_back = true;
     journal_reserve(c, WRITE_BACK_BLOCKS);
-    pick_batch(c);
+    pick_batch(c, limited ? limited_batch(c) : WRITE_BACK_BLOCKS);
     if (c->batch_count) {
         qsort(c->batch, c->batch_count, sizeof(*c->batch), compare_blocks);
         ret = write_back_batch(c);
@@ -435,6 +448,9 @@ int weir_cache_drain(WeirCache *c)
     int ret = 0;
 
     lock(c);
+    if (c->ix.dirty && c->base_read_only) {
+        ret = -EROFS;
+    }
     while (c->ix.dirty && ret >= 0) {
         uint64_t sweeps = c->sweeps;
         uint64_t written = c->stat.written_back;
@@ -442,7 +458,7 @@ int weir_cache_drain(WeirCache *c)
 
         /* all round once: if that gets nowhere, the rest cannot be read */
         do {
-            ret = write_back(c);
+            ret = write_back(c, false);
         } while (ret >= 0 && c->ix.dirty && c->sweeps < sweeps + 2);
         if (ret >= 0 && c->stat.written_back == written &&
             c->stat.corrupt_dirty > corrupt) {

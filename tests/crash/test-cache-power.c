@@ -215,6 +215,20 @@ static int host_flush(void *opaque, WeirCacheDevice dev)
     return memdisk_request(disk_of(dev), MEM_FLUSH, 0, 0, NULL, NULL);
 }
 
+static int host_grow_base(void *opaque, uint64_t bytes)
+{
+    (void)opaque;
+    (void)bytes;
+    return -ENOTSUP;
+}
+
+static void host_sleep(void *opaque, uint64_t ns)
+{
+    (void)opaque;
+    (void)ns;
+    fail("nothing fails, so nobody has to wait");
+}
+
 static CoopQueue *queue_of(WeirCacheQueue *queue)
 {
     return (CoopQueue *)(void *)queue;
@@ -269,7 +283,7 @@ static void host_random(void *opaque, void *buf, size_t bytes)
 static const WeirCacheHost host = {
     .read = host_read, .write = host_write, .read_guest = host_read_guest,
     .zero = host_zero, .discard = host_discard, .flush = host_flush,
-    .wait = host_wait,
+    .grow_base = host_grow_base, .sleep = host_sleep, .wait = host_wait,
     .wake = host_wake, .queue_init = host_queue_init, .spawn = host_spawn,
     .kick = host_kick, .now_ns = host_now_ns, .random = host_random,
 };

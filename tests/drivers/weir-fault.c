@@ -74,7 +74,8 @@ static int GRAPH_RDLOCK fault_check_perm(BlockDriverState *bs, uint64_t perm,
     return 0;
 }
 
-static int fault_prepare_detach(BlockDriverState *bs, Error **errp)
+static int fault_prepare_detach(BlockDriverState *bs, bool force,
+                                Error **errp)
 {
     BDRVWeirFaultState *s = bs->opaque;
 

@@ -10,7 +10,7 @@ import subprocess
 
 import nbd
 
-from weirtest import (BUILD, TestCase, blockdev, graph, main, statistics,
+from weirtest import (BUILD, TestCase, blockdev, graph, main, run, statistics,
                       wait_for)
 
 VERIFY = os.path.join(BUILD, 'weir', 'tests', 'tools', 'weir-verify-nbd')
@@ -292,16 +292,216 @@ class Cache(TestCase):
                 self.chain(**options)
             self.assertIn(text, str(caught.exception))
 
-    def test_small_cache_and_odd_disk(self):
+    def test_small_cache(self):
         os.truncate(self.fast, 1 << 20)
         with self.assertRaises(AssertionError) as caught:
             self.chain()
         self.assertIn('too small', str(caught.exception))
-        os.truncate(self.fast, 16 << 20)
-        os.truncate(self.base, SIZE + 512)
-        with self.assertRaises(AssertionError) as caught:
-            self.chain()
-        self.assertIn('not a multiple of 4096', str(caught.exception))
+
+    # --- lengths ---
+
+    def test_odd_disk_and_odd_requests(self):
+        size = (1 << 20) + 1536
+        os.truncate(self.base, size)
+        content = bytearray(size)
+        rng = random.Random(1)
+        for restart in range(3):
+            daemon = self.chain(**{'idle': 0, 'promote': 'second-touch'})
+            client = self.connect()
+            self.assertEqual(client.get_size(), size)
+            for _ in range(400):
+                offset = rng.randrange(size)
+                count = min(rng.choice((1, 500, 4096, 9000)), size - offset)
+                if rng.random() < 0.5:
+                    data = rng.randbytes(count)
+                    client.pwrite(data, offset)
+                    content[offset:offset + count] = data
+                self.assertEqual(client.pread(count, offset),
+                                 content[offset:offset + count])
+            tail = rng.randbytes(100)
+            client.pwrite(tail, size - 100)
+            content[-100:] = tail
+            client.shutdown()
+            if restart == 2:
+                daemon.cmd('weir-detach', {'node-name': 'cache'})
+            daemon.quit()
+        with open(self.base, 'rb') as f:
+            self.assertEqual(f.read(), content)
+
+    def qcow2(self):
+        """A qcow2 image whose file is below weir-cache."""
+        return self.daemon(
+            '--blockdev', blockdev(driver='file', node_name='base',
+                                   filename=self.base, discard='unmap'),
+            '--blockdev', blockdev(driver='file', node_name='fast',
+                                   filename=self.fast),
+            '--blockdev', blockdev(driver='weir-cache', node_name='cache',
+                                   file='base', cache_file='fast', idle=0,
+                                   dirty_high=90, dirty_age=0),
+            '--blockdev', blockdev(driver='qcow2', node_name='disk',
+                                   file='cache'),
+            '--nbd-server', f'addr.type=unix,addr.path={self.sock}',
+            '--export', 'nbd,id=exp,node-name=disk,name=disk,writable=on')
+
+    def test_format_that_grows_its_file(self):
+        self.base = self.image('disk.qcow2', SIZE, 'qcow2')
+        length = os.stat(self.base).st_size
+        durable = {}
+        for round_ in range(4):
+            daemon = self.qcow2()
+            client = self.connect()
+            for block, data in durable.items():
+                self.assertEqual(client.pread(BLOCK, block * BLOCK), data)
+            for _ in range(100):
+                block = random.randrange(SIZE // BLOCK)
+                durable[block] = os.urandom(BLOCK)
+                client.pwrite(durable[block], block * BLOCK)
+            client.flush()
+            if round_ < 2:
+                daemon.process.kill()
+                daemon.process.wait()
+                os.unlink(self.sock)
+                # as a power cut can do: nobody has flushed the disk
+                os.truncate(self.base, length)
+            else:
+                client.shutdown()
+                daemon.quit()
+            if round_ == 2:
+                length = os.stat(self.base).st_size
+        run('qemu-img', 'check', '--image-opts',
+            'driver=qcow2,file.driver=weir-cache,file.file.driver=file,'
+            f'file.file.filename={self.base},file.cache-file.driver=file,'
+            f'file.cache-file.filename={self.fast}')
+
+    def test_resize(self):
+        daemon = self.chain(idle=0)
+        client = self.connect()
+        client.pwrite(b'a' * BLOCK, 0)
+        client.pwrite(b'b' * BLOCK, SIZE - BLOCK)
+        client.shutdown()
+        daemon.cmd('block-export-del', {'id': 'exp'})
+        for size in (SIZE + 12345 * 512, SIZE, SIZE - BLOCK, SIZE * 2):
+            daemon.cmd('block_resize', {'node-name': 'cache', 'size': size})
+            self.assertEqual(os.stat(self.base).st_size, size)
+        daemon.quit()
+        out = run('qemu-io', '-r', '-c', 'read -P 97 0 4k', '-c',
+                  f'read -P 0 {SIZE - BLOCK} 8k', '--image-opts',
+                  self.image_opts())
+        self.assertNotIn('failed', out.stdout + out.stderr)
+        self.assertIn('read 8192', out.stdout)
+
+    # --- read-only ---
+
+    def image_opts(self, *options):
+        return ','.join(('driver=weir-cache,file.driver=file,'
+                         f'file.filename={self.base},cache-file.driver=file,'
+                         f'cache-file.filename={self.fast}', *options))
+
+    def contents(self):
+        found = []
+        for path in (self.base, self.fast):
+            with open(path, 'rb') as f:
+                found.append(f.read())
+        return found
+
+    def test_read_only_sees_what_the_guest_would(self):
+        daemon = self.chain(idle=0)
+        client = self.connect()
+        content = bytearray(SIZE)
+        for block in random.sample(range(SIZE // BLOCK), 500):
+            data = os.urandom(BLOCK)
+            client.pwrite(data, block * BLOCK)
+            content[block * BLOCK:block * BLOCK + BLOCK] = data
+        client.flush()
+        daemon.process.kill()
+        daemon.process.wait()
+        before = self.contents()
+        copy = self.path('copy')
+        run('qemu-img', 'convert', '--image-opts', self.image_opts(), '-O',
+            'raw', copy)
+        with open(copy, 'rb') as f:
+            self.assertEqual(f.read(), content)
+        self.assertTrue(before == self.contents(), 'nothing was written')
+
+    def test_read_only_disk_comes_into_the_cache(self):
+        with open(self.base, 'r+b') as f:
+            f.write(os.urandom(100 * BLOCK))
+        for expected in (0, 100):
+            daemon = self.daemon(
+                '--blockdev', blockdev(driver='file', node_name='base',
+                                       filename=self.base, read_only=True),
+                '--blockdev', blockdev(driver='file', node_name='fast',
+                                       filename=self.fast),
+                '--blockdev', blockdev(driver='weir-cache', node_name='cache',
+                                       file='base', cache_file='fast',
+                                       read_only=True),
+                '--nbd-server', f'addr.type=unix,addr.path={self.sock}',
+                '--export', 'nbd,id=exp,node-name=cache,name=disk')
+            client = self.connect()
+            for block in range(100):
+                client.pread(BLOCK, block * BLOCK)
+            info = self.info(daemon)
+            self.assertEqual(info['read-hits'], expected)
+            self.assertTrue(info['read-only'])
+            wait_for(lambda: self.info(daemon)['used'] == 100 * BLOCK,
+                     'all are filled')
+            client.shutdown()
+            daemon.quit()
+
+    def test_read_only_refusals(self):
+        result = run('qemu-io', '-r', '-c', 'quit', '--image-opts',
+                     self.image_opts(), check=False)
+        self.assertIn('there is no cache on the device', result.stderr)
+        result = run('qemu-io', '-c', 'quit', '--image-opts',
+                     self.image_opts('cache-file.read-only=on'), check=False)
+        self.assertIn('only possible when the disk is', result.stderr)
+
+    # --- what comes in, and how it is taken off ---
+
+    def test_second_touch(self):
+        with open(self.base, 'r+b') as f:
+            f.write(os.urandom(100 * BLOCK))
+        daemon = self.chain(promote='second-touch')
+        client = self.connect()
+        for fills in (0, 100):
+            for block in range(100):
+                client.pread(BLOCK, block * BLOCK)
+            wait_for(lambda: self.info(daemon)['fills'] == fills, 'filled')
+        for block in range(100):
+            client.pread(BLOCK, block * BLOCK)
+        self.assertEqual(self.info(daemon)['read-hits'], 100)
+        self.assertEqual(self.info(daemon)['promote'], 'second-touch')
+        daemon.quit()
+
+    def job(self, daemon):
+        job, = daemon.cmd('query-jobs')
+        return job
+
+    def test_detach_in_a_job(self):
+        daemon = self.chain(idle=0, write_back_rate=64 * BLOCK)
+        client = self.connect()
+        for block in range(3000):
+            client.pwrite(b'x' * BLOCK, block * BLOCK)
+        daemon.cmd('weir-detach', {'node-name': 'cache', 'job-id': 'job'})
+        wait_for(lambda: self.job(daemon)['current-progress'] > 0, 'progress')
+        self.assertEqual(self.info(daemon)['draining'], True)
+        self.assertFails('is being detached', self.reopen, daemon)
+        daemon.cmd('job-cancel', {'id': 'job'})
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'end')
+        daemon.cmd('job-dismiss', {'id': 'job'})
+        info = self.info(daemon)
+        self.assertGreater(info['dirty'], 0)
+        self.assertFalse(info['draining'])
+        self.reopen(daemon)
+        daemon.cmd('weir-detach', {'node-name': 'cache', 'job-id': 'job'})
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'end')
+        self.assertNotIn('error', self.job(daemon))
+        daemon.cmd('job-dismiss', {'id': 'job'})
+        self.assertEqual(daemon.cmd('query-weir')[0]['node-name'], 'base')
+        client.shutdown()
+        daemon.quit()
+        with open(self.base, 'rb') as f:
+            self.assertEqual(f.read(3000 * BLOCK), b'x' * 3000 * BLOCK)
 
 
 if __name__ == '__main__':
