@@ -136,6 +136,26 @@ class Devices(TestCase):
         self.assertRegex(text, r'write +1 requests, 64 KiB, 0 failed')
         vm.quit()
 
+    def test_cache(self):
+        vm = self.boot({'driver': 'virtio-blk-pci', 'drive': 'fmt0',
+                        'id': 'vd0', 'iothread': 'io0'})
+        before = graph(vm)
+        fast = self.image('fast.img')
+        for node in ('fmt0', 'file0'):
+            vm.cmd('weir-attach', {'node-name': node, 'filter': {
+                'driver': 'weir-cache', 'node-name': 'cache', 'file': node,
+                'cache-file': {'driver': 'file', 'filename': fast,
+                               'node-name': 'fast'}}})
+            vm.cmd('human-monitor-command', {
+                'command-line': 'qemu-io -d vd0/virtio-backend "write 0 64k"'})
+            text = vm.cmd('human-monitor-command',
+                          {'command-line': 'info weir'})
+            self.assertIn('fast, write-back', text)
+            self.assertRegex(text, r'used, [1-9]\d* [KM]iB dirty')
+            vm.cmd('weir-detach', {'node-name': 'cache'})
+            self.assertEqual(graph(vm), before)
+        vm.quit()
+
     def test_migration_source_and_target(self):
         """Inactive nodes: save the state, and load it with a filter there."""
         state = self.path('state')
