@@ -333,10 +333,10 @@ int weir_cache_evict_init(WeirCacheEvict *ev, WeirCacheIndex *index)
     ev->index = index;
     ev->hand = WEIR_CACHE_NO_SLOT;
     ev->ring_size = ring_size(index->slots);
-    ev->ring_low = calloc(ev->ring_size, sizeof(*ev->ring_low));
-    ev->ring_high = calloc(ev->ring_size, 1);
+    ev->ring_low = weir_cache_memory(ev->ring_size * UINT64_C(4));
+    ev->ring_high = weir_cache_memory(ev->ring_size);
     ev->ghost_buckets = ghost_buckets(index->slots);
-    ev->ghost = calloc(1, ghost_bytes(index->slots));
+    ev->ghost = weir_cache_memory_zero(ghost_bytes(index->slots));
     if (!ev->ring_low || !ev->ring_high || !ev->ghost) {
         weir_cache_evict_destroy(ev);
         return -ENOMEM;

@@ -12,6 +12,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE_BYTES (UINT64_C(2) << 20)
+#define HUGE_FROM_BYTES (8 * HUGE_PAGE_BYTES)
 
 static uint32_t words_of(uint64_t bits)
 {
@@ -43,6 +47,28 @@ static void set_all_free(WeirCacheIndex *ix)
     ix->free = ix->slots;
 }
 
+/* Fewer faults while it is filled, and fewer misses of the TLB afterwards. */
+void *weir_cache_memory(uint64_t bytes)
+{
+    void *p = NULL;
+
+    if (bytes < HUGE_FROM_BYTES) {
+        return malloc(bytes);
+    }
+    if (posix_memalign(&p, HUGE_PAGE_BYTES, bytes)) {
+        return NULL;
+    }
+    madvise(p, bytes, MADV_HUGEPAGE);   /* else in small ones */
+    return p;
+}
+
+void *weir_cache_memory_zero(uint64_t bytes)
+{
+    void *p = weir_cache_memory(bytes);
+
+    return p ? memset(p, 0, bytes) : NULL;
+}
+
 int weir_cache_index_init(WeirCacheIndex *ix, uint32_t slots, uint64_t seed)
 {
     uint32_t words = words_of(slots);
@@ -51,14 +77,14 @@ int weir_cache_index_init(WeirCacheIndex *ix, uint32_t slots, uint64_t seed)
     ix->slots = slots;
     ix->buckets = buckets_of(slots);
     ix->seed = seed;
-    ix->head = malloc((size_t)ix->buckets * sizeof(*ix->head));
-    ix->next = malloc((size_t)slots * sizeof(*ix->next));
-    ix->block_low = malloc((size_t)slots * sizeof(*ix->block_low));
-    ix->block_high = malloc(slots);
-    ix->crc = malloc((size_t)slots * sizeof(*ix->crc));
-    ix->flags = calloc(slots, 1);
-    ix->free_bits = calloc(words, sizeof(*ix->free_bits));
-    ix->free_words = calloc(words_of(words), sizeof(*ix->free_words));
+    ix->head = weir_cache_memory(ix->buckets * UINT64_C(4));
+    ix->next = weir_cache_memory(slots * UINT64_C(4));
+    ix->block_low = weir_cache_memory(slots * UINT64_C(4));
+    ix->block_high = weir_cache_memory(slots);
+    ix->crc = weir_cache_memory(slots * UINT64_C(4));
+    ix->flags = weir_cache_memory_zero(slots);
+    ix->free_bits = weir_cache_memory_zero(words * UINT64_C(8));
+    ix->free_words = weir_cache_memory_zero(words_of(words) * UINT64_C(8));
     if (!ix->head || !ix->next || !ix->block_low || !ix->block_high ||
         !ix->crc || !ix->flags || !ix->free_bits || !ix->free_words) {
         weir_cache_index_destroy(ix);

@@ -63,6 +63,13 @@ int weir_cache_index_init(WeirCacheIndex *ix, uint32_t slots, uint64_t seed);
 
 void weir_cache_index_destroy(WeirCacheIndex *ix);
 
+/*
+ * Memory that is used all over, in huge pages when it is much. free() it.
+ * Returns NULL when there is none.
+ */
+void *weir_cache_memory(uint64_t bytes);
+void *weir_cache_memory_zero(uint64_t bytes);
+
 /* Bytes of memory that an index of so many slots takes. */
 uint64_t weir_cache_index_bytes(uint32_t slots);
 
