@@ -124,6 +124,25 @@ void weir_cache_index_prefetch(const WeirCacheIndex *ix, uint64_t block)
     __builtin_prefetch(&ix->head[bucket_of(ix, block)], 1);
 }
 
+void weir_cache_index_prefetch_slot(const WeirCacheIndex *ix, uint32_t slot)
+{
+    __builtin_prefetch(&ix->block_low[slot], 1);
+    __builtin_prefetch(&ix->block_high[slot], 1);
+    __builtin_prefetch(&ix->next[slot], 1);
+    __builtin_prefetch(&ix->flags[slot], 1);
+}
+
+uint32_t weir_cache_index_candidate(const WeirCacheIndex *ix, uint64_t block,
+                                    unsigned n)
+{
+    uint32_t slot = ix->head[bucket_of(ix, block)];
+
+    while (slot != WEIR_CACHE_NO_SLOT && n-- > 0) {
+        slot = ix->next[slot];
+    }
+    return slot;
+}
+
 uint32_t weir_cache_index_find(const WeirCacheIndex *ix, uint64_t block)
 {
     uint32_t slot = ix->head[bucket_of(ix, block)];

@@ -79,6 +79,13 @@ uint32_t weir_cache_index_find(const WeirCacheIndex *ix, uint64_t block);
 /* Have the memory that a coming find() or map() of the block needs brought. */
 void weir_cache_index_prefetch(const WeirCacheIndex *ix, uint64_t block);
 
+/* The same for what is known of a slot. */
+void weir_cache_index_prefetch_slot(const WeirCacheIndex *ix, uint32_t slot);
+
+/* The n-th slot that a find() would look at, or WEIR_CACHE_NO_SLOT. */
+uint32_t weir_cache_index_candidate(const WeirCacheIndex *ix, uint64_t block,
+                                    unsigned n);
+
 /*
  * Take a run of free slots: the first one at or behind the cursor, so that
  * slots which were freed side by side are written side by side.

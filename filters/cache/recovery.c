@@ -22,6 +22,7 @@
 #include <string.h>
 
 #define CHUNK_SECTORS 2048
+#define CANDIDATES 4                    /* slots to prefetch for a block */
 
 typedef struct Recovery {
     WeirCache *c;
@@ -304,25 +305,63 @@ static int replay_record(Recovery *r, const WeirCacheRecord *record,
     return -EBADMSG;
 }
 
+static void prefetch_slot(const Recovery *r, uint32_t slot)
+{
+    if (slot < r->c->ix.slots) {
+        weir_cache_index_prefetch_slot(&r->c->ix, slot);
+        __builtin_prefetch(&r->lsn[slot / WEIR_CACHE_SECTOR_SLOTS]);
+    }
+}
+
+/*
+ * Have the memory that the records need brought, for all of them at a time:
+ * their own slots, and those that their blocks are in or behind.
+ */
+static void prefetch(const Recovery *r, const WeirCacheRecord *record,
+                     uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        weir_cache_index_prefetch(&r->c->ix, record[i].block);
+        prefetch_slot(r, record[i].slot);
+    }
+    for (unsigned n = 0; n < CANDIDATES; n++) {
+        for (uint32_t i = 0; i < count; i++) {
+            prefetch_slot(r, weir_cache_index_candidate(&r->c->ix,
+                                                        record[i].block, n));
+        }
+    }
+}
+
+/* Yields. */
+static int replay_block(Recovery *r, uint64_t sequence)
+{
+    WeirCacheRecord record[WEIR_CACHE_RECORDS];
+    const uint8_t *block = ring_block(r, sequence);
+    WeirCacheJournalHeader h;
+    int ret = 0;
+
+    chain_block(r, block, &h);
+    for (uint32_t i = 0; i < h.records; i++) {
+        if (weir_cache_record_read(&record[i], block, i,
+                                   &r->c->layout) < 0) {
+            return -EBADMSG;
+        }
+    }
+    prefetch(r, record, h.records);
+    for (uint32_t i = 0; i < h.records && ret == 0; i++) {
+        ret = replay_record(r, &record[i], sequence);
+        r->c->stat.recovered_records++;
+    }
+    return ret;
+}
+
 /* Yields. */
 static int replay(Recovery *r)
 {
     int ret = 0;
 
     for (uint64_t s = r->first; s < r->end && ret == 0; s++) {
-        WeirCacheJournalHeader h;
-
-        chain_block(r, ring_block(r, s), &h);
-        for (uint32_t i = 0; i < h.records && ret == 0; i++) {
-            WeirCacheRecord record;
-
-            if (weir_cache_record_read(&record, ring_block(r, s), i,
-                                       &r->c->layout) < 0) {
-                return -EBADMSG;
-            }
-            ret = replay_record(r, &record, s);
-            r->c->stat.recovered_records++;
-        }
+        ret = replay_block(r, s);
     }
     return ret;
 }
