@@ -21,7 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK_SECTORS 2048
+#define CHUNK_SECTORS (SEGMENT_BYTES / WEIR_CACHE_SECTOR_BYTES)
+#define LOADERS 4
 #define CANDIDATES 4                    /* slots to prefetch for a block */
 
 typedef struct Recovery {
@@ -38,6 +39,15 @@ static uint64_t blocks_max(const WeirCache *c)
 {
     return c->sb.grows ? WEIR_CACHE_BLOCKS_MAX : blocks_of(c->base_bytes);
 }
+
+/* The table on its way in; the lock is for it. */
+typedef struct Loading {
+    Recovery *recovery;
+    uint32_t next;                      /* sector that nobody has taken */
+    uint32_t loaders;
+    int ret;
+    WeirCacheQueue queue;               /* until all have ended */
+} Loading;
 
 /* --- table --- */
 
@@ -75,39 +85,78 @@ static void load_sector(WeirCache *c, uint32_t sector, const uint8_t *buf)
     }
 }
 
+static int load_sectors(Recovery *r, uint32_t first, uint32_t count,
+                        const uint8_t *buf)
+{
+    for (uint32_t s = first; s < first + count; s++) {
+        if (!weir_cache_sector_read(buf, &r->lsn[s], s, r->c->crc_seed)) {
+            return -EBADMSG;
+        }
+        load_sector(r->c, s, buf);
+        buf += WEIR_CACHE_SECTOR_BYTES;
+    }
+    return 0;
+}
+
+/* Yields; locked. */
+static int load_chunk(Recovery *r, uint32_t first, uint32_t count,
+                      uint8_t *buf)
+{
+    WeirCache *c = r->c;
+    int ret;
+
+    unlock(c);
+    ret = c->host->read(c->opaque, WEIR_CACHE_FAST, c->layout.table_offset +
+                        (uint64_t)first * WEIR_CACHE_SECTOR_BYTES,
+                        (uint64_t)count * WEIR_CACHE_SECTOR_BYTES, buf);
+    lock(c);
+    return ret == 0 ? load_sectors(r, first, count, buf) : ret;
+}
+
+/* One of several: while one is at work, the others read. */
+static void loader(void *opaque)
+{
+    Loading *l = opaque;
+    WeirCache *c = l->recovery->c;
+    uint8_t *buf;
+
+    lock(c);
+    buf = buffer_get(c);
+    l->ret = buf ? l->ret : -ENOMEM;
+    while (l->next < c->layout.table_sectors && l->ret == 0) {
+        uint32_t first = l->next;
+        uint32_t rest = c->layout.table_sectors - first;
+        uint32_t n = rest < CHUNK_SECTORS ? rest : CHUNK_SECTORS;
+        int ret;
+
+        l->next += n;
+        ret = load_chunk(l->recovery, first, n, buf);
+        l->ret = l->ret < 0 ? l->ret : ret;
+    }
+    if (buf) {
+        buffer_put(c, buf);
+    }
+    l->loaders--;
+    wake(c, &l->queue);
+    unlock(c);
+}
+
 /* Yields. */
 static int load_table(Recovery *r)
 {
     WeirCache *c = r->c;
-    uint8_t *buf = NULL;
-    int ret = 0;
+    Loading l = { .recovery = r };
 
-    if (posix_memalign((void **)&buf, BLOCK_BYTES, CHUNK_SECTORS *
-                       WEIR_CACHE_SECTOR_BYTES)) {
-        return -ENOMEM;
+    c->host->queue_init(c->opaque, &l.queue);
+    lock(c);
+    for (l.loaders = 0; l.loaders < LOADERS; l.loaders++) {
+        c->host->spawn(c->opaque, loader, &l);
     }
-    for (uint32_t s = 0; s < c->layout.table_sectors && ret == 0;
-         s += CHUNK_SECTORS) {
-        uint32_t n = c->layout.table_sectors - s;
-
-        n = n < CHUNK_SECTORS ? n : CHUNK_SECTORS;
-        ret = c->host->read(c->opaque, WEIR_CACHE_FAST,
-                            c->layout.table_offset +
-                            (uint64_t)s * WEIR_CACHE_SECTOR_BYTES,
-                            (uint64_t)n * WEIR_CACHE_SECTOR_BYTES, buf);
-        for (uint32_t i = 0; i < n && ret == 0; i++) {
-            uint8_t *sector = buf + (size_t)i * WEIR_CACHE_SECTOR_BYTES;
-
-            if (weir_cache_sector_read(sector, &r->lsn[s + i], s + i,
-                                       c->crc_seed)) {
-                load_sector(c, s + i, sector);
-            } else {
-                ret = -EBADMSG;
-            }
-        }
+    while (l.loaders > 0) {
+        wait_on(c, &l.queue);
     }
-    free(buf);
-    return ret;
+    unlock(c);
+    return l.ret;
 }
 
 /* --- the chain --- */
