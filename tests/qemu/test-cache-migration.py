@@ -210,6 +210,30 @@ class Migration(Sides):
     def test_as_documented_iothread(self):
         self.as_documented(True)
 
+    def test_as_documented_attached_later(self):
+        a = self.side('a', options=None)
+        b = self.target('b')
+        self.serve(a)
+        a.cmd('blockdev-add', {'driver': 'file', 'node-name': 'fast',
+                               'filename': self.fast('a')})
+        cache = {'driver': 'weir-cache', 'node-name': 'cache', 'file': 'disk',
+                 'cache-file': 'fast', **LAZY}
+        a.cmd('weir-attach', {'node-name': 'disk', 'filter': cache})
+        load = self.load(a)
+        wait_for(lambda: self.filter_info(a, 'cache')['dirty'] > 4 << 20,
+                 'much is dirty')
+        a.cmd('blockdev-reopen', {'options': [{**cache,
+                                               'mode': 'write-through'}]})
+        wait_for(lambda: self.filter_info(a, 'cache')['dirty'] == 0,
+                 'nothing is dirty')
+        self.stop(load)
+        self.migrate(a, b)
+        self.check_base()
+        b.cmd('cont')
+        self.check_disk(b)
+        a.quit()
+        b.quit()
+
     def with_dirty_blocks(self, iothread):
         a = self.side('a', options=LAZY, iothread=iothread)
         self.work(a)
