@@ -854,9 +854,16 @@ cache_co_preadv_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
 {
     BDRVWeirCacheState *s = bs->opaque;
     WeirCacheGuest guest = guest_memory(qiov, qiov_offset);
-    int64_t begin_ns = request_begin(s, WEIR_IO_READ);
-    int ret = weir_cache_read(s->engine, offset, bytes, &guest);
+    int64_t begin_ns;
+    int ret;
 
+    if (!s->engine) {
+        /* inactive: a device looks for a partition table, for instance */
+        return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset,
+                                   0);
+    }
+    begin_ns = request_begin(s, WEIR_IO_READ);
+    ret = weir_cache_read(s->engine, offset, bytes, &guest);
     return request_end(s, WEIR_IO_READ, bytes, begin_ns, ret);
 }
 
@@ -948,11 +955,13 @@ cache_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
                       int64_t *map, BlockDriverState **file)
 {
     BDRVWeirCacheState *s = bs->opaque;
-    WeirCacheStatus status;
-    uint64_t same;
+    WeirCacheStatus status = WEIR_CACHE_STATUS_BASE;
+    uint64_t same = bytes;
     int ret;
 
-    status = weir_cache_status(s->engine, offset, bytes, &same);
+    if (s->engine) {
+        status = weir_cache_status(s->engine, offset, bytes, &same);
+    }
     *pnum = MIN(bytes, same);
     if (status != WEIR_CACHE_STATUS_BASE) {
         return status == WEIR_CACHE_STATUS_ZERO ? BDRV_BLOCK_ZERO
@@ -988,9 +997,14 @@ cache_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 {
     BDRVWeirCacheState *s = bs->opaque;
     bool shrinks = offset < bs->total_sectors * BDRV_SECTOR_SIZE;
-    int ret = shrinks ? cache_shrink(bs, offset, errp)
-                      : weir_cache_may_grow(s->engine);
+    int ret;
 
+    if (!s->engine) {
+        error_setg(errp, "weir-cache: The node is inactive");
+        return -EBUSY;
+    }
+    ret = shrinks ? cache_shrink(bs, offset, errp)
+                  : weir_cache_may_grow(s->engine);
     if (ret < 0 && !shrinks) {
         error_setg_errno(errp, -ret, "weir-cache: The cache cannot be told");
     }
