@@ -230,7 +230,8 @@ static void make(Bench *b, double gib)
     char err[256];
 
     b->missed = 0;
-    if (made_cache_init(&b->made, (uint64_t)(gib * GIB), false) < 0) {
+    if (made_cache_init(&b->made, (uint64_t)(gib * GIB),
+                        MADE_CLOSED) < 0) {
         die("cannot make up a cache of that size");
     }
     made_cache_options(&b->made, &options);

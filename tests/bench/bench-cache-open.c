@@ -2,7 +2,8 @@
 /*
  * How long it takes to open a large cache that is full: the engine's CPU time,
  * apart from that of its devices, which are made up, and what it reads and
- * writes. A cache that was closed, and one that was not and has a full journal.
+ * writes. A cache that was closed; one in which no block was used again; one
+ * that was not closed and has a full journal.
  *
  * usage: bench-cache-open [--rounds N] [--size GIB]...
  *
@@ -19,6 +20,7 @@
 #include "made-cache.h"
 
 #define SIZES_MAX 16
+#define KINDS (MADE_UNCLEAN + 1)
 #define GIB (UINT64_C(1) << 30)
 #define SLOTS_PER_TIB 268435456.0
 #define JOURNAL_BYTES_MAX ((double)WEIR_CACHE_JOURNAL_BLOCKS_MAX * \
@@ -70,7 +72,7 @@ static void note(Result *r, const MadeCache *made, const WeirCacheInfo *info)
     memcpy(r->phase_ns, made->phase_ns, sizeof(r->phase_ns));
 }
 
-static void open_once(Result *r, uint64_t bytes, bool with_journal)
+static void open_once(Result *r, uint64_t bytes, MadeKind kind)
 {
     MadeCache *made = malloc(sizeof(*made));
     WeirCacheOpen options;
@@ -78,7 +80,7 @@ static void open_once(Result *r, uint64_t bytes, bool with_journal)
     WeirCache *cache;
     char err[256];
 
-    if (!made || made_cache_init(made, bytes, with_journal) < 0) {
+    if (!made || made_cache_init(made, bytes, kind) < 0) {
         die("cannot make up a cache of that size");
     }
     made_cache_options(made, &options);
@@ -116,17 +118,18 @@ static double for_one_tib(const Result *r)
            (double)r->blocks_read * DEVICE_BLOCK_S;
 }
 
-static void print(double gib, bool with_journal, const Result *r)
+static void print(double gib, MadeKind kind, const Result *r)
 {
     static const char *const names[MADE_PHASES] = {
         "set up", "table", "journal", "save", "rest",
     };
+    static const char *const kinds[KINDS] = { "closed", "cold", "unclean" };
     double slots = (double)r->slots;
 
     printf("%7.2f GiB %-10s %6.2f ns per slot:", gib,
-           with_journal ? "unclean" : "closed", (double)r->cpu_ns / slots);
+           kinds[kind], (double)r->cpu_ns / slots);
     for (int i = 0; i < MADE_PHASES; i++) {
-        if (with_journal || (i != MADE_JOURNAL && i != MADE_SAVE)) {
+        if (kind == MADE_UNCLEAN || (i != MADE_JOURNAL && i != MADE_SAVE)) {
             printf(" %s %.2f", names[i], (double)r->phase_ns[i] / slots);
         }
     }
@@ -135,7 +138,7 @@ static void print(double gib, bool with_journal, const Result *r)
            (double)r->table_bytes / (double)r->cpu_ns * 1e3,
            (double)r->cpu_ns / 1e9, device_s(r),
            (double)r->cpu_ns / 1e9 + device_s(r), for_one_tib(r));
-    if (with_journal) {
+    if (kind == MADE_UNCLEAN) {
         printf("    journal %.0f MB, %" PRIu64 " records, %.0f ns each; "
                "%" PRIu64 " blocks read to check them; %.0f MB written\n",
                (double)r->journal_bytes / 1e6, r->records,
@@ -150,15 +153,16 @@ static void print(double gib, bool with_journal, const Result *r)
 
 static void measure(double gib, unsigned rounds)
 {
-    Result result[2] = { 0 };
-    uint64_t bytes = (uint64_t)(gib * (double)GIB);
+    Result result[KINDS] = { 0 };
 
     for (unsigned i = 0; i < rounds; i++) {
-        open_once(&result[0], bytes, false);
-        open_once(&result[1], bytes, true);
+        for (MadeKind kind = 0; kind < KINDS; kind++) {
+            open_once(&result[kind], (uint64_t)(gib * (double)GIB), kind);
+        }
     }
-    print(gib, false, &result[0]);
-    print(gib, true, &result[1]);
+    for (MadeKind kind = 0; kind < KINDS; kind++) {
+        print(gib, kind, &result[kind]);
+    }
     fflush(stdout);
 }
 

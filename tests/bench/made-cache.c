@@ -69,11 +69,15 @@ static uint32_t data_crc(const MadeCache *made, uint64_t block)
 }
 
 /* As they are in a cache that has been in use: some on probation, some hot. */
-static uint8_t slot_flags(uint32_t slot)
+static uint8_t slot_flags(const MadeCache *made, uint32_t slot)
 {
+    uint32_t h = (slot + 1) * 0x9e3779b9u;
+
+    h ^= h >> 15;
     return (uint8_t)(WEIR_SLOT_MAPPED |
-                     (slot % 10 ? slot & WEIR_SLOT_FREQUENCY
-                                : WEIR_SLOT_PROBATION));
+                     (h % 10 == 0 ? WEIR_SLOT_PROBATION :
+                      made->kind == MADE_COLD ? 0
+                                              : h >> 8 & WEIR_SLOT_FREQUENCY));
 }
 
 static void make_sector(const MadeCache *made, uint32_t sector, uint8_t *buf)
@@ -87,7 +91,7 @@ static void make_sector(const MadeCache *made, uint32_t sector, uint8_t *buf)
 
         weir_cache_entry_write(buf, i, &(WeirCacheTableEntry) {
             .block = block, .crc = data_crc(made, block),
-            .flags = slot_flags(first + i),
+            .flags = slot_flags(made, first + i),
         });
     }
     weir_cache_sector_seal(buf, FIRST_SEQUENCE - 1, sector, made->crc_seed);
@@ -153,7 +157,7 @@ static void make_crcs(MadeCache *made)
     }
 }
 
-int made_cache_init(MadeCache *made, uint64_t fast_bytes, bool with_journal)
+int made_cache_init(MadeCache *made, uint64_t fast_bytes, MadeKind kind)
 {
     WeirCacheLayout *l = &made->sb.layout;
     uint64_t most;
@@ -165,6 +169,7 @@ int made_cache_init(MadeCache *made, uint64_t fast_bytes, bool with_journal)
     for (size_t i = 0; i < sizeof(made->data); i++) {
         made->data[i] = (uint8_t)made_random(made);
     }
+    made->kind = kind;
     made->fast_bytes = fast_bytes;
     made->now_ns = UINT64_C(1000000000);
     made->mapped = l->slots - l->slots / 256 - 1;
@@ -173,12 +178,12 @@ int made_cache_init(MadeCache *made, uint64_t fast_bytes, bool with_journal)
     /* no slot is overwritten twice */
     most = made->mapped / 2 / WEIR_CACHE_RECORDS;
     most = most < l->journal_blocks ? most : l->journal_blocks;
-    made->journal_used = with_journal ? most : 0;
+    made->journal_used = kind == MADE_UNCLEAN ? most : 0;
     memset(made->sb.uuid, 0x5a, sizeof(made->sb.uuid));
     made->sb.sequence = made->sb.incarnation = 1;
     made->sb.journal_first = FIRST_SEQUENCE;
     made->sb.base_bytes = WEIR_CACHE_BLOCK_BYTES * (UINT64_C(1) << made->bits);
-    made->sb.in_use = made->sb.dirty = with_journal;
+    made->sb.in_use = made->sb.dirty = kind == MADE_UNCLEAN;
     while ((UINT64_C(1) << made->bits) >> made->sb.region_shift >=
            WEIR_CACHE_REGIONS) {
         made->sb.region_shift++;

@@ -18,8 +18,9 @@
  * The last slots are free, as many as the engine keeps in reserve. Writes go
  * nowhere, so a cache can be opened again, but is then as it was first.
  *
- * A journal, if asked for, overwrites cached blocks at random: each record maps
- * one to a free slot, which frees its old one for a later record.
+ * The journal of one that was not closed overwrites cached blocks at random:
+ * each record maps one to a free slot, which frees its old one for a later
+ * record.
  */
 
 typedef enum MadePhase {
@@ -31,6 +32,12 @@ typedef enum MadePhase {
     MADE_PHASES,
 } MadePhase;
 
+typedef enum MadeKind {
+    MADE_CLOSED,                        /* in an orderly way */
+    MADE_COLD,                          /* closed, no block was used twice */
+    MADE_UNCLEAN,                       /* not closed, the journal is full */
+} MadeKind;
+
 #define MADE_TASKS_MAX 256
 
 typedef struct MadeTask {
@@ -40,6 +47,7 @@ typedef struct MadeTask {
 
 typedef struct MadeCache {
     /* set at init */
+    MadeKind kind;
     WeirCacheSuperblock sb;
     uint64_t fast_bytes;
     uint32_t bits;                      /* log2 of the blocks of the disk */
@@ -73,11 +81,8 @@ typedef struct MadeCache {
     uint32_t tasks;
 } MadeCache;
 
-/*
- * fast_bytes: length of the cache device. with_journal: it was not closed, and
- * its journal is full. Returns 0 or -ENOSPC.
- */
-int made_cache_init(MadeCache *made, uint64_t fast_bytes, bool with_journal);
+/* fast_bytes: length of the cache device. Returns 0 or -ENOSPC. */
+int made_cache_init(MadeCache *made, uint64_t fast_bytes, MadeKind kind);
 
 /* The engine's options for it: nothing happens by time. */
 void made_cache_options(const MadeCache *made, WeirCacheOpen *open);
