@@ -54,10 +54,13 @@ def file_node(path, args, direct=True):
 
 def filled_file(path, size):
     """Written, not only allocated: else the file system's own tables change
-    with each first write."""
+    with each first write.  All blocks are the same, since qemu-img bench reads
+    into one buffer whatever the depth: a block that another one overwrites
+    there would have a wrong checksum, and be read once more."""
+    data = os.urandom(BLOCK) * (MIB // BLOCK)
     with open(path, 'wb') as f:
         for _ in range(size // MIB):
-            f.write(os.urandom(MIB))
+            f.write(data)
         os.fsync(f.fileno())
     return path
 
