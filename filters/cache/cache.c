@@ -530,13 +530,19 @@ static bool work_once(WeirCache *c, uint64_t now)
     return false;
 }
 
-/* Nothing to look for until a request comes: no need to wake the processor. */
-static bool may_sleep(const WeirCache *c)
+/*
+ * Nothing to look for until a request comes: no need to wake the processor. But
+ * not while they come one after the other: each would wake the worker.
+ */
+static bool may_sleep(const WeirCache *c, uint64_t now)
 {
-    return !c->active && !c->ix.dirty && !c->quarantined && !c->fills &&
-           !c->slot_waiters && !c->stalled && !c->records &&
-           c->durable == c->next - 1 && !regions_any_open(c) &&
-           (!c->fast_error || c->marked_stale);
+    if (now - c->last_request_ns < NS_PER_S) {
+        return false;
+    }
+    return c->fast_read_only ||
+           (!c->ix.dirty && !c->quarantined && !c->fills && !c->slot_waiters &&
+            !c->stalled && !c->records && c->durable == c->next - 1 &&
+            !regions_any_open(c) && (!c->fast_error || c->marked_stale));
 }
 
 uint64_t weir_cache_work(WeirCache *c)
@@ -550,7 +556,7 @@ uint64_t weir_cache_work(WeirCache *c)
         in = 0;
     } else if (write_back_due(c, now) < in) {
         in = write_back_due(c, now);
-    } else if (c->fast_read_only || may_sleep(c)) {
+    } else if (may_sleep(c, now)) {
         c->worker_sleeps = true;
         in = UINT64_MAX;
     }

@@ -438,7 +438,10 @@ static void made_spawn(void *opaque, void (*fn)(void *arg), void *arg)
 
 static void made_kick(void *opaque)
 {
-    ((MadeCache *)opaque)->kicked = true;
+    MadeCache *made = opaque;
+
+    made->kicked = true;
+    made->kicks++;
 }
 
 static uint64_t made_now_ns(void *opaque)

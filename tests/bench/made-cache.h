@@ -65,6 +65,7 @@ typedef struct MadeCache {
     uint64_t fast_written;              /* bytes */
     uint64_t fast_writes, fast_flushes;
     uint64_t base_reads, base_writes, base_flushes;
+    uint64_t kicks;                     /* of the worker */
 
     /* CPU time, all but our own */
     bool timed;
