@@ -155,13 +155,13 @@ class Disk:
             return False
         data = self._read(file, count) if kind == WRITE else bytes(count)
         with self.power.lock:
+            if self.power.on and kind in (WRITE, TRIM, ZERO):
+                self.now[offset:offset + count] = data
+                self.volatile.append((offset, data))
             if not self.power.request(self, kind):
                 return True
             if kind == READ:
                 data = bytes(self.now[offset:offset + count])
-            elif kind in (WRITE, TRIM, ZERO):
-                self.now[offset:offset + count] = data
-                self.volatile.append((offset, data))
             elif kind == FLUSH:
                 threading.Timer(random.choice(FLUSH_S), self._flushed, (
                     client, handle, self.safe + len(self.volatile))).start()
