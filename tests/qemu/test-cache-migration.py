@@ -40,28 +40,27 @@ class Sides(TestCase):
             self.image(os.path.basename(path), FAST_SIZE)
         return path
 
-    def nodes(self, side, options, blkdebug):
-        """Arguments for the disk; options None: without a cache."""
-        base = {'driver': 'file', 'filename': self.base, 'discard': 'unmap'}
-        if blkdebug:
-            base = {'driver': 'blkdebug', 'image': base,
-                    'inject-error': [blkdebug]}
-        if options is None:
-            return ['-blockdev', json.dumps({'driver': 'raw', 'file': base,
-                                             'node-name': 'disk'})]
-        return ['-blockdev', json.dumps({**base, 'node-name': 'base'}),
-                '-blockdev', blockdev(driver='file', node_name='fast',
-                                      filename=self.fast(side),
-                                      discard='unmap'),
-                '-blockdev', json.dumps({
-                    'driver': 'weir-cache', 'node-name': 'disk',
-                    'file': 'base', 'cache-file': 'fast', **options})]
+    def nodes(self, side, options, error):
+        """The disk; options None: without a cache; error: for blkdebug."""
+        yield {'driver': 'file', 'node-name': 'file', 'filename': self.base,
+               'discard': 'unmap'}
+        if error:
+            yield {'driver': 'blkdebug', 'node-name': 'bad', 'image': 'file',
+                   'inject-error': [error]}
+        yield {'driver': 'raw', 'node-name': 'disk' if options is None else
+               'base', 'file': 'bad' if error else 'file'}
+        if options is not None:
+            yield {'driver': 'file', 'node-name': 'fast', 'discard': 'unmap',
+                   'filename': self.fast(side)}
+            yield {'driver': 'weir-cache', 'node-name': 'disk',
+                   'file': 'base', 'cache-file': 'fast', **options}
 
-    def side(self, name, *args, options={}, iothread=False, blkdebug=None):
+    def side(self, name, *args, options={}, iothread=False, error=None):
         """An emulator with the disk behind a device."""
         device = 'virtio-blk-pci,drive=disk,id=vd0,share-rw=on'
-        vm = self.vm('-object', 'iothread,id=io0',
-                     *self.nodes(name, options, blkdebug), '-device',
+        nodes = [arg for node in self.nodes(name, options, error)
+                 for arg in ('-blockdev', json.dumps(node))]
+        vm = self.vm('-object', 'iothread,id=io0', *nodes, '-device',
                      device + (',iothread=io0' if iothread else ''), *args)
         vm.name, vm.iothread, vm.served = name, iothread, False
         if not args:
@@ -235,7 +234,9 @@ class Migration(Sides):
         b.quit()
 
     def with_dirty_blocks(self, iothread):
-        a = self.side('a', options=LAZY, iothread=iothread)
+        """So slow that most is still dirty when the machine stops."""
+        a = self.side('a', options={**LAZY, 'write-back-rate': BLOCK},
+                      iothread=iothread)
         self.work(a)
         b = self.target('b', iothread=iothread, options=LAZY)
         self.migrate(a, b)
@@ -252,18 +253,20 @@ class Migration(Sides):
         self.with_dirty_blocks(True)
 
     def test_load_up_to_the_end(self):
+        """When it begins, the cache writes through by itself."""
         a = self.side('a', options=LAZY)
         b = self.target('b')
         load = self.load(a)
+        wait_for(lambda: self.info(a)['dirty'] > 4 << 20, 'much is dirty')
         self.pause_before_the_end(a)
         self.begin(a, b)
         wait_for(lambda: self.migration_status(a) == 'pre-switchover' and
-                 self.info(a)['dirty'] > 4 << 20, 'all but the disk is copied')
+                 self.info(a)['dirty'] == 0, 'the disk has it all')
         self.stop(load)
-        self.assertGreater(self.info(a)['dirty'], 0)
+        self.assertEqual(self.info(a)['dirty'], 0)
+        self.check_base()
         a.cmd('migrate-continue', state='pre-switchover')
         self.end(a)
-        self.check_base()
         wait_for(lambda: self.migration_status(b) == 'completed', 'it is over')
         b.cmd('cont')
         self.work(b)
@@ -437,11 +440,12 @@ class Failure(Sides):
         load = self.load(a)
         self.begin(a, b)
         wait_for(lambda: self.migration_status(a) == 'pre-switchover' and
-                 self.info(a)['dirty'] > 4 << 20, 'all but the disk is copied')
-        self.stop(load)
+                 self.info(a)['dirty'] == 0, 'the disk has it all')
         a.cmd('migrate_cancel')
         self.end(a, 'cancelled')
-        self.assertGreater(self.info(a)['dirty'], 4 << 20)
+        # it is a write-back cache again
+        wait_for(lambda: self.info(a)['dirty'] > 4 << 20, 'much is dirty')
+        self.stop(load)
         b.kill()
         self.goes_on(a)
 
@@ -467,25 +471,30 @@ class Failure(Sides):
         a.quit()
 
     def disk_fails(self, iotype):
-        a = self.side('a', options=LAZY, blkdebug={
-            'event': 'none', 'iotype': iotype, 'errno': 5, 'once': True})
+        """A source whose disk fails; it could not move."""
+        a = self.side('a', options=LAZY, error={
+            'event': 'none', 'iotype': iotype, 'errno': 5, 'once': False})
         self.work(a)
-        dirty = self.info(a)['dirty']
-        b = self.target('b')
-        self.begin(a, b)
-        self.end(a, 'failed')
-        self.assertIn('inactivate', a.output())
-        if iotype == 'write':
-            self.assertGreater(self.info(a)['dirty'], 0)
-        self.assertLessEqual(self.info(a)['dirty'], dirty)
-        b.kill()
-        self.goes_on(a)
+        for _ in range(2):
+            b = self.target('b')
+            self.begin(a, b)
+            self.end(a, 'failed')
+            b.kill()
+        self.assertIn('bdrv_inactivate_all() failed', a.output())
+        self.assertEqual(a.cmd('query-status')['status'], 'running')
+        self.check_disk(a)
+        return a
 
     def test_disk_cannot_be_written_to(self):
-        self.disk_fails('write')
+        a = self.disk_fails('write')
+        self.assertGreater(self.info(a)['dirty'], 4 << 20)
+        a.cmd('blockdev-reopen', {'options': [{
+            'driver': 'raw', 'node-name': 'base', 'file': 'file'}]})
+        self.goes_on(a)
 
     def test_disk_cannot_be_flushed(self):
-        self.disk_fails('flush')
+        self.disk_fails('flush').kill()
+        self.goes_on(self.side('a', options=LAZY))
 
     def test_a_writer_that_stays(self):
         """An export that does not allow it keeps the disk where it is."""
