@@ -29,6 +29,7 @@ LAZY = {'idle': 0, 'dirty-age': 0, 'dirty-high': 95, 'dirty-low': 90}
 
 class Migration(guest.TestCase):
     iothreads = 0
+    options = LAZY
 
     def setUp(self):
         super().setUp()
@@ -57,7 +58,7 @@ class Migration(guest.TestCase):
                                   node_name='fast', discard='unmap'),
             '-blockdev', json.dumps({
                 'driver': 'weir-cache', 'node-name': 'disk', 'file': 'base',
-                'cache-file': 'fast', **LAZY}),
+                'cache-file': 'fast', **self.options}),
             '-device', self.device(), *args, memory_mb=MEMORY_MB)
         vm.name = name
         return vm
@@ -126,6 +127,8 @@ class Migration(guest.TestCase):
         self.result(a)
 
     def test_there_and_back(self):
+        """So slow that much is dirty when the machine stops."""
+        self.options = {**LAZY, 'write-back-rate': 4096}
         self.there_and_back()
 
     def test_there_and_back_iothreads(self):
