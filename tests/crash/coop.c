@@ -2,6 +2,7 @@
 #include "coop.h"
 
 #include <assert.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <ucontext.h>
 
@@ -28,11 +29,17 @@ struct Coop {
     void *arg;
     void *stack;
     Coop *next;                 /* in a queue, or in the pool */
+    jmp_buf jump;
+    bool entered;               /* and then left: with `jump` */
     bool ended;
 };
 
 static uint64_t state = 1;
+#ifdef WITH_ASAN
 static ucontext_t scheduler;
+#else
+static jmp_buf scheduler;
+#endif
 static Coop *current;
 static Coop *ready[READY_MAX];
 static uint32_t ready_count;
@@ -69,9 +76,13 @@ uint32_t coop_alive(void)
     return alive;
 }
 
+/*
+ * From one stack to another. Only the first time with a context: that asks the
+ * kernel for the signal mask each time, which takes longer than all else.
+ */
+#ifdef WITH_ASAN
 static void to_scheduler(Coop *coop)
 {
-#ifdef WITH_ASAN
     void *fake = NULL;
 
     __sanitizer_start_switch_fiber(coop->ended ? NULL : &fake, scheduler_stack,
@@ -79,10 +90,36 @@ static void to_scheduler(Coop *coop)
     swapcontext(&coop->context, &scheduler);
     __sanitizer_finish_switch_fiber(fake, &scheduler_stack,
                                     &scheduler_stack_bytes);
-#else
-    swapcontext(&coop->context, &scheduler);
-#endif
 }
+
+static void to_coop(Coop *coop)
+{
+    void *fake = NULL;
+
+    __sanitizer_start_switch_fiber(&fake, coop->stack, STACK_BYTES);
+    swapcontext(&scheduler, &coop->context);
+    __sanitizer_finish_switch_fiber(fake, NULL, NULL);
+}
+#else
+static void to_scheduler(Coop *coop)
+{
+    if (!_setjmp(coop->jump)) {
+        _longjmp(scheduler, 1);
+    }
+}
+
+static void to_coop(Coop *coop)
+{
+    if (_setjmp(scheduler)) {
+        return;
+    }
+    if (coop->entered) {
+        _longjmp(coop->jump, 1);
+    }
+    coop->entered = true;
+    setcontext(&coop->context);
+}
+#endif
 
 static void run(void)
 {
@@ -123,7 +160,7 @@ void coop_spawn(void (*fn)(void *arg), void *arg)
 
     coop->fn = fn;
     coop->arg = arg;
-    coop->ended = false;
+    coop->entered = coop->ended = false;
     getcontext(&coop->context);
     coop->context.uc_stack.ss_sp = coop->stack;
     coop->context.uc_stack.ss_size = STACK_BYTES;
@@ -148,15 +185,7 @@ bool coop_step(void)
     i = coop_below(ready_count);
     current = ready[i];
     ready[i] = ready[--ready_count];
-#ifdef WITH_ASAN
-    void *fake = NULL;
-
-    __sanitizer_start_switch_fiber(&fake, current->stack, STACK_BYTES);
-    swapcontext(&scheduler, &current->context);
-    __sanitizer_finish_switch_fiber(fake, NULL, NULL);
-#else
-    swapcontext(&scheduler, &current->context);
-#endif
+    to_coop(current);
     if (current->ended) {
         current->next = pool;
         pool = current;
@@ -164,6 +193,12 @@ bool coop_step(void)
     }
     current = NULL;
     return true;
+}
+
+void coop_forget_all(void)
+{
+    ready_count = 0;
+    alive = 0;
 }
 
 void coop_queue_wait(CoopQueue *queue)

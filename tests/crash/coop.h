@@ -33,6 +33,9 @@ bool coop_step(void);
 /* How many have not ended. */
 uint32_t coop_alive(void);
 
+/* As if they had never been; not from one of them. Queues are not emptied. */
+void coop_forget_all(void);
+
 /* Those that wait for one event. */
 typedef struct CoopQueue {
     Coop *first;

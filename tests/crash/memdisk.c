@@ -7,15 +7,21 @@
 #include <string.h>
 
 #define SECTOR 512
+#define BLOCK 4096
 
-void memdisk_init(MemDisk *disk, uint64_t bytes)
+void memdisk_init(MemDisk *disk, uint64_t bytes, uint64_t room_bytes)
 {
     memset(disk, 0, sizeof(*disk));
     disk->bytes = bytes;
-    disk->now = calloc(1, bytes);
-    disk->stable = calloc(1, bytes);
+    disk->now = calloc(1, room_bytes);
+    disk->stable = calloc(1, room_bytes);
+    memdisk_repair(disk);
+}
+
+void memdisk_repair(MemDisk *disk)
+{
     for (int i = 0; i < MEM_OPS; i++) {
-        disk->fail_after[i] = UINT64_MAX;
+        disk->fault[i] = (MemFault) { .after = UINT64_MAX };
     }
 }
 
@@ -35,22 +41,52 @@ void memdisk_destroy(MemDisk *disk)
     free(disk->stable);
 }
 
-static void apply(uint8_t *image, const MemRequest *r, uint64_t from,
-                  uint64_t bytes)
+void memdisk_resize(MemDisk *disk, uint64_t bytes)
 {
+    if (bytes > disk->bytes) {
+        memset(disk->now + disk->bytes, 0, bytes - disk->bytes);
+        memset(disk->stable + disk->bytes, 0, bytes - disk->bytes);
+    }
+    disk->bytes = bytes;
+}
+
+/* A part of what a request does, in an image that may have become shorter. */
+static void apply(const MemDisk *disk, uint8_t *image, const MemRequest *r,
+                  uint64_t from, uint64_t bytes)
+{
+    uint64_t at = r->offset + from;
+    uint64_t room = at < disk->bytes ? disk->bytes - at : 0;
+
+    bytes = bytes < r->bytes - from ? bytes : r->bytes - from;
+    bytes = bytes < room ? bytes : room;
     if (r->op == MEM_ZERO) {
-        memset(image + r->offset + from, 0, bytes);
+        memset(image + at, 0, bytes);
     } else {
-        memcpy(image + r->offset + from, r->data + from, bytes);
+        memcpy(image + at, r->data + from, bytes);
     }
 }
 
-static bool fails(MemDisk *disk, MemOp op)
+/* --- requests --- */
+
+static bool touches(const MemFault *fault, uint64_t offset, uint64_t bytes)
 {
-    if (disk->fail_after[op] == UINT64_MAX) {
-        return false;
+    return !fault->bytes || (offset < fault->offset + fault->bytes &&
+                             fault->offset < offset + bytes);
+}
+
+/* The error that a request will end with, or 0. */
+static int fault_of(MemFault *fault, uint64_t offset, uint64_t bytes)
+{
+    if (fault->after == UINT64_MAX || !fault->times ||
+        !touches(fault, offset, bytes)) {
+        return 0;
     }
-    return disk->fail_after[op] == 0 || disk->fail_after[op]-- == 0;
+    if (fault->after) {
+        fault->after--;
+        return 0;
+    }
+    fault->times -= fault->times != UINT64_MAX;
+    return fault->error;
 }
 
 int memdisk_request(MemDisk *disk, MemOp op, uint64_t offset, uint64_t bytes,
@@ -60,13 +96,14 @@ int memdisk_request(MemDisk *disk, MemOp op, uint64_t offset, uint64_t bytes,
     int result = 0;
 
     assert(offset <= disk->bytes && bytes <= disk->bytes - offset);
-    if (disk->dead || fails(disk, op)) {
+    if (disk->dead) {
         return -EIO;
     }
     r = calloc(1, sizeof(*r));
     *r = (MemRequest) {
         .op = op, .offset = offset, .bytes = bytes, .buf = buf,
         .flushed = disk->unsynced_count, .coop = coop_self(),
+        .error = fault_of(&disk->fault[op], offset, bytes),
         .result = &result, .next = disk->pending,
     };
     if (op == MEM_WRITE) {
@@ -82,16 +119,22 @@ int memdisk_request(MemDisk *disk, MemOp op, uint64_t offset, uint64_t bytes,
 /* What the first `n` that ended did is stable now. */
 static void sync_first(MemDisk *disk, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        apply(disk->stable, disk->unsynced[i], 0, disk->unsynced[i]->bytes);
-        request_free(disk->unsynced[i]);
+    uint32_t left = 0;
+
+    for (uint32_t i = 0; i < disk->unsynced_count; i++) {
+        MemRequest *r = disk->unsynced[i];
+
+        if (i < n && !r->lost) {
+            apply(disk, disk->stable, r, 0, r->bytes);
+            request_free(r);
+            for (MemRequest *p = disk->pending; p; p = p->next) {
+                p->flushed -= p->flushed > left;
+            }
+        } else {
+            disk->unsynced[left++] = r;
+        }
     }
-    disk->unsynced_count -= n;
-    memmove(disk->unsynced, disk->unsynced + n,
-            disk->unsynced_count * sizeof(*disk->unsynced));
-    for (MemRequest *r = disk->pending; r; r = r->next) {
-        r->flushed = r->flushed > n ? r->flushed - n : 0;
-    }
+    disk->unsynced_count = left;
 }
 
 static void keep_unsynced(MemDisk *disk, MemRequest *r)
@@ -104,21 +147,50 @@ static void keep_unsynced(MemDisk *disk, MemRequest *r)
     disk->unsynced[disk->unsynced_count++] = r;
 }
 
+static void end_write(MemDisk *disk, MemRequest *r)
+{
+    if (r->error) {                     /* none, all or the beginning of it */
+        uint64_t sectors = r->bytes / SECTOR;
+
+        r->bytes = coop_below(3) * (sectors + 1) / 2 * SECTOR;
+        r->bytes = r->bytes < sectors * SECTOR ? r->bytes : sectors * SECTOR;
+    }
+    apply(disk, disk->now, r, 0, r->bytes);
+    keep_unsynced(disk, r);
+}
+
+static void end_flush(MemDisk *disk, const MemRequest *r)
+{
+    if (!r->error) {
+        sync_first(disk, r->flushed);
+        return;
+    }
+    for (uint32_t i = 0; i < r->flushed && disk->fault[MEM_FLUSH].forgets;
+         i++) {
+        disk->unsynced[i]->lost = true;
+    }
+}
+
 static void end(MemDisk *disk, MemRequest *r)
 {
     disk->count[r->op]++;
+    disk->failed[r->op] += r->error != 0;
+    *r->result = r->error;
     switch (r->op) {
     case MEM_READ:
-        memcpy(r->buf, disk->now + r->offset, r->bytes);
+        if (r->error) {
+            memset(r->buf, 0xdb, r->bytes);
+        } else {
+            memcpy(r->buf, disk->now + r->offset, r->bytes);
+        }
         request_free(r);
         break;
     case MEM_WRITE:
     case MEM_ZERO:
-        apply(disk->now, r, 0, r->bytes);
-        keep_unsynced(disk, r);
+        end_write(disk, r);
         break;
     case MEM_FLUSH:
-        sync_first(disk, r->flushed);
+        end_flush(disk, r);
         request_free(r);
         break;
     case MEM_OPS:
@@ -126,33 +198,73 @@ static void end(MemDisk *disk, MemRequest *r)
     }
 }
 
-static MemRequest *take_pending(MemDisk *disk, uint32_t i)
+static MemRequest **pending_link(MemDisk *disk, uint32_t i)
 {
     MemRequest **link = &disk->pending;
-    MemRequest *r;
 
     while (i-- > 0) {
         link = &(*link)->next;
     }
-    r = *link;
-    *link = r->next;
+    return link;
+}
+
+static void take_pending(MemDisk *disk, MemRequest **link)
+{
+    *link = (*link)->next;
     disk->pending_count--;
-    return r;
 }
 
 bool memdisk_step(MemDisk *disk)
 {
-    MemRequest *r;
+    MemRequest **link, *r;
+    MemOp op;
     Coop *coop;
 
     if (!disk->pending) {
         return false;
     }
-    r = take_pending(disk, coop_below(disk->pending_count));
+    link = pending_link(disk, coop_below(disk->pending_count));
+    r = *link;
+    op = r->op;
     coop = r->coop;
+    if (disk->ends) {
+        disk->ends(disk, op, false);
+    }
+    take_pending(disk, link);
     end(disk, r);
+    if (disk->ends) {
+        disk->ends(disk, op, true);
+    }
     coop_ready(coop);
     return true;
+}
+
+/* --- power --- */
+
+static bool is_write(const MemRequest *r)
+{
+    return r->op == MEM_WRITE || r->op == MEM_ZERO;
+}
+
+uint32_t memdisk_undecided(const MemDisk *disk)
+{
+    uint32_t n = disk->unsynced_count;
+
+    for (const MemRequest *r = disk->pending; r; r = r->next) {
+        n += is_write(r);
+    }
+    return n;
+}
+
+/* Keep `share` of 16 pieces of a request. */
+static void keep_pieces(MemDisk *disk, const MemRequest *r, uint32_t piece,
+                        uint32_t share)
+{
+    for (uint64_t at = 0; at < r->bytes; at += piece) {
+        if (coop_below(16) < share) {
+            apply(disk, disk->stable, r, at, piece);
+        }
+    }
 }
 
 /* Part of what a request wrote is there after the cut. */
@@ -160,53 +272,89 @@ static void cut_request(MemDisk *disk, const MemRequest *r, MemCut cut)
 {
     uint32_t how = coop_below(cut == MEM_CUT_TEAR ? 3 : 2);
 
-    if (cut == MEM_CUT_KEEP || (cut != MEM_CUT_DROP && how == 0)) {
-        apply(disk->stable, r, 0, r->bytes);
+    if (r->lost || cut == MEM_CUT_DROP) {
+        return;
+    }
+    if (cut == MEM_CUT_HOLES) {
+        keep_pieces(disk, r, BLOCK, 12);
+    } else if (cut == MEM_CUT_KEEP || how == 0) {
+        apply(disk, disk->stable, r, 0, r->bytes);
     } else if (how == 2) {
-        for (uint64_t at = 0; at < r->bytes; at += SECTOR) {
-            if (coop_below(2)) {
-                apply(disk->stable, r, at, r->bytes - at < SECTOR
-                                           ? r->bytes - at : SECTOR);
-            }
+        keep_pieces(disk, r, SECTOR, 8);
+    }
+}
+
+/* What requests did not leave on the medium is not to be read any more. */
+static void forget_unsynced(MemDisk *disk)
+{
+    for (uint32_t i = 0; i < disk->unsynced_count; i++) {
+        MemRequest *r = disk->unsynced[i];
+
+        memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
+        request_free(r);
+    }
+    disk->unsynced_count = 0;
+}
+
+/* Those under way wait in the list of those that ended, behind these. */
+static void stop_pending(MemDisk *disk)
+{
+    while (disk->pending) {
+        /* in any order: nobody knows which of two came first */
+        MemRequest **link = pending_link(disk, coop_below(disk->pending_count));
+        MemRequest *r = *link;
+
+        take_pending(disk, link);
+        *r->result = -EIO;
+        coop_ready(r->coop);
+        if (is_write(r)) {
+            keep_unsynced(disk, r);
+        } else {
+            request_free(r);
         }
     }
 }
 
-void memdisk_power_off(MemDisk *disk, MemCut cut)
+void memdisk_power_off(MemDisk *disk, MemCut cut, uint64_t kept)
 {
+    uint32_t ended = disk->unsynced_count;
+
     disk->dead = true;
-    /* only where something was written do the images differ */
+    stop_pending(disk);
     for (uint32_t i = 0; i < disk->unsynced_count; i++) {
-        const MemRequest *r = disk->unsynced[i];
+        MemCut this = cut;
 
-        memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
-    }
-    for (uint32_t i = 0; i < disk->unsynced_count; i++) {
-        cut_request(disk, disk->unsynced[i], cut);
-    }
-    for (MemRequest *r = disk->pending; r; r = r->next) {
-        if (r->op == MEM_WRITE || r->op == MEM_ZERO) {
-            cut_request(disk, r, cut == MEM_CUT_KEEP ? MEM_CUT_TEAR : cut);
-            memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
+        if (cut == MEM_CUT_CHOSEN) {
+            this = kept >> i % 64 & 1 ? MEM_CUT_KEEP : MEM_CUT_DROP;
+        } else if (cut == MEM_CUT_KEEP && i >= ended) {
+            this = MEM_CUT_TEAR;
         }
+        cut_request(disk, disk->unsynced[i], this);
     }
-    for (uint32_t i = 0; i < disk->unsynced_count; i++) {
-        const MemRequest *r = disk->unsynced[i];
-
-        memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
-        request_free(disk->unsynced[i]);
-    }
-    disk->unsynced_count = 0;
-    while (disk->pending) {
-        MemRequest *r = take_pending(disk, 0);
-
-        *r->result = -EIO;
-        coop_ready(r->coop);
-        request_free(r);
-    }
+    forget_unsynced(disk);
 }
 
 void memdisk_power_on(MemDisk *disk)
 {
     disk->dead = false;
+}
+
+/* --- damage --- */
+
+void memdisk_rot(MemDisk *disk, uint64_t offset, uint64_t bytes)
+{
+    for (uint64_t i = offset; i < offset + bytes; i++) {
+        disk->now[i] ^= 0x5a;
+        disk->stable[i] = disk->now[i];
+    }
+}
+
+void memdisk_swap(MemDisk *disk, uint64_t a, uint64_t b, uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes; i++) {
+        uint8_t byte = disk->now[a + i];
+
+        disk->now[a + i] = disk->stable[a + i] = disk->now[b + i];
+        disk->now[b + i] = disk->stable[b + i] = byte;
+    }
 }

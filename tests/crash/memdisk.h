@@ -9,9 +9,11 @@
 #include "coop.h"
 
 /*
- * A disk in memory whose requests take their time, and that can lose its power:
- * what was written and not flushed is then kept, dropped or torn at sectors of
- * 512 bytes, each request by itself. Used from coops (coop.h).
+ * A disk in memory whose requests take their time, that can lose its power, and
+ * that can fail. Used from coops (coop.h).
+ *
+ * A power cut keeps, drops or tears what was written and not flushed, each
+ * request by itself: what had ended, and what was under way.
  */
 
 typedef enum MemOp { MEM_READ, MEM_WRITE, MEM_ZERO, MEM_FLUSH, MEM_OPS } MemOp;
@@ -23,24 +25,42 @@ typedef struct MemRequest {
     uint8_t *data;              /* MEM_WRITE: a copy */
     void *buf;                  /* MEM_READ */
     uint32_t flushed;           /* MEM_FLUSH: requests that ended before */
+    int error;                  /* it will fail with that */
+    bool lost;                  /* no flush makes it stable any more */
     Coop *coop;
     int *result;                /* on the stack of coop */
     struct MemRequest *next;
 } MemRequest;
 
+/*
+ * Which requests fail. A read that fails leaves rubbish, a write or zeroing
+ * none, all or the beginning of what it should, a flush nothing stable.
+ */
+typedef struct MemFault {
+    uint64_t after;             /* so many more succeed; UINT64_MAX: all */
+    uint64_t times;             /* and then so many fail; UINT64_MAX: all */
+    uint64_t offset, bytes;     /* of those that touch this range; bytes 0:
+                                   of all */
+    int error;                  /* -errno */
+    bool forgets;               /* flush: what it should have made stable is
+                                   read as written, and gone after a cut */
+} MemFault;
+
 typedef struct MemDisk {
     uint64_t bytes;
     uint8_t *now;               /* what a read sees */
     uint8_t *stable;            /* what a power cut leaves for sure */
-    MemRequest *pending;        /* not ended */
+    MemRequest *pending;        /* not ended; newest first */
     uint32_t pending_count;
     MemRequest **unsynced;      /* ended, in that order */
     uint32_t unsynced_count;
     uint32_t unsynced_room;
-    uint64_t dropped;           /* of unsynced, since the beginning */
     uint64_t count[MEM_OPS];    /* requests that ended */
-    uint64_t fail_after[MEM_OPS]; /* this many more succeed; UINT64_MAX: all */
+    uint64_t failed[MEM_OPS];   /* of these */
+    MemFault fault[MEM_OPS];
     bool dead;                  /* all requests fail at once */
+    /* Called before and after a request ends; before: nothing of it is done. */
+    void (*ends)(struct MemDisk *disk, MemOp op, bool after);
 } MemDisk;
 
 typedef enum MemCut {
@@ -48,23 +68,43 @@ typedef enum MemCut {
     MEM_CUT_DROP,               /* nothing that was not flushed */
     MEM_CUT_RANDOM,             /* each one kept or dropped */
     MEM_CUT_TEAR,               /* or torn */
+    MEM_CUT_HOLES,              /* some blocks of 4096 bytes of each missing */
+    MEM_CUT_CHOSEN,             /* those of a set kept */
 } MemCut;
 
-void memdisk_init(MemDisk *disk, uint64_t bytes);
+/* bytes: at first; room_bytes: the most that it can ever have. */
+void memdisk_init(MemDisk *disk, uint64_t bytes, uint64_t room_bytes);
 void memdisk_destroy(MemDisk *disk);
 
-/* Suspends the caller. Returns 0 or -EIO. data or buf: as `op` has it. */
+/* Longer by zeroes, or shorter; at once and for good. */
+void memdisk_resize(MemDisk *disk, uint64_t bytes);
+
+/*
+ * Suspends the caller. Returns 0; -EIO without power; the error of a fault.
+ * data or buf: as `op` has it.
+ */
 int memdisk_request(MemDisk *disk, MemOp op, uint64_t offset, uint64_t bytes,
                     const void *data, void *buf);
 
 /* End one of the requests that are under way. False when there is none. */
 bool memdisk_step(MemDisk *disk);
 
+/* How many requests a cut decides about; at most 64 can be chosen from. */
+uint32_t memdisk_undecided(const MemDisk *disk);
+
 /*
  * The power goes. All requests fail from now on, those under way too, so that
  * those who wait come to an end; memdisk_power_on() afterwards.
+ * kept: for MEM_CUT_CHOSEN, one bit for each of memdisk_undecided().
  */
-void memdisk_power_off(MemDisk *disk, MemCut cut);
+void memdisk_power_off(MemDisk *disk, MemCut cut, uint64_t kept);
 void memdisk_power_on(MemDisk *disk);
+
+/* No request fails any more. */
+void memdisk_repair(MemDisk *disk);
+
+/* Silent damage: a range turns into other bytes, or trades places. */
+void memdisk_rot(MemDisk *disk, uint64_t offset, uint64_t bytes);
+void memdisk_swap(MemDisk *disk, uint64_t a, uint64_t b, uint64_t bytes);
 
 #endif
