@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <setjmp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <ucontext.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -195,10 +196,35 @@ bool coop_step(void)
     return true;
 }
 
-void coop_forget_all(void)
+struct CoopParked {
+    uint64_t state;
+    uint32_t alive;
+    uint32_t ready_count;
+    Coop *ready[];
+};
+
+CoopParked *coop_park(void)
 {
-    ready_count = 0;
-    alive = 0;
+    size_t bytes = ready_count * sizeof(*ready);
+    CoopParked *parked = malloc(sizeof(*parked) + bytes);
+
+    assert(!current);
+    parked->state = state;
+    parked->alive = alive;
+    parked->ready_count = ready_count;
+    memcpy(parked->ready, ready, bytes);
+    alive = ready_count = 0;
+    return parked;
+}
+
+void coop_unpark(CoopParked *parked)
+{
+    assert(!current && !alive && !ready_count);
+    state = parked->state;
+    alive = parked->alive;
+    ready_count = parked->ready_count;
+    memcpy(ready, parked->ready, ready_count * sizeof(*ready));
+    free(parked);
 }
 
 void coop_queue_wait(CoopQueue *queue)

@@ -33,8 +33,14 @@ bool coop_step(void);
 /* How many have not ended. */
 uint32_t coop_alive(void);
 
-/* As if they had never been; not from one of them. Queues are not emptied. */
-void coop_forget_all(void);
+/*
+ * Set all of them aside, and the numbers too; not from one of them. Afterwards
+ * there is none, until coop_unpark(), when there is none again.
+ */
+typedef struct CoopParked CoopParked;
+
+CoopParked *coop_park(void);
+void coop_unpark(CoopParked *parked);
 
 /* Those that wait for one event. */
 typedef struct CoopQueue {

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "host.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "model.h"
 #include "report.h"
 
 #define TURNS_MAX 50000000              /* nothing takes longer */
@@ -297,21 +299,8 @@ void host_power_off(MemCut cut)
 {
     trace(UINT32_MAX, "power off, %d", cut);
     host.crashed = true;
-    memdisk_power_off(&host.base, cut, 0);
-    memdisk_power_off(&host.fast, cut, 0);
-}
-
-void host_power_off_hard(MemCut base, MemCut fast, uint64_t kept)
-{
-    uint32_t of_base = memdisk_undecided(&host.base);
-
-    trace(UINT32_MAX, "power off, %d and %d", base, fast);
-    memdisk_power_off(&host.base, base, kept);
-    memdisk_power_off(&host.fast, fast, of_base < 64 ? kept >> of_base : 0);
-    coop_forget_all();
-    host.cache = NULL;
-    host.worker_runs = false;
-    host.worker_queue.first = NULL;
+    memdisk_power_off(&host.base, cut);
+    memdisk_power_off(&host.fast, cut);
 }
 
 void host_power_on(void)
@@ -319,4 +308,61 @@ void host_power_on(void)
     memdisk_power_on(&host.base);
     memdisk_power_on(&host.fast);
     host.crashed = false;
+}
+
+/* --- a copy --- */
+
+struct HostCopy {
+    MemDisk base, fast;                 /* of the copy, while it is not used */
+    Host original;
+    CoopParked *coops;
+    Model *model;
+};
+
+HostCopy *host_copy_new(void)
+{
+    HostCopy *copy = calloc(1, sizeof(*copy));
+    uint64_t room_bytes = host.base.pages * WEIR_CACHE_BLOCK_BYTES;
+
+    memdisk_init(&copy->base, host.base.bytes, room_bytes);
+    memdisk_init(&copy->fast, host.fast.bytes, host.fast.bytes);
+    copy->model = calloc(1, sizeof(*copy->model));
+    return copy;
+}
+
+void host_copy_free(HostCopy *copy)
+{
+    memdisk_destroy(&copy->base);
+    memdisk_destroy(&copy->fast);
+    free(copy->model);
+    free(copy);
+}
+
+void host_enter_copy(HostCopy *copy, MemCut base, MemCut fast, uint64_t kept,
+                     uint64_t seed)
+{
+    uint32_t of_base = memdisk_undecided(&host.base);
+
+    trace(UINT32_MAX, "power off, %d and %d", base, fast);
+    copy->coops = coop_park();
+    coop_seed(seed);
+    memdisk_cut(&host.base, &copy->base, base, kept);
+    memdisk_cut(&host.fast, &copy->fast, fast,
+                of_base < 64 ? kept >> of_base : 0);
+    copy->original = host;
+    model_copy(copy->model, &model);
+    host.base = copy->base;
+    host.fast = copy->fast;
+    host.cache = NULL;
+    host.worker_runs = false;
+    host.worker_queue.first = NULL;
+}
+
+void host_leave_copy(HostCopy *copy)
+{
+    copy->base = host.base;
+    copy->fast = host.fast;
+    host = copy->original;
+    coop_unpark(copy->coops);
+    model_copy(&model, copy->model);
 }

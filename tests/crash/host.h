@@ -61,12 +61,21 @@ void host_stop_worker(void);
 
 void host_power_off(MemCut cut);
 
-/*
- * The power is off at once for everything that was under way, the cache in
- * memory too: nothing of it runs on, not even to fail.
- */
-void host_power_off_hard(MemCut base, MemCut fast, uint64_t kept);
-
 void host_power_on(void);
+
+/*
+ * Go on with a copy of the machine as it would be after a power cut right now,
+ * and come back as if nothing had been. Not in a coop; before coming back, the
+ * cache is freed and all is quiet.
+ * copy: used again by each call, for machines of the same size.
+ * seed: of all that happens there.
+ */
+typedef struct HostCopy HostCopy;
+
+HostCopy *host_copy_new(void);
+void host_copy_free(HostCopy *copy);
+void host_enter_copy(HostCopy *copy, MemCut base, MemCut fast, uint64_t kept,
+                     uint64_t seed);
+void host_leave_copy(HostCopy *copy);
 
 #endif

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define SECTOR 512
-#define BLOCK 4096
+#define PAGE 4096
 
 void memdisk_init(MemDisk *disk, uint64_t bytes, uint64_t room_bytes)
 {
@@ -15,6 +15,8 @@ void memdisk_init(MemDisk *disk, uint64_t bytes, uint64_t room_bytes)
     disk->bytes = bytes;
     disk->now = calloc(1, room_bytes);
     disk->stable = calloc(1, room_bytes);
+    disk->pages = (room_bytes + PAGE - 1) / PAGE;
+    disk->written = calloc((disk->pages + 63) / 64, sizeof(*disk->written));
     memdisk_repair(disk);
 }
 
@@ -39,6 +41,7 @@ void memdisk_destroy(MemDisk *disk)
     free(disk->unsynced);
     free(disk->now);
     free(disk->stable);
+    free(disk->written);
 }
 
 void memdisk_resize(MemDisk *disk, uint64_t bytes)
@@ -50,8 +53,20 @@ void memdisk_resize(MemDisk *disk, uint64_t bytes)
     disk->bytes = bytes;
 }
 
+static void mark_written(MemDisk *disk, uint64_t offset, uint64_t bytes)
+{
+    for (uint64_t p = offset / PAGE; p * PAGE < offset + bytes; p++) {
+        disk->written[p / 64] |= UINT64_C(1) << p % 64;
+    }
+}
+
+static bool is_written(const MemDisk *disk, uint64_t page)
+{
+    return disk->written[page / 64] >> page % 64 & 1;
+}
+
 /* A part of what a request does, in an image that may have become shorter. */
-static void apply(const MemDisk *disk, uint8_t *image, const MemRequest *r,
+static void apply(MemDisk *disk, uint8_t *image, const MemRequest *r,
                   uint64_t from, uint64_t bytes)
 {
     uint64_t at = r->offset + from;
@@ -63,6 +78,7 @@ static void apply(const MemDisk *disk, uint8_t *image, const MemRequest *r,
         memset(image + at, 0, bytes);
     } else {
         memcpy(image + at, r->data + from, bytes);
+        mark_written(disk, at, bytes);
     }
 }
 
@@ -257,18 +273,18 @@ uint32_t memdisk_undecided(const MemDisk *disk)
 }
 
 /* Keep `share` of 16 pieces of a request. */
-static void keep_pieces(MemDisk *disk, const MemRequest *r, uint32_t piece,
+static void keep_pieces(MemDisk *after, const MemRequest *r, uint32_t piece,
                         uint32_t share)
 {
     for (uint64_t at = 0; at < r->bytes; at += piece) {
         if (coop_below(16) < share) {
-            apply(disk, disk->stable, r, at, piece);
+            apply(after, after->stable, r, at, piece);
         }
     }
 }
 
 /* Part of what a request wrote is there after the cut. */
-static void cut_request(MemDisk *disk, const MemRequest *r, MemCut cut)
+static void cut_request(MemDisk *after, const MemRequest *r, MemCut cut)
 {
     uint32_t how = coop_below(cut == MEM_CUT_TEAR ? 3 : 2);
 
@@ -276,62 +292,80 @@ static void cut_request(MemDisk *disk, const MemRequest *r, MemCut cut)
         return;
     }
     if (cut == MEM_CUT_HOLES) {
-        keep_pieces(disk, r, BLOCK, 12);
+        keep_pieces(after, r, PAGE, 12);
     } else if (cut == MEM_CUT_KEEP || how == 0) {
-        apply(disk, disk->stable, r, 0, r->bytes);
+        apply(after, after->stable, r, 0, r->bytes);
     } else if (how == 2) {
-        keep_pieces(disk, r, SECTOR, 8);
+        keep_pieces(after, r, SECTOR, 8);
     }
 }
 
-/* What requests did not leave on the medium is not to be read any more. */
-static void forget_unsynced(MemDisk *disk)
+static void shuffle(MemRequest **list, uint32_t n)
 {
-    for (uint32_t i = 0; i < disk->unsynced_count; i++) {
-        MemRequest *r = disk->unsynced[i];
+    for (uint32_t i = n; i > 1; i--) {
+        uint32_t other = coop_below(i);
+        MemRequest *r = list[i - 1];
 
-        memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
-        request_free(r);
+        list[i - 1] = list[other];
+        list[other] = r;
     }
-    disk->unsynced_count = 0;
 }
 
-/* Those under way wait in the list of those that ended, behind these. */
-static void stop_pending(MemDisk *disk)
+/* What the requests of `disk` leave in after->stable. */
+static void cut_all(const MemDisk *disk, MemDisk *after, MemCut cut,
+                    uint64_t kept)
 {
-    while (disk->pending) {
-        /* in any order: nobody knows which of two came first */
-        MemRequest **link = pending_link(disk, coop_below(disk->pending_count));
-        MemRequest *r = *link;
+    uint32_t n = disk->unsynced_count;
+    MemRequest **list = malloc((n + disk->pending_count + 1) * sizeof(*list));
 
-        take_pending(disk, link);
-        *r->result = -EIO;
-        coop_ready(r->coop);
+    for (uint32_t i = 0; i < n; i++) {
+        list[i] = disk->unsynced[i];
+    }
+    for (MemRequest *r = disk->pending; r; r = r->next) {
         if (is_write(r)) {
-            keep_unsynced(disk, r);
-        } else {
-            request_free(r);
+            list[n++] = r;
         }
     }
-}
-
-void memdisk_power_off(MemDisk *disk, MemCut cut, uint64_t kept)
-{
-    uint32_t ended = disk->unsynced_count;
-
-    disk->dead = true;
-    stop_pending(disk);
-    for (uint32_t i = 0; i < disk->unsynced_count; i++) {
+    if (cut != MEM_CUT_CHOSEN) {        /* which of two came first? */
+        shuffle(list + disk->unsynced_count, n - disk->unsynced_count);
+    }
+    for (uint32_t i = 0; i < n; i++) {
         MemCut this = cut;
 
         if (cut == MEM_CUT_CHOSEN) {
             this = kept >> i % 64 & 1 ? MEM_CUT_KEEP : MEM_CUT_DROP;
-        } else if (cut == MEM_CUT_KEEP && i >= ended) {
+        } else if (cut == MEM_CUT_KEEP && i >= disk->unsynced_count) {
             this = MEM_CUT_TEAR;
         }
-        cut_request(disk, disk->unsynced[i], this);
+        cut_request(after, list[i], this);
     }
-    forget_unsynced(disk);
+    free(list);
+}
+
+/* What can be read of a range is what is stable. */
+static void forget(MemDisk *disk, const MemRequest *r)
+{
+    memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
+}
+
+void memdisk_power_off(MemDisk *disk, MemCut cut)
+{
+    disk->dead = true;
+    cut_all(disk, disk, cut, 0);
+    for (uint32_t i = 0; i < disk->unsynced_count; i++) {
+        forget(disk, disk->unsynced[i]);
+        request_free(disk->unsynced[i]);
+    }
+    disk->unsynced_count = 0;
+    while (disk->pending) {
+        MemRequest *r = disk->pending;
+
+        forget(disk, r);
+        take_pending(disk, &disk->pending);
+        *r->result = -EIO;
+        coop_ready(r->coop);
+        request_free(r);
+    }
 }
 
 void memdisk_power_on(MemDisk *disk)
@@ -339,7 +373,47 @@ void memdisk_power_on(MemDisk *disk)
     disk->dead = false;
 }
 
+static void copy_stable(MemDisk *to, const MemDisk *from)
+{
+    for (uint64_t p = 0; p < from->pages; p++) {
+        uint8_t *page = to->stable + p * PAGE;
+
+        if (is_written(from, p)) {
+            memcpy(page, from->stable + p * PAGE, PAGE);
+        } else if (is_written(to, p)) {
+            memset(page, 0, PAGE);
+            memset(to->now + p * PAGE, 0, PAGE);
+        }
+    }
+    memcpy(to->written, from->written,
+           (from->pages + 63) / 64 * sizeof(*from->written));
+}
+
+void memdisk_cut(const MemDisk *disk, MemDisk *after, MemCut cut, uint64_t kept)
+{
+    assert(!after->pending && after->pages == disk->pages);
+    for (uint32_t i = 0; i < after->unsynced_count; i++) {
+        request_free(after->unsynced[i]);
+    }
+    after->unsynced_count = 0;
+    after->bytes = disk->bytes;
+    copy_stable(after, disk);
+    cut_all(disk, after, cut, kept);
+    for (uint64_t p = 0; p < after->pages; p++) {
+        if (is_written(after, p)) {
+            memcpy(after->now + p * PAGE, after->stable + p * PAGE, PAGE);
+        }
+    }
+}
+
 /* --- damage --- */
+
+void memdisk_fill(MemDisk *disk, uint8_t byte)
+{
+    memset(disk->now, byte, disk->bytes);
+    memset(disk->stable, byte, disk->bytes);
+    mark_written(disk, 0, disk->bytes);
+}
 
 void memdisk_rot(MemDisk *disk, uint64_t offset, uint64_t bytes)
 {
@@ -347,6 +421,7 @@ void memdisk_rot(MemDisk *disk, uint64_t offset, uint64_t bytes)
         disk->now[i] ^= 0x5a;
         disk->stable[i] = disk->now[i];
     }
+    mark_written(disk, offset, bytes);
 }
 
 void memdisk_swap(MemDisk *disk, uint64_t a, uint64_t b, uint64_t bytes)
@@ -357,4 +432,6 @@ void memdisk_swap(MemDisk *disk, uint64_t a, uint64_t b, uint64_t bytes)
         disk->now[a + i] = disk->stable[a + i] = disk->now[b + i];
         disk->now[b + i] = disk->stable[b + i] = byte;
     }
+    mark_written(disk, a, bytes);
+    mark_written(disk, b, bytes);
 }

@@ -50,6 +50,8 @@ typedef struct MemDisk {
     uint64_t bytes;
     uint8_t *now;               /* what a read sees */
     uint8_t *stable;            /* what a power cut leaves for sure */
+    uint64_t *written;          /* bit per page; the others are zeroes */
+    uint64_t pages;
     MemRequest *pending;        /* not ended; newest first */
     uint32_t pending_count;
     MemRequest **unsynced;      /* ended, in that order */
@@ -95,13 +97,23 @@ uint32_t memdisk_undecided(const MemDisk *disk);
 /*
  * The power goes. All requests fail from now on, those under way too, so that
  * those who wait come to an end; memdisk_power_on() afterwards.
+ */
+void memdisk_power_off(MemDisk *disk, MemCut cut);
+void memdisk_power_on(MemDisk *disk);
+
+/*
+ * Make `after`, of the same size, what would be there when the power failed
+ * now, and came back.
  * kept: for MEM_CUT_CHOSEN, one bit for each of memdisk_undecided().
  */
-void memdisk_power_off(MemDisk *disk, MemCut cut, uint64_t kept);
-void memdisk_power_on(MemDisk *disk);
+void memdisk_cut(const MemDisk *disk, MemDisk *after, MemCut cut,
+                 uint64_t kept);
 
 /* No request fails any more. */
 void memdisk_repair(MemDisk *disk);
+
+/* All of it, as somebody else has left it. */
+void memdisk_fill(MemDisk *disk, uint8_t byte);
 
 /* Silent damage: a range turns into other bytes, or trades places. */
 void memdisk_rot(MemDisk *disk, uint64_t offset, uint64_t bytes);

@@ -55,6 +55,12 @@ void model_resize(uint32_t blocks)
     model.blocks = blocks;
 }
 
+void model_copy(Model *to, const Model *from)
+{
+    to->blocks = from->blocks;
+    memcpy(to->block, from->block, from->blocks * sizeof(*to->block));
+}
+
 /* --- writing --- */
 
 static void stamp(uint8_t *data, uint32_t block, uint32_t version)

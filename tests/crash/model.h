@@ -40,6 +40,8 @@ void model_reset(uint32_t blocks);
 /* The disk is longer, by zeroes, or shorter. */
 void model_resize(uint32_t blocks);
 
+void model_copy(Model *to, const Model *from);
+
 /* Whether a range can get another version now. */
 bool model_may_write(uint32_t block, uint32_t count);
 
