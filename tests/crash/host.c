@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "host.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,6 +59,19 @@ static int call_flush(void *opaque, WeirCacheDevice dev)
     return memdisk_request(disk_of(dev), MEM_FLUSH, 0, 0, NULL, NULL);
 }
 
+static int call_grow_base(void *opaque, uint64_t bytes)
+{
+    (void)opaque;
+    (void)bytes;
+    return -ENOTSUP;                    /* no client writes behind the end */
+}
+
+static void call_sleep(void *opaque, uint64_t ns)
+{
+    (void)opaque;
+    host_sleep_ms((uint32_t)(ns / 1000000));
+}
+
 static CoopQueue *queue_of(WeirCacheQueue *queue)
 {
     return (CoopQueue *)(void *)queue;
@@ -112,7 +126,7 @@ static void call_random(void *opaque, void *buf, size_t bytes)
 static const WeirCacheHost calls = {
     .read = call_read, .write = call_write, .read_guest = call_read_guest,
     .zero = call_zero, .discard = call_discard, .flush = call_flush,
-    .wait = call_wait,
+    .grow_base = call_grow_base, .sleep = call_sleep, .wait = call_wait,
     .wake = call_wake, .queue_init = call_queue_init, .spawn = call_spawn,
     .kick = call_kick, .now_ns = call_now_ns, .random = call_random,
 };

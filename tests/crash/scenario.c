@@ -459,7 +459,7 @@ static void script_close(void)
 
 static void close_empty(void *arg)
 {
-    int ret = weir_cache_close_empty(host.cache);
+    int ret = weir_cache_close_empty(host.cache, false);
 
     (void)arg;
     if (ret < 0) {
