@@ -341,30 +341,51 @@ static bool is_of_base(const WeirCacheSuperblock *sb, const WeirCacheOpen *open)
 }
 
 /*
+ * Slots of clean blocks that have these flags, at even distances among them:
+ * all at first, and every other one whenever there are too many. Returns how
+ * many, up to twice SAMPLE_BLOCKS.
+ */
+static uint32_t choose_samples(const WeirCache *c, uint8_t flags,
+                               uint32_t *sample)
+{
+    const uint8_t mask = (uint8_t)(WEIR_SLOT_MAPPED | WEIR_SLOT_DIRTY |
+                                   WEIR_SLOT_SUSPECT | WEIR_SLOT_ZERO | flags);
+    uint32_t every = 1, seen = 0, count = 0;
+
+    for (uint32_t slot = 0; slot < c->ix.slots; slot++) {
+        if ((c->ix.flags[slot] & mask) != (WEIR_SLOT_MAPPED | flags) ||
+            seen++ & (every - 1)) {
+            continue;
+        }
+        if (count == 2 * SAMPLE_BLOCKS) {
+            for (count = 0; count < SAMPLE_BLOCKS; count++) {
+                sample[count] = sample[2 * count];
+            }
+            every *= 2;
+        }
+        sample[count++] = slot;
+    }
+    return count;
+}
+
+/*
  * Compare clean blocks that have these flags with the base, at most
  * SAMPLE_BLOCKS all over the cache: 1 when they are the same, else 0. Yields.
  */
 static int sample_is_fresh(WeirCache *c, uint8_t flags, uint8_t *buf)
 {
-    uint32_t step = c->ix.slots / (8 * SAMPLE_BLOCKS) + 1;
-    uint32_t compared = 0;
+    uint32_t sample[2 * SAMPLE_BLOCKS];
+    uint32_t count = choose_samples(c, flags, sample);
     int ret = 1;
 
-    for (uint64_t i = 0; i < c->ix.slots && ret == 1 &&
-         compared < SAMPLE_BLOCKS; i++) {
-        uint32_t slot = (uint32_t)(i * step % c->ix.slots);
-        uint64_t block = weir_cache_index_block(&c->ix, slot);
+    for (uint32_t i = 0; i < count && ret == 1;
+         i += count > SAMPLE_BLOCKS ? 2 : 1) {
+        uint64_t block = weir_cache_index_block(&c->ix, sample[i]);
 
-        if ((c->ix.flags[slot] & (WEIR_SLOT_MAPPED | WEIR_SLOT_DIRTY |
-                                  WEIR_SLOT_SUSPECT | WEIR_SLOT_ZERO |
-                                  flags)) != (WEIR_SLOT_MAPPED | flags)) {
-            continue;
-        }
         ret = base_read(c, block, 1, buf);
         if (ret == 0) {
-            ret = crc_of(c, block, buf) == c->ix.crc[slot];
+            ret = crc_of(c, block, buf) == c->ix.crc[sample[i]];
         }
-        compared++;
     }
     return ret;
 }
