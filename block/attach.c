@@ -240,6 +240,20 @@ static int move_parents(BlockDriverState *from, BlockDriverState *to,
 }
 
 /*
+ * Opening by driver leaves a node with the options that the driver did not
+ * take.  blockdev-reopen compares with all that were given.
+ */
+static void remember_options(BlockDriverState *top, const QDict *options)
+{
+    qobject_unref(top->options);
+    qobject_unref(top->explicit_options);
+    top->options = qdict_clone_shallow(options);
+    qdict_put_str(top->options, "driver", top->drv->format_name);
+    qdict_put_str(top->options, "node-name", bdrv_get_node_name(top));
+    top->explicit_options = qdict_clone_shallow(top->options);
+}
+
+/*
  * @bs is drained.  Not by bdrv_open(), as blockdev-add does: it probes "file"
  * through a temporary BlockBackend, and dropping that one drains below the
  * graph's write lock.
@@ -250,6 +264,7 @@ static BlockDriverState *open_and_insert(BlockDriverState *bs,
                                          Error **errp)
 {
     BlockDriver *drv = bdrv_find_format(BlockdevDriver_str(opts->driver));
+    g_autoptr(QDict) given = qdict_clone_shallow(options);
     BlockDriverState *top;
 
     top = bdrv_new_open_driver_opts(drv, opts->node_name, options,
@@ -257,6 +272,7 @@ static BlockDriverState *open_and_insert(BlockDriverState *bs,
     if (!top) {
         return NULL;
     }
+    remember_options(top, given);
     top->detect_zeroes = opts->has_detect_zeroes ?
         opts->detect_zeroes : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
     if (bdrv_get_aio_context(top) != bdrv_get_aio_context(bs)) {

@@ -739,17 +739,55 @@ static void cache_close(BlockDriverState *bs)
     g_free(s->base_id);
 }
 
+/*
+ * The block layer asks the users only afterwards, and when one of them refuses
+ * nobody tells us that the node stays active.  Asking twice does no harm.
+ */
+static int GRAPH_RDLOCK inactivate_users(BlockDriverState *bs)
+{
+    uint64_t perm, shared;
+    BdrvChild *user;
+
+    QLIST_FOREACH(user, &bs->parents, next_parent) {
+        int ret = user->klass->inactivate ? user->klass->inactivate(user) : 0;
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    bdrv_get_cumulative_perm(bs, &perm, &shared);
+    return perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED) ? -EPERM : 0;
+}
+
+static void GRAPH_RDLOCK activate_users(BlockDriverState *bs)
+{
+    BdrvChild *user;
+
+    QLIST_FOREACH(user, &bs->parents, next_parent) {
+        if (user->klass->activate) {
+            user->klass->activate(user, NULL);
+        }
+    }
+}
+
 static int GRAPH_RDLOCK cache_inactivate(BlockDriverState *bs)
 {
     BDRVWeirCacheState *s = bs->opaque;
     int ret;
 
+    bdrv_drained_begin(bs);             /* exports are still at work */
+    ret = inactivate_users(bs);
     wait_for_tasks(s);
-    ret = s->engine ? cache_call(bs, engine_give_up, NULL) : 0;
+    if (ret == 0 && s->engine) {
+        ret = cache_call(bs, engine_give_up, NULL);
+    }
     if (ret == 0) {
         wait_for_tasks(s);              /* those of the drain */
         engine_free(s);
+    } else {
+        activate_users(bs);
     }
+    bdrv_drained_end(bs);
     return ret;
 }
 
@@ -874,6 +912,9 @@ static int coroutine_fn GRAPH_RDLOCK grow_for(BlockDriverState *bs,
     BDRVWeirCacheState *s = bs->opaque;
     int64_t end = ROUND_UP(offset + bytes, BDRV_SECTOR_SIZE);
 
+    if (!s->engine) {
+        return -EPERM;                  /* about to become active, or not */
+    }
     return end > bs->total_sectors * BDRV_SECTOR_SIZE
            ? weir_cache_grow(s->engine, end) : 0;
 }
@@ -927,7 +968,7 @@ cache_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
         return -ENOTSUP;                /* it may be ignored */
     }
     begin_ns = request_begin(s, WEIR_IO_DISCARD);
-    ret = weir_cache_discard(s->engine, offset, bytes);
+    ret = s->engine ? weir_cache_discard(s->engine, offset, bytes) : -EPERM;
     return request_end(s, WEIR_IO_DISCARD, bytes, begin_ns, ret);
 }
 
@@ -983,6 +1024,9 @@ static int coroutine_fn GRAPH_RDLOCK cache_shrink(BlockDriverState *bs,
     int ret = weir_cache_drain(s->engine);
 
     if (ret == 0) {
+        ret = weir_cache_will_resize(s->engine);
+    }
+    if (ret == 0) {
         ret = weir_cache_resize(s->engine, bytes);
     }
     if (ret < 0) {
@@ -1004,7 +1048,7 @@ cache_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
         return -EBUSY;
     }
     ret = shrinks ? cache_shrink(bs, offset, errp)
-                  : weir_cache_may_grow(s->engine);
+                  : weir_cache_will_resize(s->engine);
     if (ret < 0 && !shrinks) {
         error_setg_errno(errp, -ret, "weir-cache: The cache cannot be told");
     }

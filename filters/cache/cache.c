@@ -377,7 +377,7 @@ static int may_grow(WeirCache *c)
     return c->fast_error && !c->ix.dirty ? 0 : ret;
 }
 
-int weir_cache_may_grow(WeirCache *c)
+int weir_cache_will_resize(WeirCache *c)
 {
     int ret;
 

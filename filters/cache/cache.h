@@ -248,10 +248,11 @@ int weir_cache_resize(WeirCache *c, uint64_t base_bytes);
 int weir_cache_grow(WeirCache *c, uint64_t base_bytes);
 
 /*
- * The base may become longer from now on, and shorter again in a crash: put
- * that on record. Before it is resized by other means than weir_cache_grow().
+ * The base is going to have another length, and a crash may leave it with the
+ * one or the other: put that on record. Before it is resized by other means
+ * than weir_cache_grow(). Yields.
  */
-int weir_cache_may_grow(WeirCache *c);
+int weir_cache_will_resize(WeirCache *c);
 
 /* What the bytes from `offset` on are, and how many of them. Does not yield. */
 WeirCacheStatus weir_cache_status(WeirCache *c, uint64_t offset,

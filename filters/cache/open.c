@@ -633,7 +633,8 @@ int weir_cache_close(WeirCache *c)
 
 int weir_cache_close_empty(WeirCache *c, bool lose_dirty)
 {
-    char base_id[WEIR_CACHE_BASE_ID_BYTES];
+    WeirCacheSuperblock sb = c->sb;
+    int ret;
 
     if (c->fast_read_only) {
         return 0;
@@ -641,6 +642,13 @@ int weir_cache_close_empty(WeirCache *c, bool lose_dirty)
     if (c->ix.dirty && !lose_dirty) {
         return -EBUSY;
     }
-    memcpy(base_id, c->sb.base_id, sizeof(base_id));
-    return format(c, c->base_bytes, base_id);
+    ret = format(c, c->base_bytes, sb.base_id);
+    if (ret < 0) {
+        /* half of it may be on the device: go on without it */
+        lock(c);
+        c->sb = sb;
+        fast_failed(c, ret);
+        unlock(c);
+    }
+    return ret;
 }

@@ -409,9 +409,20 @@ static void resize(void *arg)
     }
 }
 
-/* The disk is longer, and then the cache is told. */
+static void announce(void *arg)
+{
+    int ret = weir_cache_will_resize(host.cache);
+
+    (void)arg;
+    if (ret < 0 && !host.crashed) {
+        fail("announcing a resize failed: %s", strerror(-ret));
+    }
+}
+
+/* The cache is told that it may happen, and when it has. */
 static void grow(uint32_t blocks)
 {
+    host_run(announce, NULL);
     memdisk_resize(&host.base, (uint64_t)blocks * BLOCK_BYTES);
     model_resize(blocks);
     host_run(resize, &blocks);
@@ -421,6 +432,7 @@ static void grow(uint32_t blocks)
 static void shrink(uint32_t blocks)
 {
     host_run(drainer, NULL);
+    host_run(announce, NULL);
     host_run(resize, &blocks);
     memdisk_resize(&host.base, (uint64_t)blocks * BLOCK_BYTES);
     model_resize(blocks);
