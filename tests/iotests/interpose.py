@@ -19,12 +19,16 @@ WEIR_IOTESTS_LEAVE   programs (comma separated) that keep their command line
 
 import os
 import sys
+import time
 
 DRIVER = os.environ.get('WEIR_IOTESTS_DRIVER')
 FORMAT = os.environ.get('WEIR_IOTESTS_FORMAT')
 WAY = os.environ.get('WEIR_IOTESTS_WAY')
 # what the suite takes for the format of the images
 SUITE_FORMAT = os.environ.get('IMGFMT')
+
+# how large a cache is; many tests write more than fits
+FAST_BYTES = 4 << 20
 
 # options of any node, which stay with the name that the test gave it
 GENERIC = ('node-name', 'discard', 'cache', 'read-only', 'auto-read-only',
@@ -62,33 +66,60 @@ OPTIONS = {
 
 # --- nodes as dictionaries ----------------------------------------------------
 
-def below(node):
+def fast_file(image, opened):
+    """The cache of @image: a new one, or that with which it was opened."""
+    folder = os.environ['WEIR_IOTESTS_LOG']
+    stem = f'fast.{os.path.basename(image)}.'
+    there = sorted(name for name in os.listdir(folder) if
+                   name.startswith(stem))
+    if opened or not there:
+        there.append(f'{stem}{time.time_ns()}.{os.getpid()}')
+        with open(os.path.join(folder, there[-1]), 'xb') as f:
+            f.truncate(FAST_BYTES)
+    return os.path.join(folder, there[-1])
+
+
+def own_options(image, opened=True):
+    """What the filter on @image needs besides "file".
+
+    A cache is new each time, and out of the test's sight.  It writes through:
+    tests look at their images by other ways as well.
+    """
+    if DRIVER != 'weir-cache':
+        return {}
+    return {'mode': 'write-through', 'cache-file': {
+        'driver': 'file', 'filename': fast_file(image, opened)}}
+
+
+def below(node, opened=True):
     """The filter in place of the storage node @node, which it gets below."""
     own = {k: v for k, v in node.items() if k in GENERIC}
     storage = {k: v for k, v in node.items() if k not in GENERIC}
     storage['driver'] = 'file'
     if 'active' in own:
         storage['active'] = own['active']
-    return {'driver': DRIVER, **own, 'file': storage}
+    return {'driver': DRIVER, **own, 'file': storage,
+            **own_options(storage.get('filename', 'none'), opened)}
 
 
-def filtered(node, storage=False):
+def filtered(node, storage=False, opened=True):
     """Copy of @node with the filter above each storage node in it.
 
-    @storage says that a node without a driver would be a storage node.
+    @storage: a node without a driver would be a storage node
+    @opened: it is opened by this, rather than reopened
     """
     if isinstance(node, list):
-        return [filtered(v) for v in node]
+        return [filtered(v, opened=opened) for v in node]
     if not isinstance(node, dict):
         return node
     driver = node.get('driver')
     if driver == 'file' or (storage and driver is None and
                             is_plain(node.get('filename'))):
-        return below(node)
+        return below(node, opened)
     # An image that names its backing file takes options for that file, but
     # no other storage node.
     return {k: v if k == 'backing' else
-            filtered(v, k == 'file' and driver in FORMATS)
+            filtered(v, k == 'file' and driver in FORMATS, opened)
             for k, v in node.items()}
 
 
@@ -134,6 +165,13 @@ def quoted(text):
     return '"' + text.replace('\\', '\\\\').replace('"', '\\"') + '"'
 
 
+def text_of(options):
+    """More members of a JSON object."""
+    return ''.join(', %s: %s' % (quoted(k), quoted(v) if isinstance(v, str)
+                                 else '{%s}' % text_of(v)[2:])
+                   for k, v in options.items())
+
+
 def image(name):
     """The argument for an image file that a test calls by its name.
 
@@ -145,7 +183,8 @@ def image(name):
     node = '{"driver": "file", "filename": %s}' % quoted(name)
     if WAY == 'format':
         node = '{"driver": %s, "file": %s}' % (quoted(FORMAT), node)
-    node = '{"driver": %s, "file": %s}' % (quoted(DRIVER), node)
+    node = '{"driver": %s, "file": %s%s}' % (
+        quoted(DRIVER), node, text_of(own_options(name)))
     return 'json:' + ('{"file": %s}' % node if WAY == 'inside' else node)
 
 
@@ -159,6 +198,7 @@ def image_opts(text):
             node['driver'] = DRIVER
             node['file'] = {'driver': FORMAT, 'file': {
                 'driver': 'file', 'filename': child['filename']}}
+            node.update(own_options(child['filename']))
     else:
         node = filtered(node)
     return ','.join(flat(node))
@@ -243,8 +283,14 @@ def export_arguments(args):
     """Put the filter between the suite's node and its FUSE export."""
     for i, arg in enumerate(args):
         if arg.startswith('fuse,id=fuse-export,node-name=export-node,'):
-            node = f'driver={DRIVER},node-name=weir,file=export-node'
-            return [*args[:i - 1], '--blockdev', node + ',discard=unmap',
+            node = {'driver': DRIVER, 'node-name': 'weir',
+                    'file': 'export-node', 'discard': 'unmap',
+                    **own_options('export-node')}
+            if DRIVER == 'weir-cache':
+                # the image is seen through the export alone
+                node.update({'mode': 'write-back', 'dirty-high': '30',
+                             'dirty-low': '10', 'idle': '100'})
+            return [*args[:i - 1], '--blockdev', ','.join(flat(node)),
                     args[i - 1], arg.replace('=export-node,', '=weir,'),
                     *args[i + 1:]]
     return args

@@ -26,7 +26,7 @@ BUILD = os.environ.get('WEIR_BUILD') or os.path.join(
     os.path.dirname(os.path.dirname(HERE)), 'build')
 PROGRAMS = ('qemu-system-x86_64', 'qemu-img', 'qemu-io', 'qemu-nbd',
             'qemu-storage-daemon')
-DRIVER = 'weir-inspect'
+DRIVERS = ('weir-inspect', 'weir-cache')
 # guards against hanging, not criteria
 TEST_PATIENCE_S = 240
 END_PATIENCE_S = 10
@@ -78,8 +78,8 @@ class Failure(Exception):
 
 EVENT = re.compile(r'^.*"event": "WEIR_STATE".*\n', re.M)
 # a filter has no file name, so names become descriptions
-NODE = re.compile(r'\{"driver": "%s",,? "file": (\{"driver": "file",,? '
-                  r'"filename": "[^"]*"\})\}' % DRIVER)
+NODE = re.compile(r'\{"driver": "(?:%s)",,? "file": (\{"driver": "file",,? '
+                  r'"filename": "[^"]*"\})\}' % '|'.join(DRIVERS))
 NAME = re.compile(r'json:\{"driver": "(?:raw|qcow2|IMGFMT)",,? "file": '
                   r'\{"driver": "file",,? "filename": "([^"]*)"\}\}')
 STORAGE_NAME = re.compile(r'json:\{"driver": "file",,? '
@@ -117,7 +117,8 @@ def without_filter(text, variables):
 class Runner:
     """Runs tests of the suite in folders below @scratch and @sockets."""
 
-    def __init__(self, image_format, scratch, sockets):
+    def __init__(self, driver, image_format, scratch, sockets):
+        self.driver = driver
         self.image_format = image_format
         self.scratch = scratch
         self.sockets = sockets
@@ -169,7 +170,7 @@ class Runner:
             'WEIR_IOTESTS_BIN': os.path.join(BUILD, 'bin'),
             'WEIR_IOTESTS_LOG': self.scratch,
             'WEIR_IOTESTS_FORMAT': self.image_format,
-            'WEIR_IOTESTS_DRIVER': DRIVER,
+            'WEIR_IOTESTS_DRIVER': self.driver,
             'WEIR_IOTESTS_WAY': 'none',
             'WEIR_IOTESTS_LEAVE': '',
         })
@@ -190,7 +191,8 @@ class Runner:
         if way not in self.environments:
             env = TestEnv(
                 source_dir=self.suite, build_dir=self.suite_build,
-                imgfmt=DRIVER if way == 'format' else self.image_format,
+                imgfmt=self.driver if way == 'format' else
+                self.image_format,
                 imgproto='fuse' if way == 'fuse' else 'file',
                 aiomode='threads')
             if way == 'format':
@@ -199,12 +201,13 @@ class Runner:
             self.environments[way] = env
         return self.environments[way]
 
-    def run(self, way, test, bare=False, leave='', driver=DRIVER,
+    def run(self, way, test, bare=False, leave='', driver=None,
             to_fail=False):
         """Run one test.
 
         @bare: run it as if for this way, but without the filter
         @leave: programs (comma separated) that keep their command line
+        @driver: use this one instead
         @to_fail: end it as soon as it is clear that it fails
         """
         env = self.environment(way)
@@ -218,11 +221,11 @@ class Runner:
                      'WEIR_IOTESTS_WAY': 'none' if bare else way,
                      'WEIR_IOTESTS_LEAVE': leave,
                      'WEIR_IOTESTS_TEST': args[-1],
-                     'WEIR_IOTESTS_DRIVER': driver}
+                     'WEIR_IOTESTS_DRIVER': driver or self.driver}
         for folder in places.values():
             os.mkdir(folder)
         try:
-            return Run(self, env, test, args, variables).run(to_fail)
+            return Run(env, self.driver, test, args, variables).run(to_fail)
         finally:
             for folder in places.values():
                 shutil.rmtree(folder)
@@ -237,8 +240,9 @@ def write_program(path, text):
 class Run:
     """One run of one test."""
 
-    def __init__(self, runner, env, test, args, variables):
+    def __init__(self, env, driver, test, args, variables):
         from testrunner import TestRunner
+        self.driver = driver
         self.args = args
         self.variables = variables
         self.folder = variables['TEST_DIR']
@@ -303,7 +307,7 @@ class Run:
 
     def count_loaded(self):
         """Number of processes that loaded the driver."""
-        wanted = f'/block-{DRIVER}.so'.encode()
+        wanted = f'/block-{self.driver}.so'.encode()
         count = 0
         for path in glob.glob(os.path.join(self.log, 'loaded.*')):
             with open(path, 'rb') as f:

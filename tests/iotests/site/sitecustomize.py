@@ -14,9 +14,10 @@ def install():
     execute = QMPClient._execute
 
     async def execute_filtered(self, msg, assign_id=True):
-        if msg.get('execute') in ('blockdev-add', 'blockdev-reopen'):
+        command = msg.get('execute')
+        if command in ('blockdev-add', 'blockdev-reopen'):
             msg = Message({**msg, 'arguments': interpose.filtered(
-                msg.get('arguments', {}))})
+                msg.get('arguments', {}), opened=command == 'blockdev-add')})
         return await execute(self, msg, assign_id)
 
     QMPClient._execute = execute_filtered
