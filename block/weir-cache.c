@@ -627,6 +627,13 @@ static WeirCacheOptions *cache_parse(QDict *options, WeirCacheConfig *config,
 
 /* --- life --- */
 
+static BlockDriverState *base_node(BlockDriverState *bs)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    return bs->file->bs;
+}
+
 /*
  * A crash has taken back that the disk had become longer, and there are dirty
  * blocks behind its end.
@@ -636,7 +643,7 @@ static int base_regrow(BlockDriverState *bs, Error **errp)
     BDRVWeirCacheState *s = bs->opaque;
     BlockBackend *blk = blk_new(bdrv_get_aio_context(bs), BLK_PERM_RESIZE |
                                 BLK_PERM_WRITE, BLK_PERM_ALL);
-    int ret = blk_insert_bs(blk, bs->file->bs, errp);
+    int ret = blk_insert_bs(blk, base_node(bs), errp);
 
     if (ret == 0) {
         ret = blk_truncate(blk, s->base_needed, false, PREALLOC_MODE_OFF, 0,

@@ -460,6 +460,9 @@ int recovery_load(WeirCache *c)
     if (ret == 0 && c->sb.in_use) {
         /* what was written and not flushed may be seen now and gone later */
         ret = c->host->flush(c->opaque, WEIR_CACHE_FAST);
+        if (ret == 0) {
+            ret = c->host->flush(c->opaque, WEIR_CACHE_BASE);
+        }
     }
     if (ret == 0) {
         ret = load_table(&r);

@@ -246,15 +246,15 @@ void slots_make_room(WeirCache *c)
     if (run) {
         append_free(c, first, run);
     }
-    if (c->ix.free < slots_reserve(c) / 2) {
-        c->host->kick(c->opaque);
-    }
 }
 
 uint32_t slots_take(WeirCache *c, uint32_t want, uint32_t *first)
 {
     if (c->ix.free < slots_reserve(c)) {
         slots_make_room(c);
+    }
+    if (c->ix.free < slots_reserve(c) / 2) {
+        c->host->kick(c->opaque);
     }
     return weir_cache_index_take(&c->ix, want, first);
 }

@@ -122,7 +122,8 @@ class Load:
     @mark: called when something was done; with True: that is durable now
     """
 
-    def __init__(self, client, history, blocks, mark=lambda durable=False: None):
+    def __init__(self, client, history, blocks,
+                 mark=lambda durable=False: None):
         self.client = client
         self.history = history
         self.blocks = blocks
