@@ -417,7 +417,7 @@ static void set_due(WeirCache *c, uint64_t begin_ns, int result)
 
 int write_back(WeirCache *c, bool limited)
 {
-    uint64_t begin_ns = now_ns(c);
+    uint64_t begin_ns = now_ns(c), corrupt;
     int ret = 0;
 
     while (c->writing_back) {
@@ -427,6 +427,7 @@ int write_back(WeirCache *c, bool limited)
         return c->fast_error;
     }
     c->writing_back = true;
+    corrupt = c->stat.corrupt_dirty;
     journal_reserve(c, WRITE_BACK_BLOCKS);
     pick_batch(c, limited ? limited_batch(c) : WRITE_BACK_BLOCKS);
     if (c->batch_count) {
@@ -437,7 +438,9 @@ int write_back(WeirCache *c, bool limited)
     journal_release(c, WRITE_BACK_BLOCKS);
     c->batch_count = 0;
     c->writing_back = false;
-    set_due(c, begin_ns, ret);
+    /* those that cannot be read do not get better all the time */
+    set_due(c, begin_ns, ret == 0 && c->stat.corrupt_dirty > corrupt ? -EIO
+                                                                     : ret);
     wake(c, &c->batch_queue);
     wake(c, &c->slot_queue);
     return ret;
