@@ -337,6 +337,13 @@ bool journal_preview_pays(const WeirCache *c, uint32_t count);
 /* Wait until `records` more find room, and reserve it. Yields. */
 void journal_reserve(WeirCache *c, uint32_t records);
 bool journal_try_reserve(WeirCache *c, uint32_t records);
+/* The same for WRITE_BACK_BLOCKS; nobody else can use all of it up. Yields. */
+void journal_reserve_for_write_back(WeirCache *c);
+/*
+ * Those reserved before are used up: reserve as many again, without keeping
+ * any meanwhile. Yields.
+ */
+void journal_renew(WeirCache *c, uint32_t records);
 void journal_release(WeirCache *c, uint32_t records);
 /* Blocks that cannot be overwritten yet. */
 uint64_t journal_used(const WeirCache *c);

@@ -227,9 +227,9 @@ static bool has_room(const WeirCache *c, uint32_t records)
             c->next - c->written + blocks <= PENDING_BLOCKS);
 }
 
-bool journal_try_reserve(WeirCache *c, uint32_t records)
+static bool try_reserve(WeirCache *c, uint32_t records, uint32_t for_others)
 {
-    if (!has_room(c, records)) {
+    if (!has_room(c, records + for_others)) {
         c->host->kick(c->opaque);
         return false;
     }
@@ -237,9 +237,14 @@ bool journal_try_reserve(WeirCache *c, uint32_t records)
     return true;
 }
 
-void journal_reserve(WeirCache *c, uint32_t records)
+bool journal_try_reserve(WeirCache *c, uint32_t records)
 {
-    while (!journal_try_reserve(c, records)) {
+    return try_reserve(c, records, WRITE_BACK_BLOCKS);
+}
+
+static void reserve(WeirCache *c, uint32_t records, uint32_t for_others)
+{
+    while (!try_reserve(c, records, for_others)) {
         if (c->next - c->written > PENDING_BLOCKS / 8) {
             journal_commit_all(c);
         } else if (journal_used(c) > c->layout.journal_blocks / 4 &&
@@ -249,6 +254,26 @@ void journal_reserve(WeirCache *c, uint32_t records)
             wait_on(c, &c->room_queue);
         }
     }
+}
+
+/*
+ * Requests that wait for a slot keep what they have reserved; writing back,
+ * which makes slots free, always has room of its own.
+ */
+void journal_reserve(WeirCache *c, uint32_t records)
+{
+    reserve(c, records, WRITE_BACK_BLOCKS);
+}
+
+void journal_reserve_for_write_back(WeirCache *c)
+{
+    reserve(c, WRITE_BACK_BLOCKS, 0);
+}
+
+void journal_renew(WeirCache *c, uint32_t records)
+{
+    journal_release(c, records);
+    journal_reserve(c, records);
 }
 
 void journal_release(WeirCache *c, uint32_t records)

@@ -23,6 +23,8 @@
 #define ZEROES_CACHED_BLOCKS 1024
 #define CHUNK_BLOCKS 4096               /* handled under the lock in one go */
 #define RECORDS_PER_WRITE (3 * SEGMENT_BLOCKS)
+/* a chunk's, those of evictions, and regions that are opened */
+#define RECORDS_PER_ZERO (CHUNK_BLOCKS + ZEROES_CACHED_BLOCKS)
 
 typedef struct Run {
     uint32_t slot;
@@ -275,8 +277,7 @@ static void base_changed(WeirCache *c, const Writing *w)
         uint64_t n = w->count - i < CHUNK_BLOCKS ? w->count - i : CHUNK_BLOCKS;
 
         if (n < w->count) {
-            journal_reserve(c, (uint32_t)n);
-            journal_release(c, (uint32_t)n);
+            journal_renew(c, RECORDS_PER_ZERO);
         }
         slots_unmap(c, w->block + i, n);
     }
@@ -579,8 +580,7 @@ static int zero_dirty(WeirCache *c, const Writing *w)
         uint32_t slot;
 
         if (i % CHUNK_BLOCKS == CHUNK_BLOCKS - 1) {
-            journal_reserve(c, CHUNK_BLOCKS);
-            journal_release(c, CHUNK_BLOCKS);
+            journal_renew(c, RECORDS_PER_ZERO);
         }
         slot = weir_cache_index_find(&c->ix, w->block + i);
         if (is_dirty(c, slot)) {
@@ -633,8 +633,6 @@ static int zero_range(WeirCache *c, uint64_t offset, uint64_t bytes,
     Writing w = {
         .block = offset / BLOCK_BYTES, .count = bytes / BLOCK_BYTES,
     };
-    /* a chunk's, those of evictions, and regions that are opened */
-    uint32_t records = CHUNK_BLOCKS + ZEROES_CACHED_BLOCKS;
     int ret;
 
     if (!w.count) {
@@ -649,14 +647,14 @@ static int zero_range(WeirCache *c, uint64_t offset, uint64_t bytes,
     }
     writing_enter(c, &w);
     wait_for_write_back(c, &w);
-    journal_reserve(c, records);
+    journal_reserve(c, RECORDS_PER_ZERO);
     if (!discard && is_write_back(c) && w.count <= ZEROES_CACHED_BLOCKS &&
         !(c->fast_error && !c->ix.dirty)) {
         ret = zero_in(c, &w);
     } else {
         ret = zero_past(c, &w, discard, may_unmap);
     }
-    journal_release(c, records);
+    journal_release(c, RECORDS_PER_ZERO);
     writing_leave(c, &w);
     unlock(c);
     return ret;

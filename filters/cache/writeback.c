@@ -428,7 +428,7 @@ int write_back(WeirCache *c, bool limited)
     }
     c->writing_back = true;
     corrupt = c->stat.corrupt_dirty;
-    journal_reserve(c, WRITE_BACK_BLOCKS);
+    journal_reserve_for_write_back(c);
     pick_batch(c, limited ? limited_batch(c) : WRITE_BACK_BLOCKS);
     if (c->batch_count) {
         qsort(c->batch, c->batch_count, sizeof(*c->batch), compare_blocks);
