@@ -355,6 +355,11 @@ int weir_cache_resize(WeirCache *c, uint64_t base_bytes)
     misses_cancel(c, 0, UINT64_MAX / 2);
     c->base_bytes = base_bytes;
     ret = journal_commit_all(c);
+    if (ret == 0) {                     /* that length is there to stay */
+        unlock(c);
+        ret = c->host->flush(c->opaque, WEIR_CACHE_BASE);
+        lock(c);
+    }
     while (ret == 0 && c->sb.base_bytes != base_bytes) {
         ret = superblock_mark_length(c);
     }
