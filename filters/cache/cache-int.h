@@ -28,6 +28,7 @@
 #define GENERATIONS 16
 #define PENDING_BLOCKS 128              /* sealed and not yet written */
 #define WRITE_BACK_BLOCKS 2048          /* of a batch */
+#define WRITE_BACK_RECORDS (2 * WRITE_BACK_BLOCKS)  /* CLEAN and FREE */
 #define STREAMS 16
 #define WINDOW 60
 
@@ -337,7 +338,7 @@ bool journal_preview_pays(const WeirCache *c, uint32_t count);
 /* Wait until `records` more find room, and reserve it. Yields. */
 void journal_reserve(WeirCache *c, uint32_t records);
 bool journal_try_reserve(WeirCache *c, uint32_t records);
-/* The same for WRITE_BACK_BLOCKS; nobody else can use all of it up. Yields. */
+/* The same for WRITE_BACK_RECORDS; nobody else can use all of it up. Yields. */
 void journal_reserve_for_write_back(WeirCache *c);
 /*
  * Those reserved before are used up: reserve as many again, without keeping
@@ -370,6 +371,20 @@ void slots_unmap_all(WeirCache *c, uint64_t block, uint64_t count);
 void slot_changed(WeirCache *c, uint32_t slot);
 /* Evict until there is a reserve, at most one batch. */
 void slots_make_room(WeirCache *c);
+bool slots_are_short(const WeirCache *c);
+/* Whether those that are to leave should be written back. */
+bool leaving_is_due(const WeirCache *c);
+
+/* Slots side by side that go: one record. */
+typedef struct FreeRun {
+    uint32_t first;
+    uint32_t count;
+} FreeRun;
+
+/* A victim goes; on record after slots_evict_end(). A run begins as { 0 }. */
+void slot_evict(WeirCache *c, uint32_t slot, FreeRun *run);
+void slots_evict_end(WeirCache *c, FreeRun *run);
+
 uint32_t slots_reserve(const WeirCache *c);
 /* Give back the slots whose time has come. */
 void generations_release(WeirCache *c);

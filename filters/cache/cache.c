@@ -506,7 +506,7 @@ static bool work_once(WeirCache *c, uint64_t now)
         return true;
     }
     generations_release(c);
-    if (c->ix.free + c->quarantined < slots_reserve(c) &&
+    if (slots_are_short(c) &&
         journal_try_reserve(c, WEIR_CACHE_RECORDS)) {
         uint64_t evictions = c->stat.evictions;
 

@@ -239,7 +239,7 @@ static bool try_reserve(WeirCache *c, uint32_t records, uint32_t for_others)
 
 bool journal_try_reserve(WeirCache *c, uint32_t records)
 {
-    return try_reserve(c, records, WRITE_BACK_BLOCKS);
+    return try_reserve(c, records, WRITE_BACK_RECORDS);
 }
 
 static void reserve(WeirCache *c, uint32_t records, uint32_t for_others)
@@ -262,12 +262,12 @@ static void reserve(WeirCache *c, uint32_t records, uint32_t for_others)
  */
 void journal_reserve(WeirCache *c, uint32_t records)
 {
-    reserve(c, records, WRITE_BACK_BLOCKS);
+    reserve(c, records, WRITE_BACK_RECORDS);
 }
 
 void journal_reserve_for_write_back(WeirCache *c)
 {
-    reserve(c, WRITE_BACK_BLOCKS, 0);
+    reserve(c, WRITE_BACK_RECORDS, 0);
 }
 
 void journal_renew(WeirCache *c, uint32_t records)

@@ -18,6 +18,7 @@
 #include <errno.h>
 
 #define EVICT_BATCH 64
+#define EVICT_LOOKS 512                 /* some are dirty */
 
 void slot_changed(WeirCache *c, uint32_t slot)
 {
@@ -132,10 +133,10 @@ void slot_map(WeirCache *c, uint64_t block, uint32_t slot, uint32_t crc,
     uint32_t before = weir_cache_index_find(&c->ix, block);
 
     if (before != NO_SLOT) {
-        flags |= weir_cache_evict_move(&c->ev, before);
+        flags |= weir_cache_evict_move(&c->ev, before, slot);
         slot_forget(c, before);
     } else {
-        flags |= weir_cache_evict_insert(&c->ev, block);
+        flags |= weir_cache_evict_insert(&c->ev, slot, block);
     }
     weir_cache_index_map(&c->ix, slot, block, crc, flags);
     slot_changed(c, slot);
@@ -213,38 +214,68 @@ void misses_cancel(WeirCache *c, uint64_t block, uint64_t count)
 /* 1/256 of all, so that nobody has to wait for an eviction's record. */
 uint32_t slots_reserve(const WeirCache *c)
 {
-    return c->ix.slots / 256 + 1;
+    return c->ix.slots / 256 + 4;
 }
 
-static void append_free(WeirCache *c, uint32_t first, uint32_t count)
+/* Enough are to leave to be worth a flush of the base. */
+bool leaving_is_due(const WeirCache *c)
 {
-    journal_append(c, &(WeirCacheRecord) {
-        .op = WEIR_CACHE_OP_FREE, .slot = first, .crc = count,
-    });
+    return c->ev.leaving > slots_reserve(c) / 4;
+}
+
+/*
+ * What is to leave will be free soon. It does not do for all of the reserve,
+ * since writing back takes its time.
+ */
+bool slots_are_short(const WeirCache *c)
+{
+    uint32_t reserve = slots_reserve(c);
+    uint32_t soon = c->ev.leaving < reserve / 2 ? c->ev.leaving : reserve / 2;
+
+    return c->ix.free + c->quarantined + soon < reserve;
+}
+
+void slots_evict_end(WeirCache *c, FreeRun *run)
+{
+    if (run->count) {
+        journal_append(c, &(WeirCacheRecord) {
+            .op = WEIR_CACHE_OP_FREE, .slot = run->first, .crc = run->count,
+        });
+    }
+    run->count = 0;
+}
+
+void slot_evict(WeirCache *c, uint32_t slot, FreeRun *run)
+{
+    if (run->count && slot != run->first + run->count) {
+        slots_evict_end(c, run);
+    }
+    run->first = run->count ? run->first : slot;
+    run->count++;
+    slot_forget(c, slot);
+    c->stat.evictions++;
 }
 
 void slots_make_room(WeirCache *c)
 {
-    uint32_t first = 0, run = 0;
+    FreeRun run = { 0 };
+    int evicted = 0;
 
-    for (int i = 0; i < EVICT_BATCH &&
-         c->ix.free + c->quarantined < slots_reserve(c); i++) {
+    for (int looks = 0; looks < EVICT_LOOKS && evicted < EVICT_BATCH &&
+         slots_are_short(c); looks++) {
+        uint32_t leaving = c->ev.leaving;
         uint32_t slot = weir_cache_evict_victim(&c->ev);
 
-        if (slot == NO_SLOT) {
+        if (slot != NO_SLOT) {
+            slot_evict(c, slot, &run);
+            evicted++;
+        } else if (c->ev.leaving == leaving) {
             break;
         }
-        if (run && slot != first + run) {
-            append_free(c, first, run);
-            run = 0;
-        }
-        first = run ? first : slot;
-        run++;
-        slot_forget(c, slot);
-        c->stat.evictions++;
     }
-    if (run) {
-        append_free(c, first, run);
+    slots_evict_end(c, &run);
+    if (leaving_is_due(c)) {
+        c->host->kick(c->opaque);
     }
 }
 

@@ -2,10 +2,11 @@
 /*
  * Dirty blocks to the base, in batches:
  *
- *   pick (in slot order, with their neighbours on the base; sorted)
+ *   pick (those that are to leave, then in slot order; with their neighbours on
+ *         the base; sorted)
  *   -> commit: what is written back is on record for good (rule 6)
  *   -> read the slots, write the base, several runs at a time
- *   -> flush the base (rule 3) -> clean, on record
+ *   -> flush the base (rule 3) -> clean, on record; those that are to leave go
  *
  * A guest that writes to such a block meanwhile gets another slot, so the
  * block is not the one of the batch any more and stays dirty.
@@ -79,7 +80,7 @@ uint64_t write_back_due(WeirCache *c, uint64_t now)
     if (c->fast_error || c->base_read_only) {
         return UINT64_MAX;
     }
-    in = c->slot_waiters ? 0 : wanted_in(c, now);
+    in = c->slot_waiters || leaving_is_due(c) ? 0 : wanted_in(c, now);
     return in > not_before ? in : not_before;
 }
 
@@ -137,13 +138,27 @@ static uint32_t limited_batch(const WeirCache *c)
                                               : WRITE_BACK_BLOCKS;
 }
 
+/* Those that would have been evicted. */
+static void pick_leaving(WeirCache *c)
+{
+    for (int seeds = 0; seeds < SEEDS && c->batch_count < c->batch_max;
+         seeds++) {
+        uint32_t slot = weir_cache_evict_hint(&c->ev);
+
+        if (slot == NO_SLOT) {
+            break;
+        }
+        if (may_pick(c, slot)) {
+            pick_run(c, slot);
+        }
+    }
+}
+
 /* Until there are enough or the cursor has come round. Yields. */
-static void pick_batch(WeirCache *c, uint32_t most)
+static void pick_round(WeirCache *c)
 {
     uint32_t scanned = 0, seeds = 0;
 
-    c->batch_count = 0;
-    c->batch_max = most;
     while (scanned < c->ix.slots && seeds < SEEDS &&
            c->batch_count < c->batch_max) {
         uint64_t flags;
@@ -374,6 +389,25 @@ static int mark_clean(WeirCache *c)
     return (int)clean;
 }
 
+/* Those whose turn is over go, now that they are clean. */
+static void evict_cleaned(WeirCache *c)
+{
+    FreeRun run = { 0 };
+
+    for (uint32_t i = 0; i < c->batch_count; i++) {
+        const WriteBackBlock *b = &c->batch[i];
+
+        if ((c->ix.flags[b->slot] & (WEIR_SLOT_MAPPED | WEIR_SLOT_DIRTY |
+                                     WEIR_SLOT_WRITE_BACK)) ==
+            WEIR_SLOT_MAPPED &&
+            weir_cache_index_block(&c->ix, b->slot) == b->block &&
+            weir_cache_evict_cleaned(&c->ev, b->slot)) {
+            slot_evict(c, b->slot, &run);
+        }
+    }
+    slots_evict_end(c, &run);
+}
+
 static int write_back_batch(WeirCache *c)
 {
     int ret = WITHOUT_RULE(6) ? 0 : journal_commit_all(c);
@@ -401,6 +435,7 @@ static int write_back_batch(WeirCache *c)
         return ret;
     }
     ret = mark_clean(c);
+    evict_cleaned(c);
     return c->batch_error < 0 ? c->batch_error : ret;
 }
 
@@ -429,13 +464,18 @@ int write_back(WeirCache *c, bool limited)
     c->writing_back = true;
     corrupt = c->stat.corrupt_dirty;
     journal_reserve_for_write_back(c);
-    pick_batch(c, limited ? limited_batch(c) : WRITE_BACK_BLOCKS);
+    c->batch_count = 0;
+    c->batch_max = limited ? limited_batch(c) : WRITE_BACK_BLOCKS;
+    pick_leaving(c);
+    if (!limited || !c->batch_count || wanted_in(c, begin_ns) == 0) {
+        pick_round(c);
+    }
     if (c->batch_count) {
         qsort(c->batch, c->batch_count, sizeof(*c->batch), compare_blocks);
         ret = write_back_batch(c);
         c->stat.write_back_error = ret < 0 ? ret : 0;
     }
-    journal_release(c, WRITE_BACK_BLOCKS);
+    journal_release(c, WRITE_BACK_RECORDS);
     c->batch_count = 0;
     c->writing_back = false;
     /* those that cannot be read do not get better all the time */

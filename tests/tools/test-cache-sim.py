@@ -1,14 +1,19 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""weir-cache-sim: its figures, and its complaints."""
+"""weir-cache-sim: its figures, beside those of exact caches on recorded traces
+where there are any, and its complaints."""
 
 import json
 import os
 import subprocess
+import tempfile
 import unittest
 
-SIM = os.path.join(os.environ['WEIR_MESON_BUILD'], 'tests', 'tools',
-                   'weir-cache-sim')
+TOOLS = os.path.join(os.environ['WEIR_MESON_BUILD'], 'tests', 'tools')
+SIM = os.path.join(TOOLS, 'weir-cache-sim')
+IDEAL = os.path.join(TOOLS, 'trace-ideal')
+TRACES = ('P3.lis', 'P6.lis', 'cloudPhysicsIO.vscsi',
+          'ssd-iozone-aligned2-100K.trace')
 
 
 def sim(capacity, lines):
@@ -23,7 +28,48 @@ def figures(capacity, lines):
     return json.loads(result.stdout)
 
 
+def misses_of_file(capacity, path):
+    output = subprocess.check_output([SIM, '--capacity-blocks', str(capacity),
+                                      path])
+    return json.loads(output)['misses']
+
+
+def compare(name, path):
+    """Write the trace; yields the misses of weir-cache, S3-FIFO, LRU and ARC
+    for each size of the cache."""
+    output = subprocess.check_output([IDEAL, name, path], text=True)
+    for line in output.splitlines():
+        blocks, *exact = map(int, line.split())
+        yield misses_of_file(blocks, path), *exact
+
+
 class Sim(unittest.TestCase):
+    def check_trace(self, name, path):
+        sums = [0, 0, 0, 0]
+        for ours, *exact in compare(name, path):
+            print(f'{name}: {ours} misses, S3-FIFO {exact[0]}, '
+                  f'{(ours / exact[0] - 1) * 100:+.2f} %', flush=True)
+            self.assertLessEqual(ours, exact[0] * 1.02)
+            sums = [a + b for a, b in zip(sums, (ours, *exact))]
+        return sums
+
+    def test_recorded_traces(self):
+        """With dirty blocks, batches and all.  Each trace has the same weight
+        in the means."""
+        ratios = []
+        with tempfile.TemporaryDirectory() as folder:
+            for name in TRACES:
+                ours, *exact = self.check_trace(name,
+                                                os.path.join(folder, 'trace'))
+                if not ours:
+                    self.skipTest('no recorded traces')
+                ratios.append([ours / misses for misses in exact])
+        s3fifo, lru, arc = (sum(column) / len(ratios)
+                            for column in zip(*ratios))
+        self.assertLess(s3fifo, 1.005)
+        self.assertLess(lru, 1)
+        self.assertLess(arc, 1)
+
     def test_all_fits(self):
         trace = [f'{"RW"[i % 3 == 0]} {i % 500}' for i in range(5000)]
         seen = figures(1000, trace)
