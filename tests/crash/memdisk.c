@@ -288,11 +288,14 @@ static void cut_request(MemDisk *after, const MemRequest *r, MemCut cut)
 {
     uint32_t how = coop_below(cut == MEM_CUT_TEAR ? 3 : 2);
 
-    if (r->lost || cut == MEM_CUT_DROP) {
+    if (r->lost || cut == MEM_CUT_DROP ||
+        (cut == MEM_CUT_FIRST && r->bytes <= PAGE)) {
         return;
     }
     if (cut == MEM_CUT_HOLES) {
         keep_pieces(after, r, PAGE, 12);
+    } else if (cut == MEM_CUT_FIRST) {
+        apply(after, after->stable, r, PAGE, r->bytes);
     } else if (cut == MEM_CUT_KEEP || how == 0) {
         apply(after, after->stable, r, 0, r->bytes);
     } else if (how == 2) {

@@ -71,6 +71,7 @@ typedef enum MemCut {
     MEM_CUT_RANDOM,             /* each one kept or dropped */
     MEM_CUT_TEAR,               /* or torn */
     MEM_CUT_HOLES,              /* some blocks of 4096 bytes of each missing */
+    MEM_CUT_FIRST,              /* only the first such block of each missing */
     MEM_CUT_CHOSEN,             /* those of a set kept */
 } MemCut;
 

@@ -180,10 +180,18 @@ void model_crash(void)
 
 /* --- checking --- */
 
+static bool is_allowed(const Block *b, const Check *check, uint32_t version)
+{
+    bool lost = b->lost_last && version >= b->lost_first &&
+                version <= b->lost_last;
+
+    return version >= check->low && version <= check->high && !lost;
+}
+
 static bool zeroes_fit(const Block *b, const Check *check, uint32_t *version)
 {
     for (uint32_t v = check->high + 1; v > check->low; v--) {
-        if (is_zero_version(b, v - 1)) {
+        if (is_zero_version(b, v - 1) && is_allowed(b, check, v - 1)) {
             *version = v - 1;
             return true;
         }
@@ -206,8 +214,8 @@ static bool sector_fits(const Check *check, uint32_t block,
         return zeroes_fit(b, check, version);
     }
     *version = words[1];
-    return words[0] == block + 1 && words[1] >= check->low &&
-           words[1] <= check->high && !is_zero_version(b, words[1]);
+    return words[0] == block + 1 && is_allowed(b, check, words[1]) &&
+           !is_zero_version(b, words[1]);
 }
 
 static void __attribute__((noreturn))
@@ -221,8 +229,10 @@ complain(const Check *check, uint32_t block, const uint8_t *data,
         printf("  sector %u: block %d version %u\n", at / SECTOR,
                (int)words[0] - 1, words[1]);
     }
-    fail("block %u %s%s: allowed %u to %u, issued %u", block, check->when, what,
-         check->low, check->high, model.block[block].issued);
+    fail("block %u %s%s: allowed %u to %u, lost %u to %u, issued %u", block,
+         check->when, what, check->low, check->high,
+         model.block[block].lost_first, model.block[block].lost_last,
+         model.block[block].issued);
 }
 
 /* Returns whether it is torn; version: gets the one of its first sector. */
@@ -281,6 +291,10 @@ void model_check_found(uint32_t block, const uint8_t *data)
     }, block, data);
     b->min = b->low;
     b->past = false;
+    if (!b->torn && b->low < b->issued) {
+        b->lost_first = b->low + 1;
+        b->lost_last = b->issued;
+    }
 }
 
 void model_check_image(uint32_t block, const uint8_t *data, const char *when)

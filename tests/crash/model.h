@@ -20,6 +20,8 @@ typedef struct Block {
     uint32_t issued;                    /* the last version */
     uint32_t min;                       /* what a crash may bring back */
     uint32_t low, high;                 /* what a read may see */
+    uint32_t lost_first, lost_last;     /* never to be seen again: a crash
+                                           had left an earlier one */
     uint32_t writers;                   /* under way */
     uint64_t zero;                      /* bit version % 64: it is zeroes */
     bool torn;                          /* pieces of several versions */
@@ -80,7 +82,10 @@ void model_crash(void);
  */
 void model_check_read(uint32_t block, const uint8_t *data, const Block *before);
 
-/* The same with nobody else about: the first look after a crash. */
+/*
+ * The same with nobody else about: the first look after a crash. What was
+ * issued later than what is there is lost for good.
+ */
 void model_check_found(uint32_t block, const uint8_t *data);
 
 /* The block as a disk has it, while nobody writes it. */
