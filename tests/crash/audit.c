@@ -153,6 +153,8 @@ void audit_base(bool quiet)
 
         if (quiet) {
             model_check_image(i, host.base.now + at, "of the base");
+        } else if (at >= host.base.stable_bytes) {
+            model_check_absent(i, "of the base, flushed,");
         } else {
             model_check_cut(i, host.base.stable + at, "of the base, flushed");
         }
@@ -184,6 +186,8 @@ void audit_cut(void)
 
         if (at < host.base.bytes) {
             model_check_cut(i, host.base.now + at, "of the base, after a cut");
+        } else {
+            model_check_absent(i, "of the base, after a cut,");
         }
     }
 }

@@ -85,7 +85,26 @@ static int send_write(const Memory *m, uint64_t offset, ClientWrite how,
     abort();
 }
 
-int client_write(uint32_t block, uint32_t count, ClientWrite how, bool fua)
+/* So that the disk has so many blocks. */
+static int grow(uint32_t blocks)
+{
+    uint64_t bytes = (uint64_t)blocks * WEIR_CACHE_BLOCK_BYTES;
+    int ret;
+
+    if (bytes <= host.base.bytes) {
+        return 0;
+    }
+    model_will_grow(blocks);
+    ret = weir_cache_grow(host.cache, bytes);
+    if (succeeded("grow", ret) && blocks > model.blocks) {
+        trace(UINT32_MAX, "%u blocks", blocks);
+        model_resize(blocks, false);
+    }
+    return ret;
+}
+
+static int write_inside(uint32_t block, uint32_t count, ClientWrite how,
+                        bool fua)
 {
     uint32_t *version = malloc(count * sizeof(*version));
     bool past = may_go_past(count, how);
@@ -103,6 +122,51 @@ int client_write(uint32_t block, uint32_t count, ClientWrite how, bool fua)
     }
     free(version);
     free(m.data);
+    return ret;
+}
+
+int client_write(uint32_t block, uint32_t count, ClientWrite how, bool fua)
+{
+    int ret = how == CLIENT_DISCARD ? 0 : grow(block + count);
+
+    if (ret < 0 || host.crashed || !model_may_write(block, count)) {
+        return ret;
+    }
+    return write_inside(block, count, how, fua);
+}
+
+/* As a driver does it: the cache is told before and afterwards. */
+static int resize(uint64_t bytes)
+{
+    bool shrinks = bytes < host.base.bytes;
+    int ret = shrinks ? weir_cache_drain(host.cache) : 0;
+
+    if (ret == 0) {
+        ret = weir_cache_will_resize(host.cache);
+    }
+    if (ret == 0 && shrinks) {
+        ret = weir_cache_resize(host.cache, bytes);
+    }
+    if (ret == 0) {
+        ret = memdisk_request(&host.base, MEM_RESIZE, bytes, 0, NULL, NULL);
+    }
+    if (ret == 0 && !shrinks) {
+        ret = weir_cache_resize(host.cache, bytes);
+    }
+    return ret;
+}
+
+int client_resize(uint32_t blocks)
+{
+    bool shrinks = blocks < model.blocks;
+    int ret;
+
+    model_will_resize(blocks);
+    ret = resize((uint64_t)blocks * WEIR_CACHE_BLOCK_BYTES);
+    if (succeeded("resize", ret)) {
+        trace(UINT32_MAX, "resized to %u blocks", blocks);
+        model_resize(blocks, !shrinks);
+    }
     return ret;
 }
 

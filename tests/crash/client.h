@@ -19,13 +19,18 @@ typedef enum ClientWrite {
 
 /*
  * Whether a request may fail like this; -EIO of a host without power may
- * always. NULL: none may. what: "read", "write" or "flush".
+ * always. NULL: none may. what: "read", "write", "flush", "grow" or "resize".
  */
 extern bool (*client_may_fail)(const char *what, int error);
 
 int client_read(uint32_t block, uint32_t count);
+
+/* Data or zeroes that end behind the end of the disk make it longer. */
 int client_write(uint32_t block, uint32_t count, ClientWrite how, bool fua);
 int client_flush(void);
+
+/* The disk gets another length; nothing else is under way. */
+int client_resize(uint32_t blocks);
 
 /* Change the configuration of the cache to host.config. */
 void client_configure(void);

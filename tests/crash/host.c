@@ -62,8 +62,7 @@ static int call_flush(void *opaque, WeirCacheDevice dev)
 static int call_grow_base(void *opaque, uint64_t bytes)
 {
     (void)opaque;
-    (void)bytes;
-    return -ENOTSUP;                    /* no client writes behind the end */
+    return memdisk_request(&host.base, MEM_RESIZE, bytes, 0, NULL, NULL);
 }
 
 static void call_sleep(void *opaque, uint64_t ns)
@@ -266,15 +265,36 @@ void host_stop_worker(void)
 
 /* --- opening and closing --- */
 
-static void open_cache(void *arg)
+static int try_to_open(uint64_t *base_needed)
 {
     WeirCacheOpen open = host.open;
 
     open.config = host.config;
     open.base_bytes = host.base.bytes;
     open.fast_bytes = host.fast.bytes;
-    *(int *)arg = weir_cache_open(&host.cache, &open, &calls, NULL, host.error,
-                                  sizeof(host.error));
+    open.base_needed = base_needed;
+    return weir_cache_open(&host.cache, &open, &calls, NULL, host.error,
+                           sizeof(host.error));
+}
+
+/* The base is made longer when a cut took back that it had been. */
+static void open_cache(void *arg)
+{
+    uint64_t needed = 0;
+    int ret = try_to_open(&needed);
+
+    if (ret == -EFBIG) {
+        ret = call_grow_base(NULL, needed);
+        if (ret == 0) {
+            ret = try_to_open(&needed);
+        }
+    }
+    if (ret == 0) {
+        model_found_length((uint32_t)((host.base.bytes +
+                                       WEIR_CACHE_BLOCK_BYTES - 1) /
+                                      WEIR_CACHE_BLOCK_BYTES));
+    }
+    *(int *)arg = ret;
 }
 
 int host_open(uint32_t turns, MemCut cut)

@@ -12,10 +12,10 @@
 void memdisk_init(MemDisk *disk, uint64_t bytes, uint64_t room_bytes)
 {
     memset(disk, 0, sizeof(*disk));
-    disk->bytes = bytes;
-    disk->now = calloc(1, room_bytes);
-    disk->stable = calloc(1, room_bytes);
+    disk->bytes = disk->stable_bytes = bytes;
     disk->pages = (room_bytes + PAGE - 1) / PAGE;
+    disk->now = calloc(disk->pages, PAGE);
+    disk->stable = calloc(disk->pages, PAGE);
     disk->written = calloc((disk->pages + 63) / 64, sizeof(*disk->written));
     memdisk_repair(disk);
 }
@@ -44,15 +44,6 @@ void memdisk_destroy(MemDisk *disk)
     free(disk->written);
 }
 
-void memdisk_resize(MemDisk *disk, uint64_t bytes)
-{
-    if (bytes > disk->bytes) {
-        memset(disk->now + disk->bytes, 0, bytes - disk->bytes);
-        memset(disk->stable + disk->bytes, 0, bytes - disk->bytes);
-    }
-    disk->bytes = bytes;
-}
-
 static void mark_written(MemDisk *disk, uint64_t offset, uint64_t bytes)
 {
     for (uint64_t p = offset / PAGE; p * PAGE < offset + bytes; p++) {
@@ -65,16 +56,34 @@ static bool is_written(const MemDisk *disk, uint64_t page)
     return disk->written[page / 64] >> page % 64 & 1;
 }
 
-/* A part of what a request does, in an image that may have become shorter. */
-static void apply(MemDisk *disk, uint8_t *image, const MemRequest *r,
+/* Longer by zeroes, or shorter: there are zeroes behind the end anyway. */
+static void set_length(MemDisk *disk, bool stable, uint64_t bytes)
+{
+    uint64_t *length = stable ? &disk->stable_bytes : &disk->bytes;
+
+    if (bytes < *length) {
+        memset((stable ? disk->stable : disk->now) + bytes, 0, *length - bytes);
+    }
+    *length = bytes;
+}
+
+/*
+ * A part of what a request does, in one of the images, which may have become
+ * shorter.
+ */
+static void apply(MemDisk *disk, bool stable, const MemRequest *r,
                   uint64_t from, uint64_t bytes)
 {
+    uint8_t *image = stable ? disk->stable : disk->now;
+    uint64_t length = stable ? disk->stable_bytes : disk->bytes;
     uint64_t at = r->offset + from;
-    uint64_t room = at < disk->bytes ? disk->bytes - at : 0;
+    uint64_t room = at < length ? length - at : 0;
 
     bytes = bytes < r->bytes - from ? bytes : r->bytes - from;
     bytes = bytes < room ? bytes : room;
-    if (r->op == MEM_ZERO) {
+    if (r->op == MEM_RESIZE) {
+        set_length(disk, stable, r->offset);
+    } else if (r->op == MEM_ZERO) {
         memset(image + at, 0, bytes);
     } else {
         memcpy(image + at, r->data + from, bytes);
@@ -111,7 +120,8 @@ int memdisk_request(MemDisk *disk, MemOp op, uint64_t offset, uint64_t bytes,
     MemRequest *r;
     int result = 0;
 
-    assert(offset <= disk->bytes && bytes <= disk->bytes - offset);
+    assert(op == MEM_RESIZE ? offset <= disk->pages * PAGE :
+           offset <= disk->bytes && bytes <= disk->bytes - offset);
     if (disk->dead) {
         return -EIO;
     }
@@ -141,7 +151,7 @@ static void sync_first(MemDisk *disk, uint32_t n)
         MemRequest *r = disk->unsynced[i];
 
         if (i < n && !r->lost) {
-            apply(disk, disk->stable, r, 0, r->bytes);
+            apply(disk, true, r, 0, r->bytes);
             request_free(r);
             for (MemRequest *p = disk->pending; p; p = p->next) {
                 p->flushed -= p->flushed > left;
@@ -171,8 +181,18 @@ static void end_write(MemDisk *disk, MemRequest *r)
         r->bytes = coop_below(3) * (sectors + 1) / 2 * SECTOR;
         r->bytes = r->bytes < sectors * SECTOR ? r->bytes : sectors * SECTOR;
     }
-    apply(disk, disk->now, r, 0, r->bytes);
+    apply(disk, false, r, 0, r->bytes);
     keep_unsynced(disk, r);
+}
+
+static void end_resize(MemDisk *disk, MemRequest *r)
+{
+    if (r->error) {
+        request_free(r);
+    } else {
+        apply(disk, false, r, 0, 0);
+        keep_unsynced(disk, r);
+    }
 }
 
 static void end_flush(MemDisk *disk, const MemRequest *r)
@@ -204,6 +224,9 @@ static void end(MemDisk *disk, MemRequest *r)
     case MEM_WRITE:
     case MEM_ZERO:
         end_write(disk, r);
+        break;
+    case MEM_RESIZE:
+        end_resize(disk, r);
         break;
     case MEM_FLUSH:
         end_flush(disk, r);
@@ -259,7 +282,7 @@ bool memdisk_step(MemDisk *disk)
 
 static bool is_write(const MemRequest *r)
 {
-    return r->op == MEM_WRITE || r->op == MEM_ZERO;
+    return r->op == MEM_WRITE || r->op == MEM_ZERO || r->op == MEM_RESIZE;
 }
 
 uint32_t memdisk_undecided(const MemDisk *disk)
@@ -278,8 +301,23 @@ static void keep_pieces(MemDisk *after, const MemRequest *r, uint32_t piece,
 {
     for (uint64_t at = 0; at < r->bytes; at += piece) {
         if (coop_below(16) < share) {
-            apply(after, after->stable, r, at, piece);
+            apply(after, true, r, at, piece);
         }
+    }
+}
+
+/* The disk has another length after the cut, or not, or is on the way there. */
+static void cut_resize(MemDisk *after, const MemRequest *r, MemCut cut)
+{
+    uint64_t from = after->stable_bytes;
+    uint32_t how = coop_below(cut == MEM_CUT_TEAR ? 3 : 2);
+
+    if (cut == MEM_CUT_KEEP || how == 0) {
+        set_length(after, true, r->offset);
+    } else if (how == 2 && r->offset > from) {
+        uint64_t sectors = (r->offset - from) / SECTOR;
+
+        set_length(after, true, from + coop_below((uint32_t)sectors) * SECTOR);
     }
 }
 
@@ -292,12 +330,14 @@ static void cut_request(MemDisk *after, const MemRequest *r, MemCut cut)
         (cut == MEM_CUT_FIRST && r->bytes <= PAGE)) {
         return;
     }
-    if (cut == MEM_CUT_HOLES) {
+    if (r->op == MEM_RESIZE) {
+        cut_resize(after, r, cut);
+    } else if (cut == MEM_CUT_HOLES) {
         keep_pieces(after, r, PAGE, 12);
     } else if (cut == MEM_CUT_FIRST) {
-        apply(after, after->stable, r, PAGE, r->bytes);
+        apply(after, true, r, PAGE, r->bytes);
     } else if (cut == MEM_CUT_KEEP || how == 0) {
-        apply(after, after->stable, r, 0, r->bytes);
+        apply(after, true, r, 0, r->bytes);
     } else if (how == 2) {
         keep_pieces(after, r, SECTOR, 8);
     }
@@ -348,7 +388,11 @@ static void cut_all(const MemDisk *disk, MemDisk *after, MemCut cut,
 /* What can be read of a range is what is stable. */
 static void forget(MemDisk *disk, const MemRequest *r)
 {
-    memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
+    if (r->op == MEM_RESIZE) {
+        memcpy(disk->now, disk->stable, disk->pages * PAGE);
+    } else {
+        memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
+    }
 }
 
 void memdisk_power_off(MemDisk *disk, MemCut cut)
@@ -369,6 +413,7 @@ void memdisk_power_off(MemDisk *disk, MemCut cut)
         coop_ready(r->coop);
         request_free(r);
     }
+    disk->bytes = disk->stable_bytes;
 }
 
 void memdisk_power_on(MemDisk *disk)
@@ -399,9 +444,10 @@ void memdisk_cut(const MemDisk *disk, MemDisk *after, MemCut cut, uint64_t kept)
         request_free(after->unsynced[i]);
     }
     after->unsynced_count = 0;
-    after->bytes = disk->bytes;
+    after->stable_bytes = disk->stable_bytes;
     copy_stable(after, disk);
     cut_all(disk, after, cut, kept);
+    after->bytes = after->stable_bytes;
     for (uint64_t p = 0; p < after->pages; p++) {
         if (is_written(after, p)) {
             memcpy(after->now + p * PAGE, after->stable + p * PAGE, PAGE);

@@ -16,11 +16,13 @@
  * request by itself: what had ended, and what was under way.
  */
 
-typedef enum MemOp { MEM_READ, MEM_WRITE, MEM_ZERO, MEM_FLUSH, MEM_OPS } MemOp;
+typedef enum MemOp {
+    MEM_READ, MEM_WRITE, MEM_ZERO, MEM_RESIZE, MEM_FLUSH, MEM_OPS,
+} MemOp;
 
 typedef struct MemRequest {
     MemOp op;
-    uint64_t offset;
+    uint64_t offset;            /* MEM_RESIZE: the new length */
     uint64_t bytes;
     uint8_t *data;              /* MEM_WRITE: a copy */
     void *buf;                  /* MEM_READ */
@@ -34,7 +36,8 @@ typedef struct MemRequest {
 
 /*
  * Which requests fail. A read that fails leaves rubbish, a write or zeroing
- * none, all or the beginning of what it should, a flush nothing stable.
+ * none, all or the beginning of what it should, a flush nothing stable, and the
+ * length is what it was.
  */
 typedef struct MemFault {
     uint64_t after;             /* so many more succeed; UINT64_MAX: all */
@@ -47,9 +50,10 @@ typedef struct MemFault {
 } MemFault;
 
 typedef struct MemDisk {
-    uint64_t bytes;
+    uint64_t bytes, stable_bytes;
     uint8_t *now;               /* what a read sees */
-    uint8_t *stable;            /* what a power cut leaves for sure */
+    uint8_t *stable;            /* what a power cut leaves for sure; both are
+                                   zeroes behind their length */
     uint64_t *written;          /* bit per page; the others are zeroes */
     uint64_t pages;
     MemRequest *pending;        /* not ended; newest first */
@@ -78,9 +82,6 @@ typedef enum MemCut {
 /* bytes: at first; room_bytes: the most that it can ever have. */
 void memdisk_init(MemDisk *disk, uint64_t bytes, uint64_t room_bytes);
 void memdisk_destroy(MemDisk *disk);
-
-/* Longer by zeroes, or shorter; at once and for good. */
-void memdisk_resize(MemDisk *disk, uint64_t bytes);
 
 /*
  * Suspends the caller. Returns 0; -EIO without power; the error of a fault.

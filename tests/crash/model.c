@@ -30,35 +30,89 @@ static void set_zero(Block *b, bool zero)
     b->zero |= (uint64_t)zero << b->issued % 64;
 }
 
-/* A block that nobody has written, with a number that was never used. */
+/*
+ * A block that nobody has written, with a number that was never used. If it is
+ * not yet gone for good, a crash may bring back what it was.
+ */
 static void begin_block(Block *b)
 {
     uint32_t version = b->issued ? b->issued + 1 : 0;
+    Block before = *b;
 
     *b = (Block) {
-        .issued = version, .min = version, .low = version, .high = version,
+        .issued = version, .born = version, .min = version, .low = version,
+        .high = version,
     };
+    if (before.goes) {
+        b->min = before.min;
+        b->zero = before.zero;
+        b->torn = before.torn;
+        b->lost_first = before.lost_first;
+        b->lost_last = before.lost_last;
+    }
     set_zero(b, true);
 }
 
 void model_reset(uint32_t blocks)
 {
     memset(&model, 0, sizeof(model));
-    model.blocks = blocks;
-}
-
-void model_resize(uint32_t blocks)
-{
-    for (uint32_t i = model.blocks; i < blocks; i++) {
-        begin_block(&model.block[i]);
-    }
-    model.blocks = blocks;
+    model.blocks = model.durable_blocks = model.most_blocks = blocks;
 }
 
 void model_copy(Model *to, const Model *from)
 {
     to->blocks = from->blocks;
-    memcpy(to->block, from->block, from->blocks * sizeof(*to->block));
+    to->durable_blocks = from->durable_blocks;
+    to->most_blocks = from->most_blocks;
+    memcpy(to->block, from->block, from->most_blocks * sizeof(*to->block));
+}
+
+/* --- length --- */
+
+void model_will_grow(uint32_t blocks)
+{
+    for (; model.most_blocks < blocks; model.most_blocks++) {
+        model.block[model.most_blocks] = (Block) { .issued = 0 };
+    }
+}
+
+void model_will_resize(uint32_t blocks)
+{
+    model_will_grow(blocks);
+    for (uint32_t i = blocks; i < model.blocks; i++) {
+        model.block[i].goes = true;
+    }
+    if (blocks < model.durable_blocks) {
+        model.durable_blocks = blocks;
+    }
+}
+
+void model_resize(uint32_t blocks, bool durable)
+{
+    for (uint32_t i = model.blocks; i < blocks; i++) {
+        begin_block(&model.block[i]);
+    }
+    model.blocks = blocks;
+    model.durable_blocks = durable ? blocks : model.durable_blocks;
+}
+
+void model_found_length(uint32_t blocks)
+{
+    if (blocks < model.durable_blocks || blocks > model.most_blocks) {
+        fail("the disk has %u blocks: allowed %u to %u", blocks,
+             model.durable_blocks, model.most_blocks);
+    }
+    for (uint32_t i = blocks; i < model.blocks; i++) {
+        model_check_absent(i, "when opened");
+    }
+    for (uint32_t i = model.blocks; i < blocks; i++) {
+        begin_block(&model.block[i]);
+        model.block[i].low = model.block[i].min;
+    }
+    for (uint32_t i = 0; i < model.most_blocks; i++) {
+        model.block[i].goes = false;
+    }
+    model.blocks = model.durable_blocks = blocks;   /* recovery flushes it */
 }
 
 /* --- writing --- */
@@ -77,7 +131,8 @@ bool model_may_write(uint32_t block, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         const Block *b = &model.block[block + i];
 
-        if (b->issued - b->min >= MODEL_VERSIONS_KEPT) {
+        if (block + i < model.blocks &&
+            b->issued - b->min >= MODEL_VERSIONS_KEPT) {
             return false;
         }
     }
@@ -146,6 +201,7 @@ void model_mode_changes(void)
 
 void model_flush_begin(ModelFlush *flush)
 {
+    flush->blocks = model.blocks;
     for (uint32_t i = 0; i < model.blocks; i++) {
         flush->low[i] = model.block[i].low;
         flush->quiet[i] = !model.block[i].writers;
@@ -154,7 +210,7 @@ void model_flush_begin(ModelFlush *flush)
 
 void model_flush_end(const ModelFlush *flush)
 {
-    for (uint32_t i = 0; i < model.blocks; i++) {
+    for (uint32_t i = 0; i < flush->blocks; i++) {
         Block *b = &model.block[i];
 
         if (b->min < flush->low[i]) {
@@ -305,6 +361,16 @@ void model_check_image(uint32_t block, const uint8_t *data, const char *when)
         .low = b->low, .high = b->high, .may_be_torn = b->torn, .quiet = true,
         .when = when,
     }, block, data);
+}
+
+void model_check_absent(uint32_t block, const char *when)
+{
+    const Block *b = &model.block[block];
+
+    if (b->min > b->born && !b->goes) {
+        fail("block %u %s is behind the end: allowed %u to %u", block, when,
+             b->min, b->issued);
+    }
 }
 
 void model_check_cut(uint32_t block, const uint8_t *data, const char *when)

@@ -18,6 +18,7 @@
 
 typedef struct Block {
     uint32_t issued;                    /* the last version */
+    uint32_t born;                      /* the zeroes it began with */
     uint32_t min;                       /* what a crash may bring back */
     uint32_t low, high;                 /* what a read may see */
     uint32_t lost_first, lost_last;     /* never to be seen again: a crash
@@ -27,10 +28,13 @@ typedef struct Block {
     bool torn;                          /* pieces of several versions */
     bool past;                          /* written past the cache, unflushed:
                                            a cut may tear it */
+    bool goes;                          /* the disk gets shorter */
 } Block;
 
 typedef struct Model {
     uint32_t blocks;
+    uint32_t durable_blocks;            /* the length is on record */
+    uint32_t most_blocks;               /* that anybody ever asked for */
     Block block[MODEL_BLOCKS_MAX];
 } Model;
 
@@ -39,8 +43,18 @@ extern Model model;
 /* A disk of zeroes. */
 void model_reset(uint32_t blocks);
 
-/* The disk is longer, by zeroes, or shorter. */
-void model_resize(uint32_t blocks);
+/* The disk is going to have another length, or to be longer. */
+void model_will_resize(uint32_t blocks);
+void model_will_grow(uint32_t blocks);
+
+/* It is longer, by zeroes, or shorter. durable: whatever happens. */
+void model_resize(uint32_t blocks, bool durable);
+
+/*
+ * So many there are after opening: as many as were told for sure, and those
+ * that something durable was written to.
+ */
+void model_found_length(uint32_t blocks);
 
 void model_copy(Model *to, const Model *from);
 
@@ -66,6 +80,7 @@ void model_mode_changes(void);
 
 /* Flushing: memory of one flush, and what holds when it has succeeded. */
 typedef struct ModelFlush {
+    uint32_t blocks;
     uint32_t low[MODEL_BLOCKS_MAX];
     bool quiet[MODEL_BLOCKS_MAX];
 } ModelFlush;
@@ -90,6 +105,9 @@ void model_check_found(uint32_t block, const uint8_t *data);
 
 /* The block as a disk has it, while nobody writes it. */
 void model_check_image(uint32_t block, const uint8_t *data, const char *when);
+
+/* The block is behind the end of a disk after a power cut. */
+void model_check_absent(uint32_t block, const char *when);
 
 /* The block as a disk has it, or would have, after a power cut. */
 void model_check_cut(uint32_t block, const uint8_t *data, const char *when);

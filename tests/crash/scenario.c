@@ -22,26 +22,30 @@ typedef struct Mix {
     uint32_t clients, requests;
     uint32_t first, blocks;             /* of the base; 0 blocks: all */
     uint32_t longest;                   /* request, blocks */
-    uint32_t reads, writes, fuas, zeroes, discards, flushes;
+    uint32_t reads, writes, fuas, zeroes, discards, flushes, appends;
 } Mix;
 
 static void request(const Mix *m)
 {
     uint32_t weight[] = {
         m->reads, m->writes, m->fuas, m->zeroes, m->discards, m->flushes,
+        m->appends,
     };
     uint32_t count = 1 + coop_below(m->longest);
     uint32_t blocks = m->blocks ? m->blocks : model.blocks;
     uint32_t block = m->first + coop_below(blocks - count + 1);
     uint32_t sum = 0, kind = 0, at;
 
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         sum += weight[i];
     }
     for (at = coop_below(sum); at >= weight[kind]; kind++) {
         at -= weight[kind];
     }
-    if (kind == 5) {
+    if (kind == 6) {
+        client_write(model.blocks + coop_below(4) - 2, count,
+                     coop_below(5) ? CLIENT_DATA : CLIENT_ZEROES, false);
+    } else if (kind == 5) {
         client_flush();
     } else if (kind == 0) {
         client_read(block, count);
@@ -399,63 +403,51 @@ static void script_zeroes(void)
 
 /* --- another length --- */
 
-static void resize(void *arg)
+static void resize_client(void *arg)
 {
-    uint32_t blocks = *(uint32_t *)arg;
-    int ret = weir_cache_resize(host.cache, (uint64_t)blocks * BLOCK_BYTES);
-
-    if (ret < 0) {
-        fail("resize failed: %s", strerror(-ret));
-    }
+    client_resize(*(uint32_t *)arg);
 }
 
-static void announce(void *arg)
+static void resize(uint32_t blocks)
 {
-    int ret = weir_cache_will_resize(host.cache);
-
-    (void)arg;
-    if (ret < 0 && !host.crashed) {
-        fail("announcing a resize failed: %s", strerror(-ret));
-    }
-}
-
-/* The cache is told that it may happen, and when it has. */
-static void grow(uint32_t blocks)
-{
-    host_run(announce, NULL);
-    memdisk_resize(&host.base, (uint64_t)blocks * BLOCK_BYTES);
-    model_resize(blocks);
-    host_run(resize, &blocks);
-}
-
-/* The other way round, with nothing dirty. */
-static void shrink(uint32_t blocks)
-{
-    host_run(drainer, NULL);
-    host_run(announce, NULL);
-    host_run(resize, &blocks);
-    memdisk_resize(&host.base, (uint64_t)blocks * BLOCK_BYTES);
-    model_resize(blocks);
+    host_run(resize_client, &blocks);
 }
 
 static void script_grow(void)
 {
-    grow(BASE_BLOCKS + 40);
+    resize(BASE_BLOCKS + 40);
     mix(&busy);
-    grow(BASE_BLOCKS + 64);
+    resize(BASE_BLOCKS + 64);
     one(one_write, BASE_BLOCKS + 50, 10);
     one(one_flush, 0, 0);
 }
 
 static void script_shrink(void)
 {
-    shrink(BASE_BLOCKS - 40);
+    resize(BASE_BLOCKS - 40);
     mix(&busy);
-    shrink(BASE_BLOCKS - 64);
+    resize(BASE_BLOCKS - 64);
     one(one_write, 0, 10);
     one(one_flush, 0, 0);
-    grow(BASE_BLOCKS);
+    resize(BASE_BLOCKS);
     one(one_read, BASE_BLOCKS - 70, 70);
+}
+
+/* Requests that make the disk longer, beside others. */
+static const Mix appends = {
+    .clients = 4, .requests = 40, .longest = 6, .reads = 20, .writes = 20,
+    .zeroes = 5, .discards = 5, .flushes = 15, .appends = 35,
+};
+
+static void script_append_through(void)
+{
+    set_mode(WEIR_CACHE_WRITE_THROUGH);
+    mix(&appends);
+    one(one_flush, 0, 0);
+    sleep_ms(500);
+    one(one_write, model.blocks + 9, 2);
+    one(one_flush, 0, 0);
+    sleep_ms(11000);
 }
 
 /* --- ends and beginnings --- */
@@ -627,6 +619,8 @@ const Scenario scenarios[] = {
       script_stale_journal },
     { "grow", BASE_BLOCKS, SLOTS, prelude_dirty, script_grow },
     { "shrink", BASE_BLOCKS, SLOTS, prelude_dirty, script_shrink },
+    { "append-through", BASE_BLOCKS, SLOTS, prelude_warm,
+      script_append_through },
 };
 const unsigned scenario_count = sizeof(scenarios) / sizeof(*scenarios);
 
