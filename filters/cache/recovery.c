@@ -478,23 +478,27 @@ int recovery_load(WeirCache *c)
 
 uint64_t recovery_needs_bytes(WeirCache *c)
 {
-    uint64_t blocks = blocks_of(c->base_bytes), needed = blocks;
+    uint64_t blocks = blocks_of(c->base_bytes), needed = c->base_bytes;
+    /* a cut may take part of a block; who cannot write does not miss that */
+    uint64_t whole = c->base_read_only ? blocks : c->base_bytes / BLOCK_BYTES;
 
     for (uint32_t slot = 0; slot < c->ix.slots; slot++) {
         uint64_t block = weir_cache_index_block(&c->ix, slot);
 
-        if (!(c->ix.flags[slot] & WEIR_SLOT_MAPPED) || block < blocks) {
+        if (!(c->ix.flags[slot] & WEIR_SLOT_MAPPED) || block < whole) {
             continue;
         }
         if (is_dirty(c, slot)) {
-            needed = block >= needed ? block + 1 : needed;
-        } else {
+            uint64_t end = (block + 1) * BLOCK_BYTES;
+
+            needed = end > needed ? end : needed;
+        } else if (block >= blocks) {
             weir_cache_index_unmap(&c->ix, slot);
             weir_cache_index_give(&c->ix, slot);
             slot_changed(c, slot);
         }
     }
-    return needed > blocks ? needed * BLOCK_BYTES : c->base_bytes;
+    return needed;
 }
 
 int recovery_save(WeirCache *c)

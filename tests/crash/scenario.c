@@ -439,6 +439,16 @@ static const Mix appends = {
     .zeroes = 5, .discards = 5, .flushes = 15, .appends = 35,
 };
 
+static void script_append(void)
+{
+    mix(&appends);
+    one(one_flush, 0, 0);
+    one(one_write, model.blocks + 9, 2);
+    one(one_flush, 0, 0);
+    sleep_ms(2500);                     /* all is written back */
+    one(one_flush, 0, 0);
+}
+
 static void script_append_through(void)
 {
     set_mode(WEIR_CACHE_WRITE_THROUGH);
@@ -619,6 +629,7 @@ const Scenario scenarios[] = {
       script_stale_journal },
     { "grow", BASE_BLOCKS, SLOTS, prelude_dirty, script_grow },
     { "shrink", BASE_BLOCKS, SLOTS, prelude_dirty, script_shrink },
+    { "append", BASE_BLOCKS, SLOTS, prelude_dirty, script_append },
     { "append-through", BASE_BLOCKS, SLOTS, prelude_warm,
       script_append_through },
 };
