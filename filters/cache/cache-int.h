@@ -116,6 +116,7 @@ struct WeirCache {
     bool sb_busy;                       /* being written */
     uint64_t base_bytes;                /* see base_inside() */
     bool growing;                       /* the base is being made longer */
+    bool shrunk;                        /* and not flushed since */
     WeirCacheIndex ix;
     WeirCacheEvict ev;
     int fast_error;                     /* for good */

@@ -319,6 +319,10 @@ int weir_cache_flush(WeirCache *c)
         c->writes_per_flush = c->writes;
         c->writes = 0;
     }
+    if (c->shrunk) {                    /* else a crash undoes it */
+        c->shrunk = false;
+        c->base_written++;
+    }
     ret = journal_commit(c, c->guest);
     if (request_error(c) || (c->fast_error && c->ix.dirty)) {
         ret = c->fast_error;
@@ -353,6 +357,7 @@ int weir_cache_resize(WeirCache *c, uint64_t base_bytes)
         }
     }
     misses_cancel(c, 0, UINT64_MAX / 2);
+    c->shrunk |= base_bytes < c->base_bytes;
     c->base_bytes = base_bytes;
     ret = journal_commit_all(c);
     if (ret == 0) {                     /* that length is there to stay */

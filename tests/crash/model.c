@@ -221,6 +221,9 @@ void model_flush_end(const ModelFlush *flush)
             b->past = false;
         }
     }
+    for (uint32_t i = model.blocks; i < model.most_blocks; i++) {
+        model.block[i].goes = false;
+    }
 }
 
 void model_crash(void)
