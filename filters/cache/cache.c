@@ -482,7 +482,7 @@ static bool commit_is_due(const WeirCache *c, uint64_t now)
 /* The superblock tells whether a cache may be dropped. */
 static bool is_all_clean(const WeirCache *c)
 {
-    return c->sb.dirty && !c->ix.dirty && !c->fast_error &&
+    return c->sb.dirty && !c->ix.dirty && !c->dirtying && !c->fast_error &&
            c->config.mode != WEIR_CACHE_WRITE_BACK;
 }
 

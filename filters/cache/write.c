@@ -104,15 +104,25 @@ static void wait_for_write_back(WeirCache *c, const Writing *w)
     }
 }
 
-/* The superblock says that there are dirty blocks, before there are. Yields. */
-static int mark_dirty(WeirCache *c)
+/*
+ * The superblock says that there are dirty blocks, before there are, and until
+ * dirtying_end(). Yields.
+ */
+static int dirtying_begin(WeirCache *c)
 {
     int ret = 0;
 
+    c->dirtying++;
     while (!c->sb.dirty && ret == 0) {
         ret = superblock_mark(c, true);
     }
+    c->dirtying -= ret < 0;
     return ret;
+}
+
+static void dirtying_end(WeirCache *c)
+{
+    c->dirtying--;
 }
 
 /* --- into the cache --- */
@@ -221,22 +231,16 @@ static int write_in_failed(WeirCache *c, const Run *run, int runs,
     return error;
 }
 
-/*
- * At most SEGMENT_BLOCKS. ends: the request ends with it. Yields.
- */
-static int write_in(WeirCache *c, const Writing *w, uint8_t *data,
-                    const WeirCacheGuest *guest, uint64_t at, bool ends)
+/* Yields. */
+static int write_slots(WeirCache *c, const Writing *w, uint8_t *data,
+                       const WeirCacheGuest *guest, uint64_t at, bool ends)
 {
     Run run[SEGMENT_BLOCKS];
     uint32_t crc[SEGMENT_BLOCKS];
     uint32_t count = (uint32_t)w->count;
     bool preview;
-    int runs, ret = mark_dirty(c);
+    int ret, runs = take_runs(c, count, run);
 
-    if (ret < 0) {
-        return ret;
-    }
-    runs = take_runs(c, count, run);
     if (runs < 0) {
         return runs;
     }
@@ -261,6 +265,21 @@ static int write_in(WeirCache *c, const Writing *w, uint8_t *data,
     c->preview_fits |= preview;
     misses_cancel(c, w->block, w->count);
     return 0;
+}
+
+/*
+ * At most SEGMENT_BLOCKS. ends: the request ends with it. Yields.
+ */
+static int write_in(WeirCache *c, const Writing *w, uint8_t *data,
+                    const WeirCacheGuest *guest, uint64_t at, bool ends)
+{
+    int ret = dirtying_begin(c);
+
+    if (ret == 0) {
+        ret = write_slots(c, w, data, guest, at, ends);
+        dirtying_end(c);
+    }
+    return ret;
 }
 
 /* --- to the base --- */
@@ -546,10 +565,10 @@ int weir_cache_write(WeirCache *c, uint64_t offset, uint64_t bytes,
 
 /* --- zeroes and discards --- */
 
-/* Few blocks, all into the cache. Yields. */
-static int zero_in(WeirCache *c, const Writing *w)
+/* Yields. */
+static int zero_slots(WeirCache *c, const Writing *w)
 {
-    int ret = mark_dirty(c);
+    int ret = 0;
 
     for (uint64_t i = 0; i < w->count && ret >= 0; i++) {
         uint32_t slot = weir_cache_index_find(&c->ix, w->block + i);
@@ -566,6 +585,18 @@ static int zero_in(WeirCache *c, const Writing *w)
     }
     misses_cancel(c, w->block, w->count);
     return ret < 0 ? ret : c->fast_error;
+}
+
+/* Few blocks, all into the cache. Yields. */
+static int zero_in(WeirCache *c, const Writing *w)
+{
+    int ret = dirtying_begin(c);
+
+    if (ret == 0) {
+        ret = zero_slots(c, w);
+        dirtying_end(c);
+    }
+    return ret;
 }
 
 /*

@@ -120,11 +120,11 @@ int memdisk_request(MemDisk *disk, MemOp op, uint64_t offset, uint64_t bytes,
     MemRequest *r;
     int result = 0;
 
-    assert(op == MEM_RESIZE ? offset <= disk->pages * PAGE :
-           offset <= disk->bytes && bytes <= disk->bytes - offset);
     if (disk->dead) {
         return -EIO;
     }
+    assert(op == MEM_RESIZE ? offset <= disk->pages * PAGE :
+           offset <= disk->bytes && bytes <= disk->bytes - offset);
     r = calloc(1, sizeof(*r));
     *r = (MemRequest) {
         .op = op, .offset = offset, .bytes = bytes, .buf = buf,

@@ -370,6 +370,25 @@ static void script_modes(void)
     }
 }
 
+/* The mode changes while a write makes the first block dirty. */
+static void script_last_write(void)
+{
+    uint32_t range[2] = { 0, 3 };
+
+    for (uint32_t turns = 0; turns < 16; turns++) {
+        set_mode(WEIR_CACHE_WRITE_BACK);
+        host_run(drainer, NULL);
+        range[0] = turns * 4;
+        coop_spawn(one_write, range);
+        for (uint32_t i = 0; i < turns; i++) {
+            host_turn();
+        }
+        set_mode(WEIR_CACHE_WRITE_THROUGH);
+        host_run_until_quiet();
+        one(one_flush, 0, 0);
+    }
+}
+
 static void script_bypass(void)
 {
     host.config.bypass_sequential_bytes = 16 << 10;
@@ -615,6 +634,7 @@ const Scenario scenarios[] = {
     { "write-around", BASE_BLOCKS, SLOTS, prelude_warm, script_write_around },
     { "read-only", BASE_BLOCKS, SLOTS, prelude_warm, script_read_only },
     { "modes", BASE_BLOCKS, SLOTS, prelude_dirty, script_modes },
+    { "last-write", BASE_BLOCKS, SLOTS, prelude_dirty, script_last_write },
     { "bypass", BASE_BLOCKS, SLOTS, prelude_warm, script_bypass },
     { "zeroes", 1500, SLOTS, prelude_dirty, script_zeroes },
     { "close", BASE_BLOCKS, SLOTS, prelude_dirty, script_close },
