@@ -91,7 +91,7 @@ static int grow(uint32_t blocks)
     uint64_t bytes = (uint64_t)blocks * WEIR_CACHE_BLOCK_BYTES;
     int ret;
 
-    if (bytes <= host.base.bytes) {
+    if (blocks <= model.blocks && bytes <= host.base.bytes) {
         return 0;
     }
     model_will_grow(blocks);

@@ -312,7 +312,7 @@ static void cut_resize(MemDisk *after, const MemRequest *r, MemCut cut)
     uint64_t from = after->stable_bytes;
     uint32_t how = coop_below(cut == MEM_CUT_TEAR ? 3 : 2);
 
-    if (cut == MEM_CUT_KEEP || how == 0) {
+    if (cut <= MEM_CUT_KEEP || how == 0) {
         set_length(after, true, r->offset);
     } else if (how == 2 && r->offset > from) {
         uint64_t sectors = (r->offset - from) / SECTOR;
@@ -336,7 +336,7 @@ static void cut_request(MemDisk *after, const MemRequest *r, MemCut cut)
         keep_pieces(after, r, PAGE, 12);
     } else if (cut == MEM_CUT_FIRST) {
         apply(after, true, r, PAGE, r->bytes);
-    } else if (cut == MEM_CUT_KEEP || how == 0) {
+    } else if (cut <= MEM_CUT_KEEP || how == 0) {
         apply(after, true, r, 0, r->bytes);
     } else if (how == 2) {
         keep_pieces(after, r, SECTOR, 8);

@@ -70,7 +70,8 @@ typedef struct MemDisk {
 } MemDisk;
 
 typedef enum MemCut {
-    MEM_CUT_KEEP,               /* all that ended; as kill -9 does */
+    MEM_CUT_ALL,                /* all is kept: as after kill -9 */
+    MEM_CUT_KEEP,               /* all that ended */
     MEM_CUT_DROP,               /* nothing that was not flushed */
     MEM_CUT_RANDOM,             /* each one kept or dropped */
     MEM_CUT_TEAR,               /* or torn */

@@ -2,7 +2,8 @@
 /*
  * The power is cut at each instant of a script at which the disks may differ:
  * whenever a write, zeroing or flush of either has ended, and before it does
- * when several are under way. In each of several ways:
+ * when several are under way. In each of several ways, one of which is that the
+ * process is killed and the disks are well:
  *
  *   script ----- . ----- . ----- . -----> end
  *                |       |
@@ -46,6 +47,7 @@ typedef struct Way {
 } Way;
 
 static const Way ways[] = {
+    { MEM_CUT_ALL, MEM_CUT_ALL },
     { MEM_CUT_KEEP, MEM_CUT_KEEP }, { MEM_CUT_DROP, MEM_CUT_DROP },
     { MEM_CUT_TEAR, MEM_CUT_TEAR }, { MEM_CUT_RANDOM, MEM_CUT_RANDOM },
     { MEM_CUT_KEEP, MEM_CUT_DROP }, { MEM_CUT_DROP, MEM_CUT_KEEP },

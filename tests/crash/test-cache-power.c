@@ -20,7 +20,8 @@
 #include "report.h"
 
 #define BLOCKS 4096
-#define BASE_BYTES ((uint64_t)BLOCKS * WEIR_CACHE_BLOCK_BYTES)
+#define BLOCKS_MAX 4608                 /* it grows and shrinks up to there */
+#define BLOCK_BYTES ((uint64_t)WEIR_CACHE_BLOCK_BYTES)
 #define HOT_BLOCKS 512
 #define FAST_BYTES (8 << 20)
 #define REQUEST_BLOCKS_MAX 24
@@ -51,9 +52,9 @@ static uint32_t random_range(uint32_t max, uint32_t *block)
 {
     uint32_t count = coop_below(coop_below(4) ? 4 : max) + 1;
 
-    *block = coop_below(coop_below(3) ? HOT_BLOCKS : BLOCKS);
-    if (*block + count > BLOCKS) {
-        *block = BLOCKS - count;
+    *block = coop_below(coop_below(3) ? HOT_BLOCKS : model.blocks);
+    if (*block + count > model.blocks) {
+        *block = model.blocks - count;
     }
     return count;
 }
@@ -88,6 +89,18 @@ static void random_write(ClientWrite how)
     }
 }
 
+/* Data or zeroes that end behind the end of the disk. */
+static void random_append(void)
+{
+    uint32_t count = 1 + coop_below(6);
+    uint32_t block = model.blocks + coop_below(9) - 4;
+
+    if (block + count <= BLOCKS_MAX && model_may_write(block, count)) {
+        client_write(block, count, coop_below(6) ? CLIENT_DATA : CLIENT_ZEROES,
+                     !coop_below(10));
+    }
+}
+
 static void random_config(void)
 {
     static const WeirCacheMode modes[] = {
@@ -118,6 +131,8 @@ static void random_operation(void)
 
     if (what < 35) {
         random_read();
+    } else if (what < 37) {
+        random_append();
     } else if (what < 80) {
         random_write(CLIENT_DATA);
     } else if (what < 85) {
@@ -154,14 +169,21 @@ static void verify(void *arg)
 
 /* --- a life: open, work, crash or close --- */
 
+static void resize(void *arg)
+{
+    (void)arg;
+    client_resize(BLOCKS - 256 + coop_below(BLOCKS_MAX - BLOCKS + 256));
+}
+
 static void power_off(void)
 {
     static const MemCut cuts[] = {
         MEM_CUT_KEEP, MEM_CUT_DROP, MEM_CUT_RANDOM, MEM_CUT_TEAR,
-        MEM_CUT_RANDOM, MEM_CUT_TEAR, MEM_CUT_HOLES,
+        MEM_CUT_RANDOM, MEM_CUT_TEAR, MEM_CUT_HOLES, MEM_CUT_ALL,
+        MEM_CUT_FIRST,
     };
 
-    host_power_off(cuts[coop_below(7)]);
+    host_power_off(cuts[coop_below(9)]);
 }
 
 /* Power is back: a crash leaves what a block has been since it was durable. */
@@ -172,12 +194,16 @@ static void power_on(void)
     audit_cut();
 }
 
-static void work(uint32_t turns)
+static void look(void)
 {
     host_start_worker();
     host_run(verify, NULL);
     host_rest();
     audit_cache(true);
+}
+
+static void work(uint32_t turns)
+{
     operations_left = 20 + coop_below(2000);
     for (clients = 0; clients < CLIENTS; clients++) {
         coop_spawn(client, NULL);
@@ -191,6 +217,20 @@ static void work(uint32_t turns)
         }
     }
     host_run_until_quiet();
+}
+
+/* Nothing else is under way. */
+static void change_length(uint32_t turns)
+{
+    coop_spawn(resize, NULL);
+    while (coop_alive() > host.worker_runs) {
+        if (turns-- == 0 && !host.crashed) {
+            power_off();
+        }
+        if (!host_turn()) {
+            fail("deadlock");
+        }
+    }
 }
 
 static void end_life(bool drained)
@@ -222,7 +262,14 @@ static void life(void)
     check("open", host_open(turns, cuts[coop_below(3)]));
     if (!host.crashed) {
         recovered++;
+        look();
         work(how < 8 ? coop_below(coop_below(2) ? 20000 : 2000) : UINT32_MAX);
+        if (!host.crashed && !coop_below(2)) {
+            change_length(coop_below(2) ? coop_below(300) : UINT32_MAX);
+        }
+        if (!host.crashed && !coop_below(2)) {
+            work(coop_below(2000));
+        }
         end_life(how == 8);
     }
     weir_cache_free(host.cache);
@@ -238,7 +285,7 @@ static void run(uint64_t seed, uint32_t lives_max)
     lives = 0;
     coop_seed(seed);
     model_reset(BLOCKS);
-    host_init(BASE_BYTES, BASE_BYTES, FAST_BYTES);
+    host_init(BLOCKS * BLOCK_BYTES, BLOCKS_MAX * BLOCK_BYTES, FAST_BYTES);
     for (uint32_t i = 0; i < lives_max; i++) {
         life();
     }
