@@ -378,9 +378,11 @@ static int replace_dirty(WeirCache *c, const Writing *w, const uint8_t *data)
     return 0;
 }
 
-/* Data could not be written to its slots: `error`. Yields. */
-static int write_instead(WeirCache *c, const Writing *w, const uint8_t *data,
-                         int error)
+/*
+ * Data could not be written to its slots, or there were none: `error`. Yields.
+ */
+static int write_instead(WeirCache *c, const Writing *w, uint8_t *data,
+                         const WeirCacheGuest *guest, uint64_t at, int error)
 {
     int ret;
 
@@ -392,6 +394,9 @@ static int write_instead(WeirCache *c, const Writing *w, const uint8_t *data,
     if (ret < 0) {
         return ret;
     }
+    unlock(c);
+    guest_copy_from(guest, at, data, (size_t)w->count * BLOCK_BYTES);
+    lock(c);
     ret = replace_dirty(c, w, data);
     c->stat.bypassed += w->count;
     regions_leave(c, w->block, w->count);
@@ -467,7 +472,7 @@ static int write_entered(WeirCache *c, Writing *w, const WeirCacheGuest *guest,
     if (in) {
         ret = write_in(c, w, data, guest, at, ends && w->count == entered);
         if (ret < 0) {
-            ret = write_instead(c, w, data, ret);
+            ret = write_instead(c, w, data, guest, at, ret);
         }
     } else {
         ret = write_past(c, w, &data, guest, at, bypass);
