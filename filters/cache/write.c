@@ -362,7 +362,7 @@ static int replace_dirty(WeirCache *c, const Writing *w, const uint8_t *data)
     unlock(c);
     ret = base_write(c, w->block, (uint32_t)w->count, data);
     lock(c);
-    c->base_written++;
+    base_changed(c, w);
     if (ret == 0 && dirty) {
         ret = base_sync(c);
     }
@@ -373,7 +373,6 @@ static int replace_dirty(WeirCache *c, const Writing *w, const uint8_t *data)
         claim_dirty(c, w, false);
         return ret;
     }
-    misses_cancel(c, w->block, w->count);
     slots_unmap_all(c, w->block, w->count);
     return 0;
 }
