@@ -34,6 +34,23 @@ static uint64_t append_open(WeirCache *c, uint64_t region)
     });
 }
 
+/*
+ * Nothing is put on record any more, see fast_failed(). Without dirty blocks
+ * the cache is dropped at the next opening; with them its clean blocks would
+ * hide what goes past now. Yields.
+ */
+static int enter_unrecorded(WeirCache *c)
+{
+    if (c->ix.dirty) {
+        return c->fast_error;
+    }
+    if (!c->tried_stale) {
+        c->tried_stale = true;
+        superblock_mark_stale(c);
+    }
+    return 0;
+}
+
 int regions_enter(WeirCache *c, uint64_t block, uint64_t count)
 {
     uint64_t first = region_of(c, block);
@@ -41,12 +58,8 @@ int regions_enter(WeirCache *c, uint64_t block, uint64_t count)
     uint64_t sequence = c->clean;
     int ret;
 
-    if (c->fast_error) {                /* see fast_failed() */
-        if (!c->tried_stale) {
-            c->tried_stale = true;
-            superblock_mark_stale(c);
-        }
-        return 0;
+    if (c->fast_error) {
+        return enter_unrecorded(c);
     }
     for (uint64_t i = first; i <= last; i++) {
         Region *r = &c->region[i];
@@ -60,11 +73,13 @@ int regions_enter(WeirCache *c, uint64_t block, uint64_t count)
         sequence = r->sequence > sequence ? r->sequence : sequence;
     }
     ret = WITHOUT_RULE(7) ? 0 : journal_commit(c, sequence);
-    if (ret < 0 && !c->fast_error) {
-        regions_leave(c, block, count);
-        return ret;
+    if (c->fast_error) {
+        ret = enter_unrecorded(c);
     }
-    return 0;
+    if (ret < 0) {
+        regions_leave(c, block, count);
+    }
+    return ret;
 }
 
 void regions_leave(WeirCache *c, uint64_t block, uint64_t count)
