@@ -384,7 +384,10 @@ static int may_grow(WeirCache *c)
     while (!c->sb.grows && !c->fast_error && ret == 0) {
         ret = superblock_mark_grows(c);
     }
-    return c->fast_error && !c->ix.dirty ? 0 : ret;
+    if (c->fast_error && !c->sb.grows) {
+        ret = c->ix.dirty ? c->fast_error : request_error(c);
+    }
+    return ret;
 }
 
 int weir_cache_will_resize(WeirCache *c)
