@@ -8,7 +8,7 @@
 #include "model.h"
 #include "report.h"
 
-#define TURNS_MAX 50000000              /* nothing takes longer */
+#define TURNS_MAX 5000000              /* nothing takes longer */
 
 Host host;
 
