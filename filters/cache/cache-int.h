@@ -114,6 +114,7 @@ struct WeirCache {
     bool base_read_only;
     WeirCacheSuperblock sb;
     bool sb_busy;                       /* being written */
+    bool sb_damaged;                    /* one copy was, at opening */
     uint32_t dirtying;                  /* requests that make blocks dirty */
     uint64_t base_bytes;                /* see base_inside() */
     bool growing;                       /* the base is being made longer */

@@ -148,6 +148,7 @@ static int superblock_load(WeirCache *c, WeirCacheSuperblock *best)
                                             WEIR_CACHE_SUPERBLOCK_BYTES,
                                             c->fast_bytes);
 
+        c->sb_damaged |= is == -EINVAL;
         if (is == 0 && (result < 0 || sb.sequence > best->sequence)) {
             *best = sb;
             result = 0;
@@ -457,11 +458,15 @@ static int start_empty(WeirCache *c, const WeirCacheOpen *open)
     return ret == 0 ? begin(c) : ret;
 }
 
+static bool may_drop(const WeirCache *c, const WeirCacheOpen *open)
+{
+    return !c->sb.dirty || open->lose_dirty;
+}
+
 /* Load what is there. Returns 0, 1 when it has to be dropped, -errno. */
 static int load(WeirCache *c, const WeirCacheOpen *open, char *err,
                 size_t err_size)
 {
-    bool may_drop = !c->sb.dirty || open->lose_dirty;
     int ret;
 
     if (c->sb.stale) {
@@ -471,7 +476,7 @@ static int load(WeirCache *c, const WeirCacheOpen *open, char *err,
         say(err, err_size, "the cache holds dirty blocks of another disk "
             "('%s', %llu bytes)", c->sb.base_id,
             (unsigned long long)c->sb.base_bytes);
-        return may_drop ? 1 : -ESTALE;
+        return may_drop(c, open) ? 1 : -ESTALE;
     }
     ret = set_up(c);
     if (ret == 0) {
@@ -479,7 +484,7 @@ static int load(WeirCache *c, const WeirCacheOpen *open, char *err,
     }
     if (ret == -EBADMSG) {
         say(err, err_size, "the cache is damaged, and holds dirty blocks");
-        return may_drop ? 1 : ret;
+        return may_drop(c, open) ? 1 : ret;
     }
     if (ret == 0 && c->sb.grows) {
         uint64_t needed = recovery_needs_bytes(c);

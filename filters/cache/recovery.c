@@ -195,6 +195,26 @@ static int read_ring(Recovery *r)
     return ret;
 }
 
+/*
+ * The copy of the superblock that holds is the older one if blocks are newer:
+ * a crash while the other was written leaves none. Then nobody knows what was
+ * written since.
+ */
+static int check_superblock(Recovery *r)
+{
+    WeirCache *c = r->c;
+    WeirCacheJournalHeader h;
+
+    for (uint32_t i = 0; i < c->layout.journal_blocks && c->sb_damaged; i++) {
+        if (weir_cache_journal_read(&h, ring_block(r, i), c->crc_seed) &&
+            h.incarnation > c->sb.incarnation) {
+            c->sb.dirty = true;
+            return -EBADMSG;
+        }
+    }
+    return 0;
+}
+
 static int find_chain(Recovery *r)
 {
     WeirCacheJournalHeader h;
@@ -435,8 +455,12 @@ static int recover(Recovery *r)
     int ret = read_ring(r);
 
     if (ret == 0) {
-        ret = find_chain(r);
+        ret = check_superblock(r);
     }
+    if (ret < 0 || !r->c->sb.in_use) {
+        return ret;
+    }
+    ret = find_chain(r);
     if (ret == 0) {
         ret = replay(r);
     }
@@ -467,7 +491,7 @@ int recovery_load(WeirCache *c)
     if (ret == 0) {
         ret = load_table(&r);
     }
-    if (ret == 0 && c->sb.in_use) {
+    if (ret == 0 && (c->sb.in_use || c->sb_damaged)) {
         ret = recover(&r);
     }
     free(r.lsn);
