@@ -14,7 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef BATCH_SECTORS
 #define BATCH_SECTORS 256
+#endif
 
 typedef struct Batch {
     uint32_t sector[BATCH_SECTORS];     /* rising */

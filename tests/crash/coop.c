@@ -79,14 +79,16 @@ uint32_t coop_alive(void)
 
 /*
  * From one stack to another. Only the first time with a context: that asks the
- * kernel for the signal mask each time, which takes longer than all else.
+ * kernel for the signal mask each time, which takes longer than all else. For
+ * the same reason a stack stays where it is when its coop has ended, and goes
+ * on with another.
  */
 #ifdef WITH_ASAN
 static void to_scheduler(Coop *coop)
 {
     void *fake = NULL;
 
-    __sanitizer_start_switch_fiber(coop->ended ? NULL : &fake, scheduler_stack,
+    __sanitizer_start_switch_fiber(&fake, scheduler_stack,
                                    scheduler_stack_bytes);
     swapcontext(&coop->context, &scheduler);
     __sanitizer_finish_switch_fiber(fake, &scheduler_stack,
@@ -124,16 +126,17 @@ static void to_coop(Coop *coop)
 
 static void run(void)
 {
-    Coop *coop = current;
-
 #ifdef WITH_ASAN
     __sanitizer_finish_switch_fiber(NULL, &scheduler_stack,
                                     &scheduler_stack_bytes);
 #endif
-    coop->fn(coop->arg);
-    coop->ended = true;
-    to_scheduler(coop);
-    abort();
+    for (;;) {
+        Coop *coop = current;
+
+        coop->fn(coop->arg);
+        coop->ended = true;
+        to_scheduler(coop);
+    }
 }
 
 void coop_ready(Coop *coop)
@@ -142,31 +145,31 @@ void coop_ready(Coop *coop)
     ready[ready_count++] = coop;
 }
 
-static Coop *take_from_pool(void)
+static Coop *coop_new(void)
+{
+    Coop *volatile coop = calloc(1, sizeof(*coop));
+
+    coop->stack = malloc(STACK_BYTES);
+    getcontext(&coop->context);
+    coop->context.uc_stack.ss_sp = coop->stack;
+    coop->context.uc_stack.ss_size = STACK_BYTES;
+    coop->context.uc_link = NULL;
+    makecontext(&coop->context, run, 0);
+    return coop;
+}
+
+void coop_spawn(void (*fn)(void *arg), void *arg)
 {
     Coop *coop = pool;
 
     if (coop) {
         pool = coop->next;
     } else {
-        coop = calloc(1, sizeof(*coop));
-        coop->stack = malloc(STACK_BYTES);
+        coop = coop_new();
     }
-    return coop;
-}
-
-void coop_spawn(void (*fn)(void *arg), void *arg)
-{
-    Coop *volatile coop = take_from_pool();
-
     coop->fn = fn;
     coop->arg = arg;
-    coop->entered = coop->ended = false;
-    getcontext(&coop->context);
-    coop->context.uc_stack.ss_sp = coop->stack;
-    coop->context.uc_stack.ss_size = STACK_BYTES;
-    coop->context.uc_link = NULL;
-    makecontext(&coop->context, run, 0);
+    coop->ended = false;
     alive++;
     coop_ready(coop);
 }

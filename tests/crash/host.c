@@ -2,6 +2,7 @@
 #include "host.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,6 +136,9 @@ static const WeirCacheHost calls = {
 void host_init(uint64_t base_bytes, uint64_t base_room_bytes,
                uint64_t fast_bytes)
 {
+    /* what one life frees is used by the next, and not got anew */
+    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
     memset(&host, 0, sizeof(host));
     host.clock_ns = 1000000000;
     weir_cache_config_default(&host.config);

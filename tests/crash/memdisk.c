@@ -16,7 +16,8 @@ void memdisk_init(MemDisk *disk, uint64_t bytes, uint64_t room_bytes)
     disk->pages = (room_bytes + PAGE - 1) / PAGE;
     disk->now = calloc(disk->pages, PAGE);
     disk->stable = calloc(disk->pages, PAGE);
-    disk->written = calloc((disk->pages + 63) / 64, sizeof(*disk->written));
+    disk->to_copy = calloc((disk->pages + 63) / 64, sizeof(uint64_t));
+    disk->from_copy = calloc((disk->pages + 63) / 64, sizeof(uint64_t));
     memdisk_repair(disk);
 }
 
@@ -41,19 +42,16 @@ void memdisk_destroy(MemDisk *disk)
     free(disk->unsynced);
     free(disk->now);
     free(disk->stable);
-    free(disk->written);
+    free(disk->to_copy);
+    free(disk->from_copy);
 }
 
-static void mark_written(MemDisk *disk, uint64_t offset, uint64_t bytes)
+static void mark_changed(MemDisk *disk, uint64_t offset, uint64_t bytes)
 {
     for (uint64_t p = offset / PAGE; p * PAGE < offset + bytes; p++) {
-        disk->written[p / 64] |= UINT64_C(1) << p % 64;
+        disk->to_copy[p / 64] |= UINT64_C(1) << p % 64;
+        disk->from_copy[p / 64] |= UINT64_C(1) << p % 64;
     }
-}
-
-static bool is_written(const MemDisk *disk, uint64_t page)
-{
-    return disk->written[page / 64] >> page % 64 & 1;
 }
 
 /* Longer by zeroes, or shorter: there are zeroes behind the end anyway. */
@@ -63,6 +61,7 @@ static void set_length(MemDisk *disk, bool stable, uint64_t bytes)
 
     if (bytes < *length) {
         memset((stable ? disk->stable : disk->now) + bytes, 0, *length - bytes);
+        mark_changed(disk, bytes, *length - bytes);
     }
     *length = bytes;
 }
@@ -87,8 +86,8 @@ static void apply(MemDisk *disk, bool stable, const MemRequest *r,
         memset(image + at, 0, bytes);
     } else {
         memcpy(image + at, r->data + from, bytes);
-        mark_written(disk, at, bytes);
     }
+    mark_changed(disk, at, bytes);
 }
 
 /* --- requests --- */
@@ -390,8 +389,10 @@ static void forget(MemDisk *disk, const MemRequest *r)
 {
     if (r->op == MEM_RESIZE) {
         memcpy(disk->now, disk->stable, disk->pages * PAGE);
+        mark_changed(disk, 0, disk->pages * PAGE);
     } else {
         memcpy(disk->now + r->offset, disk->stable + r->offset, r->bytes);
+        mark_changed(disk, r->offset, r->bytes);
     }
 }
 
@@ -421,38 +422,53 @@ void memdisk_power_on(MemDisk *disk)
     disk->dead = false;
 }
 
-static void copy_stable(MemDisk *to, const MemDisk *from)
+/* Call fn for each page of a set, which is emptied. */
+static void each_page(uint64_t *set, const MemDisk *disk, MemDisk *after,
+                      void (*fn)(const MemDisk *disk, MemDisk *after,
+                                 uint64_t at))
 {
-    for (uint64_t p = 0; p < from->pages; p++) {
-        uint8_t *page = to->stable + p * PAGE;
+    for (uint64_t i = 0; i < (disk->pages + 63) / 64; i++) {
+        while (set[i]) {
+            uint64_t page = i * 64 + (uint64_t)__builtin_ctzll(set[i]);
 
-        if (is_written(from, p)) {
-            memcpy(page, from->stable + p * PAGE, PAGE);
-        } else if (is_written(to, p)) {
-            memset(page, 0, PAGE);
-            memset(to->now + p * PAGE, 0, PAGE);
+            set[i] &= set[i] - 1;
+            fn(disk, after, page * PAGE);
         }
     }
-    memcpy(to->written, from->written,
-           (from->pages + 63) / 64 * sizeof(*from->written));
 }
 
-void memdisk_cut(const MemDisk *disk, MemDisk *after, MemCut cut, uint64_t kept)
+static void copy_stable(const MemDisk *disk, MemDisk *after, uint64_t at)
 {
+    memcpy(after->stable + at, disk->stable + at, PAGE);
+    memcpy(after->now + at, disk->stable + at, PAGE);
+    after->to_copy[at / PAGE / 64] |= UINT64_C(1) << at / PAGE % 64;
+}
+
+/* What the cut has left is what is read. */
+static void copy_cut(const MemDisk *disk, MemDisk *after, uint64_t at)
+{
+    (void)disk;
+    memcpy(after->now + at, after->stable + at, PAGE);
+}
+
+void memdisk_cut(MemDisk *disk, MemDisk *after, MemCut cut, uint64_t kept)
+{
+    uint64_t words = (disk->pages + 63) / 64;
+    uint64_t *set = malloc(words * sizeof(*set));
+
     assert(!after->pending && after->pages == disk->pages);
     for (uint32_t i = 0; i < after->unsynced_count; i++) {
         request_free(after->unsynced[i]);
     }
     after->unsynced_count = 0;
+    each_page(after->from_copy, disk, after, copy_stable);
+    each_page(disk->to_copy, disk, after, copy_stable);
     after->stable_bytes = disk->stable_bytes;
-    copy_stable(after, disk);
     cut_all(disk, after, cut, kept);
     after->bytes = after->stable_bytes;
-    for (uint64_t p = 0; p < after->pages; p++) {
-        if (is_written(after, p)) {
-            memcpy(after->now + p * PAGE, after->stable + p * PAGE, PAGE);
-        }
-    }
+    memcpy(set, after->from_copy, words * sizeof(*set));
+    each_page(set, disk, after, copy_cut);
+    free(set);
 }
 
 /* --- damage --- */
@@ -461,7 +477,7 @@ void memdisk_fill(MemDisk *disk, uint8_t byte)
 {
     memset(disk->now, byte, disk->bytes);
     memset(disk->stable, byte, disk->bytes);
-    mark_written(disk, 0, disk->bytes);
+    mark_changed(disk, 0, disk->bytes);
 }
 
 void memdisk_rot(MemDisk *disk, uint64_t offset, uint64_t bytes)
@@ -470,7 +486,7 @@ void memdisk_rot(MemDisk *disk, uint64_t offset, uint64_t bytes)
         disk->now[i] ^= 0x5a;
         disk->stable[i] = disk->now[i];
     }
-    mark_written(disk, offset, bytes);
+    mark_changed(disk, offset, bytes);
 }
 
 void memdisk_swap(MemDisk *disk, uint64_t a, uint64_t b, uint64_t bytes)
@@ -481,6 +497,6 @@ void memdisk_swap(MemDisk *disk, uint64_t a, uint64_t b, uint64_t bytes)
         disk->now[a + i] = disk->stable[a + i] = disk->now[b + i];
         disk->now[b + i] = disk->stable[b + i] = byte;
     }
-    mark_written(disk, a, bytes);
-    mark_written(disk, b, bytes);
+    mark_changed(disk, a, bytes);
+    mark_changed(disk, b, bytes);
 }

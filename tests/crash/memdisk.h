@@ -54,7 +54,9 @@ typedef struct MemDisk {
     uint8_t *now;               /* what a read sees */
     uint8_t *stable;            /* what a power cut leaves for sure; both are
                                    zeroes behind their length */
-    uint64_t *written;          /* bit per page; the others are zeroes */
+    uint64_t *to_copy;          /* bit per page: changed since this disk was
+                                   cut, or is zeroes as at first */
+    uint64_t *from_copy;        /* since it was made by a cut of another */
     uint64_t pages;
     MemRequest *pending;        /* not ended; newest first */
     uint32_t pending_count;
@@ -106,11 +108,11 @@ void memdisk_power_on(MemDisk *disk);
 
 /*
  * Make `after`, of the same size, what would be there when the power failed
- * now, and came back.
+ * now, and came back. All calls for a disk are with the same `after`, since
+ * only what has changed in either is copied.
  * kept: for MEM_CUT_CHOSEN, one bit for each of memdisk_undecided().
  */
-void memdisk_cut(const MemDisk *disk, MemDisk *after, MemCut cut,
-                 uint64_t kept);
+void memdisk_cut(MemDisk *disk, MemDisk *after, MemCut cut, uint64_t kept);
 
 /* No request fails any more. */
 void memdisk_repair(MemDisk *disk);

@@ -622,7 +622,7 @@ const Scenario scenarios[] = {
     { "overwrite", BASE_BLOCKS, SLOTS, prelude_warm, script_overwrite },
     { "checkpoint", BASE_BLOCKS, 256, prelude_half_a_journal,
       script_checkpoint },
-    { "checkpoint-large", 14000, 14100, prelude_large_table,
+    { "checkpoint-large", 990, 1200, prelude_large_table,
       script_large_table },
     { "wrap", BASE_BLOCKS, 256, prelude_a_journal, script_checkpoint },
     { "wrap-again", BASE_BLOCKS, SLOTS, prelude_two_journals,

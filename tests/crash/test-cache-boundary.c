@@ -38,7 +38,7 @@
 #define CHOSEN_MAX 4                    /* requests: all sets of them */
 #define SINGLE_MAX 16                   /* each single one is lost */
 #define LATER 21                        /* times fewer after a recovery */
-#define LARGE_BLOCKS 1000               /* takes long to verify */
+#define LARGE_BLOCKS 500                /* takes long to verify */
 
 unsigned weir_cache_mutation;
 
