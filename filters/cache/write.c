@@ -574,7 +574,7 @@ static int zero_slots(WeirCache *c, const Writing *w)
 {
     int ret = 0;
 
-    for (uint64_t i = 0; i < w->count && ret >= 0; i++) {
+    for (uint64_t i = 0; i < w->count && ret >= 0 && !c->fast_error; i++) {
         uint32_t slot = weir_cache_index_find(&c->ix, w->block + i);
 
         if (slot != NO_SLOT) {
@@ -582,7 +582,9 @@ static int zero_slots(WeirCache *c, const Writing *w)
             continue;
         }
         ret = slots_take_wait(c, 1, &slot);
-        if (ret == 1) {
+        if (ret == 1 && c->fast_error) {
+            slots_give(c, slot, 1);
+        } else if (ret == 1) {
             slot_map(c, w->block + i, slot, 0,
                      WEIR_SLOT_DIRTY | WEIR_SLOT_ZERO);
         }

@@ -74,6 +74,7 @@ static uint32_t fault_now;              /* FAULTS: none */
 static uint64_t request_now;
 static bool well;                       /* the disk, for some seconds */
 static uint32_t operations_left;
+static uint64_t dirty_before;           /* since the cache is out of use */
 static uint64_t runs, hit, requests_failed, out_of_use, not_opened;
 
 static void place(void)
@@ -172,12 +173,25 @@ static void random_operation(void)
     }
 }
 
+/* What cannot be put on record is not taken in. */
+static void audit_dirty(void)
+{
+    WeirCacheInfo info;
+
+    weir_cache_query(host.cache, &info);
+    if (info.fast_error && info.dirty > dirty_before) {
+        fail("more blocks are dirty since the cache is out of use");
+    }
+    dirty_before = info.fast_error ? info.dirty : UINT64_MAX;
+}
+
 static void client(void *arg)
 {
     (void)arg;
     while (operations_left > 0) {
         operations_left--;
         random_operation();
+        audit_dirty();
     }
 }
 
@@ -292,6 +306,7 @@ static void begin(void)
     host.config.dirty_low_percent = coop_below(20);
     host.config.error_deadline_ms = 1000;
     well = false;
+    dirty_before = UINT64_MAX;
     client_may_fail = may_fail;
     runs++;
 }
