@@ -185,6 +185,8 @@ static void commit_now(WeirCache *c)
         ret = c->host->flush(c->opaque, WEIR_CACHE_FAST);
     }
     lock(c);
+    /* the error may have been told to somebody else's flush only */
+    ret = ret == 0 ? c->fast_error : ret;
     if (ret < 0) {
         fast_failed(c, ret);
     } else {

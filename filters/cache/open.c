@@ -59,7 +59,7 @@ static int superblock_write(WeirCache *c, const WeirCacheSuperblock *sb)
 /* Put a changed copy of the superblock on the device. Yields. */
 static int superblock_change(WeirCache *c, WeirCacheSuperblock *sb)
 {
-    int ret;
+    int before = c->fast_error, ret;
 
     c->sb_busy = true;
     sb->sequence++;
@@ -67,6 +67,8 @@ static int superblock_change(WeirCache *c, WeirCacheSuperblock *sb)
     ret = superblock_write(c, sb);
     lock(c);
     c->sb_busy = false;
+    /* the error may have been told to somebody else's flush only */
+    ret = ret == 0 && !before ? c->fast_error : ret;
     if (ret == 0) {
         c->sb = *sb;
     } else {
