@@ -387,7 +387,7 @@ static void run_all(uint64_t seed, uint32_t stride)
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = 1, seeds = 12;
+    uint64_t seed = 1, seeds = 10;
     uint32_t stride = 1;
     char *only = NULL;
 
