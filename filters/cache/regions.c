@@ -41,7 +41,7 @@ static uint64_t append_open(WeirCache *c, uint64_t region)
  */
 static int enter_unrecorded(WeirCache *c)
 {
-    if (c->ix.dirty) {
+    if (c->ix.dirty || request_error(c)) {
         return c->fast_error;
     }
     if (!c->tried_stale) {
