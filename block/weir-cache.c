@@ -867,6 +867,8 @@ static void GRAPH_RDLOCK cache_refresh_limits(BlockDriverState *bs,
     bs->bl.pdiscard_alignment = WEIR_CACHE_BLOCK_BYTES;
     bs->supported_write_flags = BDRV_REQ_FUA;
     bs->supported_zero_flags = BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP;
+    bs->supported_truncate_flags = bs->file->bs->supported_truncate_flags &
+                                   BDRV_REQ_ZERO_WRITE;
 }
 
 /* --- requests --- */
