@@ -82,13 +82,15 @@ def fast_file(image, opened):
 def own_options(image, opened=True):
     """What the filter on @image needs besides "file".
 
-    A cache is new each time, and out of the test's sight.  It writes through:
-    tests look at their images by other ways as well.
+    A cache is new each time, out of the test's sight, and writable even if
+    the image is not.  It writes through: tests look at their images by other
+    ways as well.
     """
     if DRIVER != 'weir-cache':
         return {}
     return {'mode': 'write-through', 'cache-file': {
-        'driver': 'file', 'filename': fast_file(image, opened)}}
+        'driver': 'file', 'filename': fast_file(image, opened),
+        'read-only': False}}
 
 
 def below(node, opened=True):
@@ -155,6 +157,7 @@ def flat(node, prefix=''):
         if isinstance(value, dict):
             parts += flat(value, f'{prefix}{key}.')
         else:
+            value = 'off' if value is False else value
             parts.append(f'{prefix}{key}={value}'.replace(',', ',,'))
     return parts
 
@@ -167,9 +170,10 @@ def quoted(text):
 
 def text_of(options):
     """More members of a JSON object."""
-    return ''.join(', %s: %s' % (quoted(k), quoted(v) if isinstance(v, str)
-                                 else '{%s}' % text_of(v)[2:])
-                   for k, v in options.items())
+    return ''.join(', %s: %s' % (
+        quoted(k), quoted(v) if isinstance(v, str) else
+        'false' if v is False else '{%s}' % text_of(v)[2:])
+        for k, v in options.items())
 
 
 def image(name):

@@ -49,18 +49,20 @@ interpose.main(sys.argv[1], sys.argv[2:])
 
 # The suite starts a storage daemon for a FUSE export, waits for a file with
 # its process id, and reads that with cat; but the daemon may take a while to
-# mount, and until then there is an empty file.  This cat waits for it.
+# mount, and until then there is an empty file.  This cat waits for it, as long
+# as the daemon lives.
 CAT = '''#!/bin/sh
 case $1 in
 */qemu-storage-daemon.pid)
+    read -r pid < "$1"
     for export in "$SOCK_DIR"/fuse-t.*; do
         tries=1000
-        while [ -e "$export" ] && [ $tries -gt 0 ] &&
+        while [ -e "$export" ] && [ $tries -gt 0 ] && kill -0 "${pid:-$$}" &&
               [ "$(stat -c %d "$export")" = "$(stat -c %d "$SOCK_DIR")" ]; do
             sleep 0.01
             tries=$((tries - 1))
         done
-    done ;;
+    done 2>/dev/null ;;
 esac
 exec /bin/cat "$@"
 '''
@@ -78,8 +80,10 @@ class Failure(Exception):
 
 EVENT = re.compile(r'^.*"event": "WEIR_STATE".*\n', re.M)
 # a filter has no file name, so names become descriptions
-NODE = re.compile(r'\{"driver": "(?:%s)",,? "file": (\{"driver": "file",,? '
-                  r'"filename": "[^"]*"\})\}' % '|'.join(DRIVERS))
+NODE = re.compile(
+    r'\{(?:"cache-file": \{"driver": "file",,? "filename": "[^"]*"\},,? )?'
+    r'"driver": "(?:%s)",,? "file": (\{"driver": "file",,? '
+    r'"filename": "[^"]*"\})\}' % '|'.join(DRIVERS))
 NAME = re.compile(r'json:\{"driver": "(?:raw|qcow2|IMGFMT)",,? "file": '
                   r'\{"driver": "file",,? "filename": "([^"]*)"\}\}')
 STORAGE_NAME = re.compile(r'json:\{"driver": "file",,? '
@@ -99,10 +103,11 @@ def argument_changes(folder):
 def without_filter(text, variables):
     """@text, a test's output, as it would be with plain storage nodes."""
     text = EVENT.sub('', text)
+    folder, name = variables['TEST_DIR'] + '/', variables['IMGFMT']
     masks = [lambda s: s,
-             lambda s: s.replace(variables['TEST_DIR'], 'TEST_DIR'),
-             lambda s: s.replace(variables['TEST_DIR'], 'TEST_DIR').replace(
-                 variables['IMGFMT'], 'IMGFMT')]
+             lambda s: s.replace(folder, 'TEST_DIR/'),
+             lambda s: s.replace(name, 'IMGFMT'),
+             lambda s: s.replace(folder, 'TEST_DIR/').replace(name, 'IMGFMT')]
     for new, old in argument_changes(variables['WEIR_IOTESTS_LOG']):
         for mask in masks:
             text = text.replace(mask(new), mask(old))
