@@ -172,7 +172,7 @@ int made_cache_init(MadeCache *made, uint64_t fast_bytes, MadeKind kind)
     made->kind = kind;
     made->fast_bytes = fast_bytes;
     made->now_ns = UINT64_C(1000000000);
-    made->mapped = l->slots - l->slots / 256 - 1;
+    made->mapped = l->slots - l->slots / 256 - 4;
     made->slot_bits = log2_of(made->mapped);
     made->bits = log2_of(UINT64_C(4) * l->slots);
     /* no slot is overwritten twice */
