@@ -274,9 +274,6 @@ void slots_make_room(WeirCache *c)
         }
     }
     slots_evict_end(c, &run);
-    if (leaving_is_due(c)) {
-        c->host->kick(c->opaque);
-    }
 }
 
 uint32_t slots_take(WeirCache *c, uint32_t want, uint32_t *first)
@@ -284,7 +281,7 @@ uint32_t slots_take(WeirCache *c, uint32_t want, uint32_t *first)
     if (c->ix.free < slots_reserve(c)) {
         slots_make_room(c);
     }
-    if (c->ix.free < slots_reserve(c) / 2) {
+    if (c->ix.free < slots_reserve(c) / 2 || leaving_is_due(c)) {
         c->host->kick(c->opaque);
     }
     return weir_cache_index_take(&c->ix, want, first);
