@@ -77,7 +77,7 @@ typedef struct Miss {
 typedef struct Generation {
     uint32_t readers;
     uint32_t count;
-    uint32_t first;                     /* linked by index.next */
+    uint32_t first;                     /* linked by node.next */
     uint64_t sequence;                  /* of the record of the last of them */
 } Generation;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The index: 16 bytes per slot (block 5, next 4, checksum 4, flags 1, and half
- * a bucket head of 4), and 1/8 for the free set.
+ * The index: 16 bytes per slot (a node of 13, flags 1, and half a bucket head
+ * of 4), and 1/8 for the free set.
  *
  * The free set has two levels, so that the next free slot of a full cache is
  * found without a walk over all of them.
@@ -31,8 +31,8 @@ uint64_t weir_cache_index_bytes(uint32_t slots)
 {
     uint64_t words = words_of(slots);
 
-    return slots * (uint64_t)(4 + 4 + 1 + 4 + 1) + buckets_of(slots) * 4ULL +
-           words * 8 + words_of(words) * 8ULL;
+    return slots * (uint64_t)(sizeof(WeirCacheNode) + 1) +
+           buckets_of(slots) * 4ULL + words * 8 + words_of(words) * 8ULL;
 }
 
 static void set_all_free(WeirCacheIndex *ix)
@@ -78,15 +78,12 @@ int weir_cache_index_init(WeirCacheIndex *ix, uint32_t slots, uint64_t seed)
     ix->buckets = buckets_of(slots);
     ix->seed = seed;
     ix->head = weir_cache_memory(ix->buckets * UINT64_C(4));
-    ix->next = weir_cache_memory(slots * UINT64_C(4));
-    ix->block_low = weir_cache_memory(slots * UINT64_C(4));
-    ix->block_high = weir_cache_memory(slots);
-    ix->crc = weir_cache_memory(slots * UINT64_C(4));
+    ix->node = weir_cache_memory(slots * (uint64_t)sizeof(WeirCacheNode));
     ix->flags = weir_cache_memory_zero(slots);
     ix->free_bits = weir_cache_memory_zero(words * UINT64_C(8));
     ix->free_words = weir_cache_memory_zero(words_of(words) * UINT64_C(8));
-    if (!ix->head || !ix->next || !ix->block_low || !ix->block_high ||
-        !ix->crc || !ix->flags || !ix->free_bits || !ix->free_words) {
+    if (!ix->head || !ix->node || !ix->flags || !ix->free_bits ||
+        !ix->free_words) {
         weir_cache_index_destroy(ix);
         return -ENOMEM;
     }
@@ -98,10 +95,7 @@ int weir_cache_index_init(WeirCacheIndex *ix, uint32_t slots, uint64_t seed)
 void weir_cache_index_destroy(WeirCacheIndex *ix)
 {
     free(ix->head);
-    free(ix->next);
-    free(ix->block_low);
-    free(ix->block_high);
-    free(ix->crc);
+    free(ix->node);
     free(ix->flags);
     free(ix->free_bits);
     free(ix->free_words);
@@ -126,9 +120,10 @@ void weir_cache_index_prefetch(const WeirCacheIndex *ix, uint64_t block)
 
 void weir_cache_index_prefetch_slot(const WeirCacheIndex *ix, uint32_t slot)
 {
-    __builtin_prefetch(&ix->block_low[slot], 1);
-    __builtin_prefetch(&ix->block_high[slot], 1);
-    __builtin_prefetch(&ix->next[slot], 1);
+    const char *node = (const char *)&ix->node[slot];
+
+    __builtin_prefetch(node, 1);
+    __builtin_prefetch(node + sizeof(WeirCacheNode) - 1, 1);
     __builtin_prefetch(&ix->flags[slot], 1);
 }
 
@@ -138,7 +133,7 @@ uint32_t weir_cache_index_candidate(const WeirCacheIndex *ix, uint64_t block,
     uint32_t slot = ix->head[bucket_of(ix, block)];
 
     while (slot != WEIR_CACHE_NO_SLOT && n-- > 0) {
-        slot = ix->next[slot];
+        slot = ix->node[slot].next;
     }
     return slot;
 }
@@ -148,9 +143,8 @@ uint32_t weir_cache_index_find(const WeirCacheIndex *ix, uint64_t block)
     uint32_t slot = ix->head[bucket_of(ix, block)];
 
     while (slot != WEIR_CACHE_NO_SLOT &&
-           (ix->block_low[slot] != (uint32_t)block ||
-            ix->block_high[slot] != block >> 32)) {
-        slot = ix->next[slot];
+           weir_cache_index_block(ix, slot) != block) {
+        slot = ix->node[slot].next;
     }
     return slot;
 }
@@ -161,11 +155,11 @@ void weir_cache_index_map(WeirCacheIndex *ix, uint32_t slot, uint64_t block,
     uint32_t *head = &ix->head[bucket_of(ix, block)];
 
     assert(!(ix->flags[slot] & WEIR_SLOT_MAPPED));
-    ix->block_low[slot] = (uint32_t)block;
-    ix->block_high[slot] = (uint8_t)(block >> 32);
-    ix->crc[slot] = crc;
+    ix->node[slot] = (WeirCacheNode) {
+        .block_low = (uint32_t)block, .block_high = (uint8_t)(block >> 32),
+        .crc = crc, .next = *head,
+    };
     ix->flags[slot] = flags | WEIR_SLOT_MAPPED;
-    ix->next[slot] = *head;
     *head = slot;
     ix->mapped++;
     ix->dirty += !!(flags & WEIR_SLOT_DIRTY);
@@ -173,13 +167,18 @@ void weir_cache_index_map(WeirCacheIndex *ix, uint32_t slot, uint64_t block,
 
 void weir_cache_index_unmap(WeirCacheIndex *ix, uint32_t slot)
 {
-    uint32_t *link = &ix->head[bucket_of(ix, weir_cache_index_block(ix, slot))];
+    uint32_t *head = &ix->head[bucket_of(ix, weir_cache_index_block(ix, slot))];
+    uint32_t before = *head;
 
     assert(ix->flags[slot] & WEIR_SLOT_MAPPED);
-    while (*link != slot) {
-        link = &ix->next[*link];
+    if (before == slot) {
+        *head = ix->node[slot].next;
+    } else {
+        while (ix->node[before].next != slot) {
+            before = ix->node[before].next;
+        }
+        ix->node[before].next = ix->node[slot].next;
     }
-    *link = ix->next[slot];
     ix->mapped--;
     ix->dirty -= !!(ix->flags[slot] & WEIR_SLOT_DIRTY);
     ix->flags[slot] = 0;

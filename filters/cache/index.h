@@ -8,8 +8,7 @@
 
 /*
  * Which block of the base lies in which slot of the cache, in memory: a hash
- * table whose nodes are the slots, as a structure of arrays, and the set of
- * free slots.
+ * table whose nodes are the slots, and the set of free slots.
  *
  *   free --take()--> taken --map()--> mapped --unmap()--> taken --give()--+
  *    ^                                                                  |
@@ -35,6 +34,19 @@
 #define WEIR_SLOT_WRITE_BACK 0x40       /* being copied to the base */
 #define WEIR_SLOT_SUSPECT    0x80       /* clean, but the base may differ */
 
+/*
+ * What is known of a slot. All that a look-up needs of it is in one cache line,
+ * or two when it lies across; a wider one would take more memory than there is
+ * to a slot.
+ */
+typedef struct __attribute__((packed)) WeirCacheNode {
+    uint32_t block_low;
+    uint32_t next;                      /* slot in the bucket; a list of the
+                                           caller's while taken */
+    uint32_t crc;                       /* crc.h */
+    uint8_t block_high;
+} WeirCacheNode;
+
 typedef struct WeirCacheIndex {
     uint32_t slots;                     /* set at init */
     uint32_t buckets;                   /* set at init */
@@ -44,11 +56,7 @@ typedef struct WeirCacheIndex {
     uint32_t free;
     uint32_t cursor;                    /* where to look for a free slot */
     uint32_t *head;                     /* of each bucket */
-    uint32_t *next;                     /* slot in the bucket; a list of the
-                                           caller's while taken */
-    uint32_t *block_low;
-    uint8_t *block_high;
-    uint32_t *crc;                      /* crc.h */
+    WeirCacheNode *node;                /* of each slot */
     uint8_t *flags;
     uint64_t *free_bits;                /* bit: slot is free */
     uint64_t *free_words;               /* bit: free_bits[i] is not 0 */
@@ -125,7 +133,9 @@ static inline bool weir_cache_index_is_free(const WeirCacheIndex *ix,
 static inline uint64_t weir_cache_index_block(const WeirCacheIndex *ix,
                                               uint32_t slot)
 {
-    return (uint64_t)ix->block_high[slot] << 32 | ix->block_low[slot];
+    const WeirCacheNode *node = &ix->node[slot];
+
+    return (uint64_t)node->block_high << 32 | node->block_low;
 }
 
 #endif

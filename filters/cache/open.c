@@ -387,7 +387,7 @@ static int sample_is_fresh(WeirCache *c, uint8_t flags, uint8_t *buf)
 
         ret = base_read(c, block, 1, buf);
         if (ret == 0) {
-            ret = crc_of(c, block, buf) == c->ix.crc[sample[i]];
+            ret = crc_of(c, block, buf) == c->ix.node[sample[i]].crc;
         }
     }
     return ret;

@@ -139,7 +139,8 @@ static bool is_wanted(WeirCache *c, const Miss *m, uint32_t i)
         return false;
     }
     if (c->ix.flags[slot] & WEIR_SLOT_ZERO
-        ? is_zero(data) : c->ix.crc[slot] == crc_of(c, m->block + i, data)) {
+        ? is_zero(data)
+        : c->ix.node[slot].crc == crc_of(c, m->block + i, data)) {
         weir_cache_index_set_flags(&c->ix, slot, WEIR_SLOT_SUSPECT, 0);
         slot_changed(c, slot);
         return false;
@@ -463,7 +464,9 @@ static int read_hits(Reading *r, uint32_t slot, uint32_t n)
     uint32_t generation;
     int ret;
 
-    memcpy(crc, &c->ix.crc[slot], n * sizeof(*crc));
+    for (uint32_t i = 0; i < n; i++) {
+        crc[i] = c->ix.node[slot + i].crc;
+    }
     generation = reader_begin(c);
     unlock(c);
     ret = read_to_guest(r, WEIR_CACHE_FAST, slot_offset(c, slot),

@@ -261,7 +261,7 @@ static void drop_slot(Recovery *r, uint32_t slot)
 static uint32_t next_of(const WeirCache *c, uint32_t slot, uint64_t block)
 {
     do {
-        slot = c->ix.next[slot];
+        slot = c->ix.node[slot].next;
     } while (slot != NO_SLOT && weir_cache_index_block(&c->ix, slot) != block);
     return slot;
 }

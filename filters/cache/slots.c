@@ -58,7 +58,7 @@ static void free_later(WeirCache *c, uint32_t slot)
 {
     Generation *g = generation(c, c->generation_open);
 
-    c->ix.next[slot] = g->count ? g->first : NO_SLOT;
+    c->ix.node[slot].next = g->count ? g->first : NO_SLOT;
     g->first = slot;
     g->count++;
     g->sequence = c->next;
@@ -71,7 +71,7 @@ static void give_all(WeirCache *c, Generation *g)
     while (g->count > 0) {
         uint32_t slot = g->first;
 
-        g->first = c->ix.next[slot];
+        g->first = c->ix.node[slot].next;
         weir_cache_index_give(&c->ix, slot);
         g->count--;
     }
@@ -115,7 +115,7 @@ static void append_map(WeirCache *c, uint64_t block, uint32_t slot)
     uint8_t flags = c->ix.flags[slot];
     uint64_t sequence = journal_append(c, &(WeirCacheRecord) {
         .op = WEIR_CACHE_OP_MAP, .block = block, .slot = slot,
-        .crc = c->ix.crc[slot],
+        .crc = c->ix.node[slot].crc,
         .flags = flags & ~(WEIR_SLOT_WRITE_BACK | WEIR_SLOT_SUSPECT),
     });
 
@@ -149,7 +149,7 @@ void slot_to_zero(WeirCache *c, uint32_t slot)
     weir_cache_index_set_flags(&c->ix, slot,
                                WEIR_SLOT_WRITE_BACK | WEIR_SLOT_SUSPECT,
                                WEIR_SLOT_DIRTY | WEIR_SLOT_ZERO);
-    c->ix.crc[slot] = 0;
+    c->ix.node[slot].crc = 0;
     slot_changed(c, slot);
     append_map(c, weir_cache_index_block(&c->ix, slot), slot);
 }

@@ -37,7 +37,7 @@ static void table_encode(const WeirCache *c, uint32_t sector, uint64_t lsn,
         if (c->ix.flags[slot] & WEIR_SLOT_MAPPED) {
             weir_cache_entry_write(data, i, &(WeirCacheTableEntry) {
                 .block = weir_cache_index_block(&c->ix, slot),
-                .crc = c->ix.crc[slot],
+                .crc = c->ix.node[slot].crc,
                 .flags = c->ix.flags[slot] & ~WEIR_SLOT_WRITE_BACK,
             });
         }

@@ -304,7 +304,7 @@ static int copy_run(WeirCache *c, const WriteBackBlock *b, uint32_t count,
     int ret;
 
     for (uint32_t i = 0; i < count; i++) {
-        crc[i] = c->ix.crc[b[i].slot];
+        crc[i] = c->ix.node[b[i].slot].crc;
     }
     unlock(c);
     ret = read_slots(c, b, count, data);

@@ -113,7 +113,7 @@ static void audit_content(const WeirCache *c)
         if (!(c->ix.flags[slot] & WEIR_SLOT_MAPPED)) {
             continue;
         }
-        if (data != zeroes && crc_of(c, block, data) != c->ix.crc[slot]) {
+        if (data != zeroes && crc_of(c, block, data) != c->ix.node[slot].crc) {
             fail("slot %u has not the data of block %llu", slot,
                  (unsigned long long)block);
         }

@@ -138,7 +138,7 @@ static void block_is_found_until_it_is_unmapped(void **state)
     slot = map_one(&ix, 5, 0);
     assert_int_equal(weir_cache_index_find(&ix, 5), slot);
     assert_int_equal(weir_cache_index_block(&ix, slot), 5);
-    assert_int_equal(ix.crc[slot], 35);
+    assert_int_equal(ix.node[slot].crc, 35);
     weir_cache_index_unmap(&ix, slot);
     assert_int_equal(weir_cache_index_find(&ix, 5), NO_SLOT);
     assert_int_equal(ix.mapped, 0);
@@ -471,7 +471,7 @@ static void check_same(const Model *m, const WeirCacheIndex *ix)
         if (ms->state == MAPPED) {
             assert_int_equal(weir_cache_index_find(ix, ms->block), slot);
             assert_int_equal(weir_cache_index_block(ix, slot), ms->block);
-            assert_int_equal(ix->crc[slot], ms->crc);
+            assert_int_equal(ix->node[slot].crc, ms->crc);
             assert_int_equal(ix->flags[slot], ms->flags);
         } else {
             assert_int_equal(ix->flags[slot], 0);
