@@ -180,7 +180,8 @@ void weir_cache_ghost_add(WeirCacheGhost *g, uint64_t block)
 
     weir_cache_ghost_take(g, block);
     make_room(g);
-    *place_in(g, bucket) = (uint16_t)(g->newest << GENERATION_SHIFT | fingerprint);
+    *place_in(g, bucket) = (uint16_t)(g->newest << GENERATION_SHIFT |
+                                      fingerprint);
     g->count[g->newest]++;
     g->live++;
 }
