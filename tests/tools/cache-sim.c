@@ -190,8 +190,9 @@ static int request(WeirCache *cache, Sim *sim, char kind, uint64_t block)
     run_tasks(sim);
     sim->now_ns += NS_PER_REQUEST;
     while (sim->now_ns >= sim->work_due_ns) {
-        sim->work_due_ns = sim->now_ns + 1;
-        sim->work_due_ns += work(sim, cache) / 2;
+        uint64_t in_ns = work(sim, cache);
+
+        sim->work_due_ns = in_ns ? sim->now_ns + in_ns / 2 + 1 : 0;
     }
     return ret;
 }
