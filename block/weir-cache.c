@@ -1074,6 +1074,13 @@ cache_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
     return ret;
 }
 
+/* Of the disk: QEMU would add the cache to it. */
+static int64_t coroutine_fn GRAPH_RDLOCK
+cache_co_get_allocated_file_size(BlockDriverState *bs)
+{
+    return bdrv_co_get_allocated_file_size(bs->file->bs);
+}
+
 /* --- figures --- */
 
 static void cache_query(BlockDriverState *bs, WeirFilterInfo *node)
@@ -1235,6 +1242,7 @@ static BlockDriver bdrv_weir_cache = {
     .bdrv_co_flush              = cache_co_flush,
     .bdrv_co_block_status       = cache_co_block_status,
     .bdrv_co_truncate           = cache_co_truncate,
+    .bdrv_co_get_allocated_file_size = cache_co_get_allocated_file_size,
 };
 
 static void weir_cache_init(void)

@@ -172,7 +172,7 @@ static void promote(WeirCacheEvict *ev, uint32_t slot, unsigned frequency)
     *flags &= (uint8_t)~(WEIR_SLOT_PROBATION | WEIR_SLOT_FREQUENCY);
     *flags |= (uint8_t)frequency;
     ev->probation--;
-    weir_cache_rounds_join(&ev->main, slot);
+    weir_cache_rounds_join(&ev->main, slot, 1);
 }
 
 /* --- leaving --- */
@@ -194,7 +194,7 @@ static void stay(WeirCacheEvict *ev, uint32_t slot)
     ev->leaving--;
     ev->index->flags[slot] &= (uint8_t)~WEIR_SLOT_FREQUENCY;
     weir_cache_ghost_take(&ev->ghost, weir_cache_index_block(ev->index, slot));
-    weir_cache_rounds_join(&ev->main, slot);
+    weir_cache_rounds_join(&ev->main, slot, 1);
 }
 
 uint32_t weir_cache_evict_hint(WeirCacheEvict *ev)
@@ -318,7 +318,7 @@ static void main_keeps(WeirCacheEvict *ev, uint32_t slot)
 {
     ev->index->flags[slot]--;
     weir_cache_rounds_leave(&ev->main, slot);
-    weir_cache_rounds_join(&ev->main, slot);
+    weir_cache_rounds_join(&ev->main, slot, 1);
 }
 
 static uint32_t victim_in_main(WeirCacheEvict *ev)
@@ -391,6 +391,35 @@ uint64_t weir_cache_evict_bytes(uint32_t slots)
            weir_cache_ghost_bytes(ghost_size(slots));
 }
 
+/* How many slots from here on belong to main. */
+static uint32_t run_in_main(const WeirCacheIndex *ix, uint32_t slot)
+{
+    uint32_t n = 0;
+
+    while (slot + n < ix->slots &&
+           (ix->flags[slot + n] & (WEIR_SLOT_MAPPED | WEIR_SLOT_PROBATION)) ==
+           WEIR_SLOT_MAPPED) {
+        n++;
+    }
+    return n;
+}
+
+/* A slot that does not belong to main. */
+static void restore_probation(WeirCacheEvict *ev, uint32_t slot)
+{
+    const WeirCacheIndex *ix = ev->index;
+
+    if (!(ix->flags[slot] & WEIR_SLOT_MAPPED)) {
+        return;
+    }
+    ev->probation++;
+    if (!ring_is_full(&ev->ring)) {
+        ring_push(&ev->ring, weir_cache_index_block(ix, slot));
+    } else {
+        promote(ev, slot, frequency_of(ev, slot));
+    }
+}
+
 void weir_cache_evict_restore(WeirCacheEvict *ev)
 {
     WeirCacheIndex *ix = ev->index;
@@ -402,19 +431,12 @@ void weir_cache_evict_restore(WeirCacheEvict *ev)
     ev->leaving = 0;
     ev->filling = ix->mapped <= main_size(ix->slots);
     ev->probation = 0;
-    for (uint32_t slot = 0; slot < ix->slots; slot++) {
-        if (!(ix->flags[slot] & WEIR_SLOT_MAPPED)) {
-            continue;
-        }
-        if (!(ix->flags[slot] & WEIR_SLOT_PROBATION)) {
-            weir_cache_rounds_join(&ev->main, slot);
-            continue;
-        }
-        ev->probation++;
-        if (!ring_is_full(&ev->ring)) {
-            ring_push(&ev->ring, weir_cache_index_block(ix, slot));
-        } else {
-            promote(ev, slot, frequency_of(ev, slot));
+    for (uint32_t slot = 0, n; slot < ix->slots; slot += n) {
+        n = run_in_main(ix, slot);
+        weir_cache_rounds_join(&ev->main, slot, n);
+        if (!n) {
+            restore_probation(ev, slot);
+            n = 1;
         }
     }
 }
@@ -426,7 +448,7 @@ uint8_t weir_cache_evict_insert(WeirCacheEvict *ev, uint32_t slot,
 {
     if (weir_cache_ghost_take(&ev->ghost, block) ||
         (ev->filling && ev->probation >= probation_size(ev->index->slots))) {
-        weir_cache_rounds_join(&ev->main, slot);
+        weir_cache_rounds_join(&ev->main, slot, 1);
         return 0;
     }
     pass_on_probation(ev);

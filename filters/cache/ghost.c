@@ -31,12 +31,9 @@ int weir_cache_ghost_init(WeirCacheGhost *g, uint32_t size, uint64_t seed)
     g->seed = seed;
     g->size = size;
     g->buckets = buckets_of(size);
-    g->entry = weir_cache_memory(weir_cache_ghost_bytes(size));
-    if (!g->entry) {
-        return -ENOMEM;
-    }
-    weir_cache_ghost_clear(g);
-    return 0;
+    g->entry = weir_cache_memory_zero(weir_cache_ghost_bytes(size));
+    g->oldest = g->newest = 1;
+    return g->entry ? 0 : -ENOMEM;
 }
 
 void weir_cache_ghost_destroy(WeirCacheGhost *g)
@@ -47,7 +44,10 @@ void weir_cache_ghost_destroy(WeirCacheGhost *g)
 
 void weir_cache_ghost_clear(WeirCacheGhost *g)
 {
-    memset(g->entry, 0, weir_cache_ghost_bytes(g->size));
+    if (g->used) {
+        memset(g->entry, 0, weir_cache_ghost_bytes(g->size));
+    }
+    g->used = false;
     memset(g->count, 0, sizeof(g->count));
     g->live = 0;
     g->wipe = 0;
@@ -178,6 +178,7 @@ void weir_cache_ghost_add(WeirCacheGhost *g, uint64_t block)
     uint16_t fingerprint;
     uint16_t *bucket = bucket_of(g, block, &fingerprint);
 
+    g->used = true;
     weir_cache_ghost_take(g, block);
     make_room(g);
     *place_in(g, bucket) = (uint16_t)(g->newest << GENERATION_SHIFT |

@@ -30,6 +30,7 @@ typedef struct WeirCacheGhost {
     uint32_t size;                      /* set at init */
     uint32_t buckets;                   /* set at init */
     uint16_t *entry;
+    bool used;                          /* not all entries are 0 */
     uint32_t live;                      /* entries of live generations */
     uint32_t count[WEIR_CACHE_GENERATIONS + 1]; /* in each that is live */
     uint32_t wipe;                      /* next bucket to be wiped */

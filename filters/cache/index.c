@@ -62,11 +62,18 @@ void *weir_cache_memory(uint64_t bytes)
     return p;
 }
 
+/* The system's memory is zero before it is touched: not now, in an opening. */
 void *weir_cache_memory_zero(uint64_t bytes)
 {
-    void *p = weir_cache_memory(bytes);
+    void *p = calloc(1, bytes);
+    uintptr_t inside = ((uintptr_t)p + HUGE_PAGE_BYTES - 1) &
+                       ~(uintptr_t)(HUGE_PAGE_BYTES - 1);
 
-    return p ? memset(p, 0, bytes) : NULL;
+    if (p && bytes >= HUGE_FROM_BYTES) {
+        madvise((void *)inside, (bytes - HUGE_PAGE_BYTES) &
+                ~(HUGE_PAGE_BYTES - 1), MADV_HUGEPAGE);
+    }
+    return p;
 }
 
 int weir_cache_index_init(WeirCacheIndex *ix, uint32_t slots, uint64_t seed)

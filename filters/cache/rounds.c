@@ -28,12 +28,10 @@ int weir_cache_rounds_init(WeirCacheRounds *r, uint32_t slots, uint32_t most)
     memset(r, 0, sizeof(*r));
     r->slots = slots;
     r->piece = most / PIECES + 1;
-    r->due = weir_cache_memory(weir_cache_rounds_bytes(slots));
-    if (!r->due) {
-        return -ENOMEM;
-    }
-    weir_cache_rounds_clear(r);
-    return 0;
+    r->due = weir_cache_memory_zero(weir_cache_rounds_bytes(slots));
+    r->round = 1;
+    r->last = 2;
+    return r->due ? 0 : -ENOMEM;
 }
 
 void weir_cache_rounds_destroy(WeirCacheRounds *r)
@@ -44,7 +42,9 @@ void weir_cache_rounds_destroy(WeirCacheRounds *r)
 
 void weir_cache_rounds_clear(WeirCacheRounds *r)
 {
-    memset(r->due, 0, weir_cache_rounds_bytes(r->slots));
+    if (r->used) {
+        memset(r->due, 0, weir_cache_rounds_bytes(r->slots));
+    }
     memset(r->count, 0, sizeof(r->count));
     r->used = 0;
     r->hand = 0;
@@ -80,16 +80,37 @@ static void begin_piece(WeirCacheRounds *r)
     }
 }
 
-void weir_cache_rounds_join(WeirCacheRounds *r, uint32_t slot)
+static void set_due_run(WeirCacheRounds *r, uint32_t first, uint32_t count,
+                        uint8_t round)
 {
-    assert(!due_of(r, slot));
-    if (r->joined >= r->piece) {
-        begin_piece(r);
+    if (count && first % 2) {
+        set_due(r, first++, round);
+        count--;
     }
-    set_due(r, slot, r->last);
-    r->count[r->last]++;
-    r->joined++;
-    r->used++;
+    memset(&r->due[first / 2], round << 4 | round, count / 2);
+    if (count % 2) {
+        set_due(r, first + count - 1, round);
+    }
+}
+
+void weir_cache_rounds_join(WeirCacheRounds *r, uint32_t first, uint32_t count)
+{
+    while (count) {
+        uint32_t n;
+
+        if (r->joined >= r->piece) {
+            begin_piece(r);
+        }
+        n = r->joined < r->piece ? r->piece - r->joined : 1;
+        n = n < count ? n : count;
+        assert(!due_of(r, first));
+        set_due_run(r, first, n, r->last);
+        r->count[r->last] += n;
+        r->joined += n;
+        r->used += n;
+        first += n;
+        count -= n;
+    }
 }
 
 void weir_cache_rounds_leave(WeirCacheRounds *r, uint32_t slot)

@@ -47,8 +47,9 @@ uint64_t weir_cache_rounds_bytes(uint32_t slots);
 /* Empty it. */
 void weir_cache_rounds_clear(WeirCacheRounds *r);
 
-/* A slot that is not in joins at the end. */
-void weir_cache_rounds_join(WeirCacheRounds *r, uint32_t slot);
+/* Slots that are not in join at the end: `count` from `first` on. */
+void weir_cache_rounds_join(WeirCacheRounds *r, uint32_t first,
+                            uint32_t count);
 
 /* A slot that is in leaves. */
 void weir_cache_rounds_leave(WeirCacheRounds *r, uint32_t slot);

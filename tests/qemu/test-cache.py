@@ -243,6 +243,16 @@ class Cache(TestCase):
         self.assertEqual(data, 65536)
         daemon.quit()
 
+    def test_allocated_size_is_that_of_the_disk(self):
+        daemon = self.chain(idle=0)
+        self.connect().pwrite(b'x' * 65536, 1 << 20)
+        size = {n['node-name']: n['image']['actual-size']
+                for n in daemon.cmd('query-named-block-nodes')
+                if 'node-name' in n and 'actual-size' in n['image']}
+        self.assertGreater(size['fast'], 0)
+        self.assertEqual(size['cache'], size['base'])
+        daemon.quit()
+
     # --- refusals ---
 
     def test_foreign_content_is_refused(self):

@@ -48,7 +48,7 @@ static void order_is_that_of_arrival_but_within_a_piece(void **state)
         uint32_t slot = (uint32_t)((uint64_t)i * 4001 % slots);
 
         arrival[slot] = i;
-        weir_cache_rounds_join(&r, slot);
+        weir_cache_rounds_join(&r, slot, 1);
     }
     for (uint32_t i = 0; i < slots; i++) {
         uint32_t slot = first(&r);
@@ -77,14 +77,14 @@ static void nobody_is_forgotten(void **state)
 
     (void)state;
     for (uint32_t slot = 0; slot < slots; slot++) {
-        weir_cache_rounds_join(&r, slot);
+        weir_cache_rounds_join(&r, slot, 1);
     }
     for (uint32_t i = 0; i < 100 * slots; i++) {
         uint32_t slot = first(&r);
 
         turns[slot]++;
         weir_cache_rounds_leave(&r, slot);
-        weir_cache_rounds_join(&r, slot);
+        weir_cache_rounds_join(&r, slot, 1);
     }
     for (uint32_t slot = 0; slot < slots; slot++) {
         assert_in_range(turns[slot], 90, 110);
@@ -99,7 +99,7 @@ static void replacing_keeps_the_place(void **state)
 
     (void)state;
     for (uint32_t slot = 500; slot < 900; slot++) {
-        weir_cache_rounds_join(&r, slot);
+        weir_cache_rounds_join(&r, slot, 1);
     }
     assert_int_equal(first(&r), 500);
     weir_cache_rounds_leave(&r, 500);
@@ -117,6 +117,29 @@ static void replacing_keeps_the_place(void **state)
     weir_cache_rounds_destroy(&r);
 }
 
+/* All at once, or one by one: the same. */
+static void a_run_joins_like_its_slots(void **state)
+{
+    (void)state;
+    for (uint32_t start = 0; start < 4; start++) {
+        for (uint32_t count = 0; count < 300; count++) {
+            WeirCacheRounds a = new_rounds(320), b = new_rounds(320);
+
+            weir_cache_rounds_join(&a, start, count);
+            for (uint32_t i = 0; i < count; i++) {
+                weir_cache_rounds_join(&b, start + i, 1);
+            }
+            assert_memory_equal(a.due, b.due, 160);
+            assert_memory_equal(a.count, b.count, sizeof(a.count));
+            assert_int_equal(a.used, count);
+            assert_int_equal(a.joined, b.joined);
+            assert_int_equal(a.last, b.last);
+            weir_cache_rounds_destroy(&a);
+            weir_cache_rounds_destroy(&b);
+        }
+    }
+}
+
 static void a_look_is_bounded_and_goes_on(void **state)
 {
     const uint32_t slots = 160000;
@@ -125,7 +148,7 @@ static void a_look_is_bounded_and_goes_on(void **state)
     int calls = 0;
 
     (void)state;
-    weir_cache_rounds_join(&r, slots - 1);
+    weir_cache_rounds_join(&r, slots - 1, 1);
     do {
         words = 100;
         slot = weir_cache_rounds_first(&r, &words);
@@ -158,7 +181,7 @@ static void anything_in_any_order(void **state)
                 in[a] = false;
                 in[b] = true;
             } else if (!in[a]) {
-                weir_cache_rounds_join(&r, a);
+                weir_cache_rounds_join(&r, a, 1);
                 in[a] = true;
                 used++;
             } else {
@@ -275,6 +298,7 @@ int main(void)
         cmocka_unit_test(order_is_that_of_arrival_but_within_a_piece),
         cmocka_unit_test(nobody_is_forgotten),
         cmocka_unit_test(replacing_keeps_the_place),
+        cmocka_unit_test(a_run_joins_like_its_slots),
         cmocka_unit_test(a_look_is_bounded_and_goes_on),
         cmocka_unit_test(anything_in_any_order),
         cmocka_unit_test(ghost_knows_the_last_ones_and_no_others),
