@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef WEIR_ENCRYPTION_XTS_H
+#define WEIR_ENCRYPTION_XTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * AES in XTS mode (IEEE 1619), sector by sector, as dm-crypt's
+ * "aes-xts-plain64" does it.
+ *
+ * The tweak of a sector is its number in units of 512 bytes, little-endian,
+ * whatever the size of the sectors: with 4096-byte sectors it goes up by 8.
+ *
+ * A WeirXts is used by any number of threads at once. It holds some ciphers
+ * with the key, and a thread that finds all of them in use waits for one; it
+ * is in use for as long as one call takes.
+ */
+
+#define WEIR_XTS_UNIT_BYTES 512         /* what sector numbers count */
+#define WEIR_XTS_KEY_BYTES_MAX 64
+#define WEIR_XTS_CIPHERS_MAX 16
+
+typedef struct WeirXts WeirXts;
+
+/*
+ * xts: gets the new object, freed with weir_xts_free().
+ * key: of key_bytes 32 (AES-128) or 64 (AES-256), both halves different; not
+ * needed any more afterwards.
+ * sector_bytes: 512, 1024, 2048 or 4096.
+ * ciphers: how many to make, 1 to WEIR_XTS_CIPHERS_MAX. They are in locked
+ * memory; where that is short there are fewer, at least one.
+ * Returns 0; with *xts NULL: -EINVAL for a bad argument; -ENOMEM; -EAGAIN or
+ * -EPERM when memory cannot be locked; -ENOSYS when libgcrypt has no AES-XTS.
+ */
+int weir_xts_new(WeirXts **xts, const void *key, size_t key_bytes,
+                 uint32_t sector_bytes, unsigned ciphers);
+
+/* Zero and free it. No other call may be running or follow. NULL is fine. */
+void weir_xts_free(WeirXts *xts);
+
+/*
+ * Encrypt or decrypt a run of sectors. Allocates nothing.
+ * unit: number of the first sector, in units of WEIR_XTS_UNIT_BYTES.
+ * in, out: of that many bytes, a multiple of the sector size; the same
+ * address, or not overlapping. in is read once.
+ * Returns 0; -EINVAL when bytes is no such multiple; -EIO when the library
+ * fails, with out undefined.
+ */
+int weir_xts_encrypt(WeirXts *xts, uint64_t unit, const void *in, void *out,
+                     size_t bytes);
+int weir_xts_decrypt(WeirXts *xts, uint64_t unit, const void *in, void *out,
+                     size_t bytes);
+
+#endif
