@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What header.c, create.c and keyslot.c share. */
+#ifndef WEIR_ENCRYPTION_HEADER_INT_H
+#define WEIR_ENCRYPTION_HEADER_INT_H
+
+#include <libcryptsetup.h>
+
+#include "encryption/header.h"
+
+#define LOG_BYTES 192
+
+struct WeirHeader {
+    struct crypt_device *device;    /* NULL until there is one */
+    int fd;                         /* memfd as long as the disk */
+    int data_fd;                    /* memfd that stands for the data, or -1 */
+    WeirHeaderInfo info;
+    char log[LOG_BYTES];            /* last error of libcryptsetup */
+};
+
+#define hidden __attribute__((visibility("hidden")))
+
+/* libcryptsetup has state of its own. Not recursive. */
+hidden void weir_header_lock(void);
+hidden void weir_header_unlock_library(void);
+
+/* A header without a device over an empty memfd of that length. */
+hidden int weir_header_new(WeirHeader **header, uint64_t disk_bytes, char *err,
+                           size_t err_size);
+
+/* An empty memfd of that length, or -errno. */
+hidden int weir_header_memfd(uint64_t bytes);
+
+/* How libcryptsetup names that file. */
+#define FD_PATH_BYTES 32
+hidden void weir_header_fd_path(char path[FD_PATH_BYTES], int fd);
+
+/* Take libcryptsetup's messages. */
+hidden void weir_header_catch_log(WeirHeader *header);
+
+/* Fill in the info, and check that the image is one that we can work with. */
+hidden int weir_header_check(WeirHeader *header, uint64_t disk_bytes,
+                             bool detached, char *err, size_t err_size);
+
+/*
+ * Put a message into err: the text, then what libcryptsetup had to say.
+ * Returns ret.
+ */
+hidden int weir_header_fail(WeirHeader *header, int ret, char *err,
+                            size_t err_size, const char *text);
+
+/* The metadata as JSON, valid until the header is changed; or NULL. */
+hidden const char *weir_header_json(WeirHeader *header);
+
+/* Set how the next keyslot derives its key. */
+hidden int weir_header_set_kdf(WeirHeader *header, const WeirHeaderKdf *kdf,
+                               char *err, size_t err_size);
+
+#endif

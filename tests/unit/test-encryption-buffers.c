@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "encryption/buffers.h"
+
+enum { SMALL = 64 * 1024, MANY = 200 };
+
+static unsigned take_all(WeirBuffers *buffers, size_t bytes, void **taken)
+{
+    unsigned n = 0;
+
+    while (n < MANY && (taken[n] = weir_buffers_take(buffers, bytes))) {
+        memset(taken[n], n + 1, bytes);
+        n++;
+    }
+    return n;
+}
+
+/* What is written to one does not show in another. */
+static void check_own(void **taken, unsigned n, size_t bytes)
+{
+    for (unsigned i = 0; i < n; i++) {
+        uint8_t *buffer = taken[i];
+
+        assert_int_equal((uintptr_t)buffer % 4096, 0);
+        assert_int_equal(buffer[0], (uint8_t)(i + 1));
+        assert_int_equal(buffer[bytes - 1], (uint8_t)(i + 1));
+    }
+}
+
+static void sizes_do_not_take_from_each_other(void **state)
+{
+    void *small[MANY], *large[MANY];
+    WeirBuffers *buffers;
+
+    (void)state;
+    assert_int_equal(weir_buffers_new(&buffers), 0);
+    for (int round = 0; round < 3; round++) {
+        unsigned n_small = take_all(buffers, SMALL, small);
+        unsigned n_large = take_all(buffers, WEIR_BUFFERS_BYTES_MAX, large);
+
+        assert_int_equal(n_small, 128);
+        assert_int_equal(n_large, 8);
+        check_own(small, n_small, SMALL);
+        check_own(large, n_large, WEIR_BUFFERS_BYTES_MAX);
+        while (n_small > 0) {
+            weir_buffers_give(buffers, small[--n_small]);
+        }
+        while (n_large > 0) {
+            weir_buffers_give(buffers, large[--n_large]);
+        }
+    }
+    assert_null(weir_buffers_take(buffers, WEIR_BUFFERS_BYTES_MAX + 1));
+    weir_buffers_free(buffers);
+}
+
+static void the_last_one_given_back_comes_next(void **state)
+{
+    WeirBuffers *buffers;
+    void *buffer;
+
+    (void)state;
+    assert_int_equal(weir_buffers_new(&buffers), 0);
+    buffer = weir_buffers_take(buffers, 512);
+    weir_buffers_give(buffers, buffer);
+    assert_ptr_equal(weir_buffers_take(buffers, 4096), buffer);
+    weir_buffers_give(buffers, buffer);
+    weir_buffers_free(buffers);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_do_not_take_from_each_other),
+        cmocka_unit_test(the_last_one_given_back_comes_next),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
