@@ -408,7 +408,9 @@ int weir_header_load(WeirHeader **out, const void *bytes, size_t n_bytes,
         snprintf(err, err_size, "more than a header was read");
         return -EINVAL;
     }
-    ret = weir_header_new(&header, disk_bytes, err, err_size);
+    /* never too short for libcryptsetup: check_length() has the better words */
+    ret = weir_header_new(&header, disk_bytes > WEIR_HEADER_BYTES_MAX
+                          ? disk_bytes : WEIR_HEADER_BYTES_MAX, err, err_size);
     if (ret < 0) {
         return ret;
     }
