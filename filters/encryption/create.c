@@ -121,7 +121,7 @@ int weir_header_create(WeirHeader **out, const WeirHeaderFormat *format,
     if (ret < 0) {
         return ret;
     }
-    weir_header_lock();
+    weir_header_enter();
     ret = format_device(header, format, kdf, err, err_size);
     if (ret == 0) {
         ret = add_first_keyslot(header, passphrase, passphrase_bytes, err,
@@ -131,7 +131,7 @@ int weir_header_create(WeirHeader **out, const WeirHeaderFormat *format,
         ret = weir_header_check(header, format->disk_bytes, format->detached,
                                 err, err_size);
     }
-    weir_header_unlock_library();
+    weir_header_leave();
     if (ret < 0) {
         weir_header_free(header);
         return ret;

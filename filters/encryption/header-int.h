@@ -19,9 +19,9 @@ struct WeirHeader {
 
 #define hidden __attribute__((visibility("hidden")))
 
-/* libcryptsetup has state of its own. Not recursive. */
-hidden void weir_header_lock(void);
-hidden void weir_header_unlock_library(void);
+/* Around all calls of libcryptsetup, which has global state. Not recursive. */
+hidden void weir_header_enter(void);
+hidden void weir_header_leave(void);
 
 /* A header without a device over an empty memfd of that length. */
 hidden int weir_header_new(WeirHeader **header, uint64_t disk_bytes, char *err,

@@ -15,12 +15,12 @@
 
 static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 
-void weir_header_lock(void)
+void weir_header_enter(void)
 {
     pthread_mutex_lock(&library_lock);
 }
 
-void weir_header_unlock_library(void)
+void weir_header_leave(void)
 {
     pthread_mutex_unlock(&library_lock);
 }
@@ -107,9 +107,9 @@ void weir_header_free(WeirHeader *header)
     if (!header) {
         return;
     }
-    weir_header_lock();
+    weir_header_enter();
     crypt_free(header->device);
-    weir_header_unlock_library();
+    weir_header_leave();
     close(header->fd);
     if (header->data_fd >= 0) {
         close(header->data_fd);
@@ -414,10 +414,10 @@ int weir_header_load(WeirHeader **out, const void *bytes, size_t n_bytes,
     if (ret < 0) {
         return ret;
     }
-    weir_header_lock();
+    weir_header_enter();
     ret = load(header, bytes, n_bytes, disk_bytes, detached, needed_bytes,
                err, err_size);
-    weir_header_unlock_library();
+    weir_header_leave();
     if (ret < 0) {
         weir_header_free(header);
         return ret;

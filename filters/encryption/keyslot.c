@@ -232,10 +232,10 @@ int weir_header_unlock(WeirHeader *header, int keyslot,
     char message[256];
     int ret;
 
-    weir_header_lock();
+    weir_header_enter();
     ret = unlock(header, keyslot, passphrase, passphrase_bytes, limits, key,
                  message, sizeof(message));
-    weir_header_unlock_library();
+    weir_header_leave();
     if (ret < 0) {
         snprintf(err, err_size, "%s", message);
     }
@@ -294,10 +294,10 @@ int weir_header_add_keyslot(WeirHeader *header, int keyslot, const void *key,
 {
     int ret;
 
-    weir_header_lock();
+    weir_header_enter();
     ret = add(header, keyslot, key, kdf, passphrase, passphrase_bytes, err,
               err_size);
-    weir_header_unlock_library();
+    weir_header_leave();
     return ret;
 }
 
@@ -341,10 +341,10 @@ int weir_header_change_keyslot(WeirHeader *header, int keyslot,
 {
     int ret;
 
-    weir_header_lock();
+    weir_header_enter();
     ret = change(header, keyslot, old_passphrase, old_bytes, limits, kdf,
                  new_passphrase, new_bytes, err, err_size);
-    weir_header_unlock_library();
+    weir_header_leave();
     return ret;
 }
 
@@ -373,8 +373,8 @@ int weir_header_remove_keyslot(WeirHeader *header, int keyslot, bool force,
 {
     int ret;
 
-    weir_header_lock();
+    weir_header_enter();
     ret = remove_keyslot(header, keyslot, force, err, err_size);
-    weir_header_unlock_library();
+    weir_header_leave();
     return ret;
 }
