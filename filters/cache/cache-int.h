@@ -179,6 +179,7 @@ struct WeirCache {
     uint64_t base_synced;
 
     /* writeback.c */
+    uint32_t leaving_cursor;            /* where to look for those */
     WriteBackBlock batch[WRITE_BACK_BLOCKS];
     uint32_t batch_count;
     uint32_t batch_max;                 /* of this batch */

@@ -157,13 +157,6 @@ static unsigned frequency_of(const WeirCacheEvict *ev, uint32_t slot)
     return ev->index->flags[slot] & WEIR_SLOT_FREQUENCY;
 }
 
-/* In none of the queues. */
-static bool is_leaving(const WeirCacheEvict *ev, uint32_t slot)
-{
-    return !(ev->index->flags[slot] & WEIR_SLOT_PROBATION) &&
-           !weir_cache_rounds_has(&ev->main, slot);
-}
-
 /* From probation to main. */
 static void promote(WeirCacheEvict *ev, uint32_t slot, unsigned frequency)
 {
@@ -202,7 +195,8 @@ uint32_t weir_cache_evict_hint(WeirCacheEvict *ev)
     while (ev->hints.count) {
         uint32_t slot = weir_cache_index_find(ev->index, ring_pop(&ev->hints));
 
-        if (slot != WEIR_CACHE_NO_SLOT && is_leaving(ev, slot)) {
+        if (slot != WEIR_CACHE_NO_SLOT &&
+            weir_cache_evict_is_leaving(ev, slot)) {
             return slot;
         }
     }
@@ -212,7 +206,7 @@ uint32_t weir_cache_evict_hint(WeirCacheEvict *ev)
 bool weir_cache_evict_cleaned(WeirCacheEvict *ev, uint32_t slot)
 {
     assert(ev->index->flags[slot] & WEIR_SLOT_MAPPED);
-    if (!is_leaving(ev, slot)) {
+    if (!weir_cache_evict_is_leaving(ev, slot)) {
         return false;
     }
     if (frequency_of(ev, slot)) {
@@ -471,7 +465,7 @@ uint8_t weir_cache_evict_move(WeirCacheEvict *ev, uint32_t from, uint32_t to)
     uint8_t flags = ev->index->flags[from];
 
     assert(flags & WEIR_SLOT_MAPPED);
-    if (is_leaving(ev, from)) {
+    if (weir_cache_evict_is_leaving(ev, from)) {
         stay(ev, from);
     } else {
         weir_cache_evict_hit(ev, from);
@@ -488,7 +482,7 @@ void weir_cache_evict_remove(WeirCacheEvict *ev, uint32_t slot)
     assert(ev->index->flags[slot] & WEIR_SLOT_MAPPED);
     if (ev->index->flags[slot] & WEIR_SLOT_PROBATION) {
         ev->probation--;                /* the ring skips it at its turn */
-    } else if (is_leaving(ev, slot)) {
+    } else if (weir_cache_evict_is_leaving(ev, slot)) {
         ev->leaving--;
     } else {
         weir_cache_rounds_leave(&ev->main, slot);

@@ -118,6 +118,14 @@ void weir_cache_evict_remove(WeirCacheEvict *ev, uint32_t slot);
  */
 uint32_t weir_cache_evict_victim(WeirCacheEvict *ev);
 
+/* Whether a mapped slot is to leave as soon as it is clean: in no queue. */
+static inline bool weir_cache_evict_is_leaving(const WeirCacheEvict *ev,
+                                               uint32_t slot)
+{
+    return !(ev->index->flags[slot] & WEIR_SLOT_PROBATION) &&
+           !weir_cache_rounds_has(&ev->main, slot);
+}
+
 /*
  * A slot that is to leave as soon as it is clean, so that it should be written
  * back before others. Each is told once, and not all are.

@@ -25,6 +25,7 @@
 #define SCAN_SLOTS (1u << 18)           /* under the lock in one go */
 #define WORKERS 4
 #define RETRY_NS NS_PER_S
+#define NOTHING_NS (10 * NS_PER_MS)     /* what there is is being written */
 #define RATE_STEP_NS (NS_PER_S / 8)
 
 /* --- when --- */
@@ -136,6 +137,23 @@ static uint32_t limited_batch(const WeirCache *c)
 
     return rate && blocks < WRITE_BACK_BLOCKS ? (uint32_t)blocks
                                               : WRITE_BACK_BLOCKS;
+}
+
+/* Hints are few; look for the others. */
+static void pick_unhinted(WeirCache *c)
+{
+    uint32_t slots = c->ix.slots;
+    uint32_t looks = slots < SCAN_SLOTS ? slots : SCAN_SLOTS;
+
+    for (uint32_t i = 0; i < looks && c->batch_count < c->batch_max &&
+         c->batch_count < c->ev.leaving; i++) {
+        uint32_t slot = c->leaving_cursor;
+
+        c->leaving_cursor = slot + 1 < slots ? slot + 1 : 0;
+        if (may_pick(c, slot) && weir_cache_evict_is_leaving(&c->ev, slot)) {
+            pick_run(c, slot);
+        }
+    }
 }
 
 /* Those that would have been evicted. */
@@ -453,6 +471,7 @@ static void set_due(WeirCache *c, uint64_t begin_ns, int result)
 int write_back(WeirCache *c, bool limited)
 {
     uint64_t begin_ns = now_ns(c), corrupt;
+    bool nothing;
     int ret = 0;
 
     while (c->writing_back) {
@@ -467,9 +486,14 @@ int write_back(WeirCache *c, bool limited)
     c->batch_count = 0;
     c->batch_max = limited ? limited_batch(c) : WRITE_BACK_BLOCKS;
     pick_leaving(c);
-    if (!limited || !c->batch_count || wanted_in(c, begin_ns) == 0) {
+    if (!c->batch_count && leaving_is_due(c)) {
+        pick_unhinted(c);
+    }
+    if (!limited || wanted_in(c, begin_ns) == 0 ||
+        (!c->batch_count && c->slot_waiters)) {
         pick_round(c);
     }
+    nothing = !c->batch_count;
     if (c->batch_count) {
         qsort(c->batch, c->batch_count, sizeof(*c->batch), compare_blocks);
         ret = write_back_batch(c);
@@ -481,6 +505,9 @@ int write_back(WeirCache *c, bool limited)
     /* those that cannot be read do not get better all the time */
     set_due(c, begin_ns, ret == 0 && c->stat.corrupt_dirty > corrupt ? -EIO
                                                                      : ret);
+    if (nothing && limited) {           /* others have to get on first */
+        c->write_back_due_ns = begin_ns + NOTHING_NS;
+    }
     wake(c, &c->batch_queue);
     wake(c, &c->slot_queue);
     return ret;
