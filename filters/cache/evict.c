@@ -25,10 +25,9 @@
  *     it were, and goes when it has been written back. If it is hit by then it
  *     comes to main, as it would if the ghost had known it. Until it is gone
  *     the others have less room.
- *   - The FIFO of main is only nearly one: rounds.h.
+ *   - The FIFO of main is only nearly one: rounds.h. So is the ghost: ghost.h.
  *   - All walks are bounded. If none has a count of 0 by then, the lowest that
  *     was seen goes.
- *   - So is the ghost: ghost.h.
  *
  * tests/unit/test-cache-evict.c compares the miss ratios with those of exact
  * lists, tests/tools/test-cache-sim.py those of the whole engine.

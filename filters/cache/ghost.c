@@ -32,7 +32,7 @@ int weir_cache_ghost_init(WeirCacheGhost *g, uint32_t size, uint64_t seed)
     g->size = size;
     g->buckets = buckets_of(size);
     g->entry = weir_cache_memory_zero(weir_cache_ghost_bytes(size));
-    g->oldest = g->newest = 1;
+    weir_cache_ghost_clear(g);
     return g->entry ? 0 : -ENOMEM;
 }
 

@@ -29,8 +29,7 @@ int weir_cache_rounds_init(WeirCacheRounds *r, uint32_t slots, uint32_t most)
     r->slots = slots;
     r->piece = most / PIECES + 1;
     r->due = weir_cache_memory_zero(weir_cache_rounds_bytes(slots));
-    r->round = 1;
-    r->last = 2;
+    weir_cache_rounds_clear(r);
     return r->due ? 0 : -ENOMEM;
 }
 
@@ -80,9 +79,12 @@ static void begin_piece(WeirCacheRounds *r)
     }
 }
 
-static void set_due_run(WeirCacheRounds *r, uint32_t first, uint32_t count,
-                        uint8_t round)
+/* They are in, and due in that round. */
+static void put(WeirCacheRounds *r, uint32_t first, uint32_t count,
+                uint8_t round)
 {
+    r->count[round] += count;
+    r->used += count;
     if (count && first % 2) {
         set_due(r, first++, round);
         count--;
@@ -104,10 +106,8 @@ void weir_cache_rounds_join(WeirCacheRounds *r, uint32_t first, uint32_t count)
         n = r->joined < r->piece ? r->piece - r->joined : 1;
         n = n < count ? n : count;
         assert(!due_of(r, first));
-        set_due_run(r, first, n, r->last);
-        r->count[r->last] += n;
+        put(r, first, n, r->last);
         r->joined += n;
-        r->used += n;
         first += n;
         count -= n;
     }
@@ -133,9 +133,7 @@ void weir_cache_rounds_replace(WeirCacheRounds *r, uint32_t from, uint32_t to)
     if (round == r->round && to < r->hand) {
         round = round_after(round);
     }
-    set_due(r, to, round);
-    r->count[round]++;
-    r->used++;
+    put(r, to, 1, round);
 }
 
 static void next_round(WeirCacheRounds *r)
