@@ -210,10 +210,12 @@ class PowerCuts(CacheTest):
         client = self.connect()
         load = Load(client, self.history, range(BLOCKS),
                     self.take_mark)
+        order = [modes[0], *random.sample(modes[1:], len(modes) - 1)]
         for i in range(steps):
-            if i % 50 == 49 and len(modes) > 1:
-                self.mode = random.choice(modes)
-                self.reopen(daemon, mode=self.mode, **self.options)
+            mode = order[i * len(order) // steps]
+            if mode != self.mode:
+                self.mode = mode
+                self.reopen(daemon, mode=mode, **self.options)
             load.step()
         info = self.info(daemon)
         self.assertEqual(info['state'], 'ok')
@@ -314,7 +316,8 @@ class PowerCuts(CacheTest):
 
     def check(self, *modes):
         info = self.run_load(modes, STEPS)
-        self.assertGreater(info['evictions'], 0)
+        if len(modes) == 1:             # else some may not get so far
+            self.assertGreater(info['evictions'], 0)
         count, wrong = self.replay(self.random_cuts)
         last = self.marks[-1]
         print(f'{len(self.marks)} marks, {count} power cuts; writes and '
