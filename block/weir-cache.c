@@ -16,6 +16,7 @@
 #include "qemu/osdep.h"
 #include "block/aio-wait.h"
 #include "block/block-io.h"
+#include "block/thread-pool.h"
 #include "crypto/random.h"
 #include "system/block-backend.h"
 #include "qapi/error.h"
@@ -132,6 +133,25 @@ static int coroutine_fn GRAPH_RDLOCK host_grow_base(void *opaque,
 static void coroutine_fn host_sleep(void *opaque, uint64_t ns)
 {
     qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, ns);
+}
+
+typedef struct CacheRun {
+    void (*fn)(void *arg);
+    void *arg;
+} CacheRun;
+
+static int run_entry(void *opaque)
+{
+    CacheRun *run = opaque;
+
+    run->fn(run->arg);
+    return 0;
+}
+
+static void coroutine_fn host_run(void *opaque, void (*fn)(void *arg),
+                                  void *arg)
+{
+    thread_pool_submit_co(run_entry, &(CacheRun) { fn, arg });
 }
 
 static void engine_lock(void *engine)
@@ -263,6 +283,7 @@ static const WeirCacheHost cache_host = {
     .flush      = host_flush,
     .grow_base  = host_grow_base,
     .sleep      = host_sleep,
+    .run        = host_run,
     .wait       = host_wait,
     .wake       = host_wake,
     .queue_init = host_queue_init,

@@ -76,6 +76,11 @@ typedef struct WeirCacheHost {
     int (*grow_base)(void *opaque, uint64_t bytes);
     void (*sleep)(void *opaque, uint64_t ns);
     /*
+     * Run fn(arg), which calls nothing of the host, in another thread, if there
+     * is one; come back when it has returned.
+     */
+    void (*run)(void *opaque, void (*fn)(void *arg), void *arg);
+    /*
      * Wait until the queue is woken. Called with the lock of the cache held
      * (weir_cache_lock()), which is released meanwhile.
      */

@@ -9,11 +9,13 @@
 #include "cache/index.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#define LINE 16                         /* bucket heads in a cache line */
 #define HUGE_PAGE_BYTES (UINT64_C(2) << 20)
 #define HUGE_FROM_BYTES (8 * HUGE_PAGE_BYTES)
 
@@ -24,7 +26,7 @@ static uint32_t words_of(uint64_t bits)
 
 static uint32_t buckets_of(uint32_t slots)
 {
-    return slots / 2 + 1;
+    return (slots / 2 / LINE + 1) * LINE;
 }
 
 uint64_t weir_cache_index_bytes(uint32_t slots)
@@ -111,13 +113,19 @@ void weir_cache_index_destroy(WeirCacheIndex *ix)
 
 /* --- hash table --- */
 
-/* Two rounds of multiply and fold; the upper half picks the bucket. */
+/*
+ * Two rounds of multiply and fold; the upper half picks the cache line. Blocks
+ * side by side share it, since they are looked up, and loaded, together. Each
+ * line has them in another order: else what has blocks at even distances only
+ * would leave most buckets empty.
+ */
 static uint32_t bucket_of(const WeirCacheIndex *ix, uint64_t block)
 {
-    uint64_t h = (block ^ ix->seed) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t h = (block / LINE ^ ix->seed) * UINT64_C(0x9e3779b97f4a7c15);
 
     h = (h ^ h >> 32) * UINT64_C(0xd6e8feb86659fd93);
-    return (uint32_t)((h >> 32) * ix->buckets >> 32);
+    return (uint32_t)((h >> 32) * (ix->buckets / LINE) >> 32) * LINE +
+           (uint32_t)((block ^ h >> 28) % LINE);
 }
 
 void weir_cache_index_prefetch(const WeirCacheIndex *ix, uint64_t block)
@@ -170,6 +178,19 @@ void weir_cache_index_map(WeirCacheIndex *ix, uint32_t slot, uint64_t block,
     *head = slot;
     ix->mapped++;
     ix->dirty += !!(flags & WEIR_SLOT_DIRTY);
+}
+
+void weir_cache_index_load(WeirCacheIndex *ix, uint32_t slot, uint64_t block,
+                           uint32_t crc, uint8_t flags)
+{
+    uint32_t *head = &ix->head[bucket_of(ix, block)];
+
+    ix->node[slot] = (WeirCacheNode) {
+        .block_low = (uint32_t)block, .block_high = (uint8_t)(block >> 32),
+        .crc = crc,
+        .next = __atomic_exchange_n(head, slot, __ATOMIC_RELAXED),
+    };
+    ix->flags[slot] = flags | WEIR_SLOT_MAPPED;
 }
 
 void weir_cache_index_unmap(WeirCacheIndex *ix, uint32_t slot)
@@ -230,6 +251,53 @@ static uint32_t next_free_slot(const WeirCacheIndex *ix)
         bits = ix->free_bits[word];
     }
     return word * 64 + (uint32_t)__builtin_ctzll(bits);
+}
+
+/* Bit i: whether slot i of these eight has that flag. */
+static uint64_t gather(const uint8_t *flags, uint8_t flag)
+{
+    uint64_t eight;
+
+    memcpy(&eight, flags, sizeof(eight));
+    eight = le64toh(eight) >> __builtin_ctz(flag) &
+            UINT64_C(0x0101010101010101);
+    return eight * UINT64_C(0x0102040810204080) >> 56;
+}
+
+/* The same for sixty-four. */
+static uint64_t gather_word(const uint8_t *flags, uint8_t flag)
+{
+    uint64_t bits = 0;
+
+    for (unsigned i = 0; i < 64; i += 8) {
+        bits |= gather(flags + i, flag) << i;
+    }
+    return bits;
+}
+
+static void loaded_word(WeirCacheIndex *ix, uint32_t word)
+{
+    uint8_t flags[64] = { 0 };
+    uint64_t mapped;
+
+    memcpy(flags, &ix->flags[word * UINT64_C(64)],
+           ix->slots - word * 64 < 64 ? ix->slots - word * 64 : 64);
+    mapped = gather_word(flags, WEIR_SLOT_MAPPED);
+    ix->dirty += (uint32_t)__builtin_popcountll(
+        gather_word(flags, WEIR_SLOT_DIRTY));
+    ix->mapped += (uint32_t)__builtin_popcountll(mapped);
+    ix->free_bits[word] &= ~mapped;
+    if (!ix->free_bits[word]) {
+        ix->free_words[word / 64] &= ~(UINT64_C(1) << word % 64);
+    }
+}
+
+void weir_cache_index_loaded(WeirCacheIndex *ix)
+{
+    for (uint32_t word = 0; word < words_of(ix->slots); word++) {
+        loaded_word(ix, word);
+    }
+    ix->free = ix->slots - ix->mapped;
 }
 
 void weir_cache_index_take_slot(WeirCacheIndex *ix, uint32_t slot)

@@ -103,7 +103,16 @@ uint32_t weir_cache_index_candidate(const WeirCacheIndex *ix, uint64_t block,
 uint32_t weir_cache_index_take(WeirCacheIndex *ix, uint32_t want,
                                uint32_t *first);
 
-/* Take this one, which is free: while an index is filled from the disk. */
+/*
+ * While a new index is filled from the disk: take a slot and map a block, as
+ * below. Any number of threads may do it at the same time, each with slots of
+ * its own. Nothing else may be called before loaded(), which counts them.
+ */
+void weir_cache_index_load(WeirCacheIndex *ix, uint32_t slot, uint64_t block,
+                           uint32_t crc, uint8_t flags);
+void weir_cache_index_loaded(WeirCacheIndex *ix);
+
+/* Take this one, which is free. */
 void weir_cache_index_take_slot(WeirCacheIndex *ix, uint32_t slot);
 
 /* Give a taken slot back. */

@@ -49,6 +49,14 @@ typedef struct Loading {
     WeirCacheQueue queue;               /* until all have ended */
 } Loading;
 
+/* A piece of it, for one thread. */
+typedef struct Chunk {
+    Recovery *recovery;
+    uint32_t first, count;              /* sectors */
+    uint8_t *bytes;
+    bool good;
+} Chunk;
+
 /* --- table --- */
 
 static void load_slot(WeirCache *c, uint32_t slot,
@@ -58,12 +66,13 @@ static void load_slot(WeirCache *c, uint32_t slot,
         return;
     }
     if (entry->block >= blocks_max(c)) {
+        lock(c);
         slot_changed(c, slot);          /* the base is shorter now */
+        unlock(c);
         return;
     }
-    weir_cache_index_take_slot(&c->ix, slot);
-    weir_cache_index_map(&c->ix, slot, entry->block, entry->crc,
-                         entry->flags & ~WEIR_SLOT_WRITE_BACK);
+    weir_cache_index_load(&c->ix, slot, entry->block, entry->crc,
+                          entry->flags & ~WEIR_SLOT_WRITE_BACK);
 }
 
 /* All entries are looked up first, so that the memory is there in time. */
@@ -85,35 +94,43 @@ static void load_sector(WeirCache *c, uint32_t sector, const uint8_t *buf)
     }
 }
 
-static int load_sectors(Recovery *r, uint32_t first, uint32_t count,
-                        const uint8_t *buf)
+/* In a thread of its own: most of it waits for memory. */
+static void load_sectors(void *opaque)
 {
-    for (uint32_t s = first; s < first + count; s++) {
+    Chunk *chunk = opaque;
+    Recovery *r = chunk->recovery;
+    const uint8_t *buf = chunk->bytes;
+
+    for (uint32_t s = chunk->first; s < chunk->first + chunk->count; s++) {
         if (!weir_cache_sector_read(buf, &r->lsn[s], s, r->c->crc_seed)) {
-            return -EBADMSG;
+            return;
         }
         load_sector(r->c, s, buf);
         buf += WEIR_CACHE_SECTOR_BYTES;
     }
-    return 0;
+    chunk->good = true;
 }
 
 /* Yields; locked. */
-static int load_chunk(Recovery *r, uint32_t first, uint32_t count,
-                      uint8_t *buf)
+static int load_chunk(Chunk *chunk)
 {
-    WeirCache *c = r->c;
+    WeirCache *c = chunk->recovery->c;
     int ret;
 
     unlock(c);
     ret = c->host->read(c->opaque, WEIR_CACHE_FAST, c->layout.table_offset +
-                        (uint64_t)first * WEIR_CACHE_SECTOR_BYTES,
-                        (uint64_t)count * WEIR_CACHE_SECTOR_BYTES, buf);
+                        (uint64_t)chunk->first * WEIR_CACHE_SECTOR_BYTES,
+                        (uint64_t)chunk->count * WEIR_CACHE_SECTOR_BYTES,
+                        chunk->bytes);
+    if (ret == 0) {
+        c->host->run(c->opaque, load_sectors, chunk);
+        ret = chunk->good ? 0 : -EBADMSG;
+    }
     lock(c);
-    return ret == 0 ? load_sectors(r, first, count, buf) : ret;
+    return ret;
 }
 
-/* One of several: while one is at work, the others read. */
+/* One of several. */
 static void loader(void *opaque)
 {
     Loading *l = opaque;
@@ -124,13 +141,15 @@ static void loader(void *opaque)
     buf = buffer_get(c);
     l->ret = buf ? l->ret : -ENOMEM;
     while (l->next < c->layout.table_sectors && l->ret == 0) {
-        uint32_t first = l->next;
-        uint32_t rest = c->layout.table_sectors - first;
-        uint32_t n = rest < CHUNK_SECTORS ? rest : CHUNK_SECTORS;
+        uint32_t rest = c->layout.table_sectors - l->next;
+        Chunk chunk = {
+            .recovery = l->recovery, .first = l->next, .bytes = buf,
+            .count = rest < CHUNK_SECTORS ? rest : CHUNK_SECTORS,
+        };
         int ret;
 
-        l->next += n;
-        ret = load_chunk(l->recovery, first, n, buf);
+        l->next += chunk.count;
+        ret = load_chunk(&chunk);
         l->ret = l->ret < 0 ? l->ret : ret;
     }
     if (buf) {
@@ -156,6 +175,7 @@ static int load_table(Recovery *r)
         wait_on(c, &l.queue);
     }
     unlock(c);
+    weir_cache_index_loaded(&c->ix);
     return l.ret;
 }
 

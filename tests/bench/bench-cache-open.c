@@ -2,8 +2,8 @@
 /*
  * How long it takes to open a large cache that is full: the engine's CPU time,
  * apart from that of its devices, which are made up, and what it reads and
- * writes. A cache that was closed; one in which no block was used again; one
- * that was not closed and has a full journal.
+ * writes. A cache that was closed; one in which no two blocks lie side by side;
+ * one that was not closed and has a full journal.
  *
  * usage: bench-cache-open [--rounds N] [--size GIB]...
  *
@@ -123,7 +123,9 @@ static void print(double gib, MadeKind kind, const Result *r)
     static const char *const names[MADE_PHASES] = {
         "set up", "table", "journal", "save", "rest",
     };
-    static const char *const kinds[KINDS] = { "closed", "cold", "unclean" };
+    static const char *const kinds[KINDS] = {
+        "closed", "scattered", "unclean",
+    };
     double slots = (double)r->slots;
 
     printf("%7.2f GiB %-10s %6.2f ns per slot:", gib,

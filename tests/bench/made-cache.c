@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cache/crc.h"
 #include "cache/index.h"
@@ -45,7 +46,11 @@ static uint64_t permute(uint64_t i, uint32_t bits)
 
 uint64_t made_block(const MadeCache *made, uint64_t slot)
 {
-    return permute(slot, made->bits);
+    if (made->kind == MADE_SCATTERED) {
+        return permute(slot, made->bits);
+    }
+    return permute(slot / MADE_RUN, made->bits - 4) * MADE_RUN +
+           slot % MADE_RUN;
 }
 
 /* Slot number i of those that are mapped, in a random order. */
@@ -69,15 +74,14 @@ static uint32_t data_crc(const MadeCache *made, uint64_t block)
 }
 
 /* As they are in a cache that has been in use: some on probation, some hot. */
-static uint8_t slot_flags(const MadeCache *made, uint32_t slot)
+static uint8_t slot_flags(uint32_t slot)
 {
     uint32_t h = (slot + 1) * 0x9e3779b9u;
 
     h ^= h >> 15;
     return (uint8_t)(WEIR_SLOT_MAPPED |
                      (h % 10 == 0 ? WEIR_SLOT_PROBATION :
-                      made->kind == MADE_COLD ? 0
-                                              : h >> 8 & WEIR_SLOT_FREQUENCY));
+                      h >> 8 & WEIR_SLOT_FREQUENCY));
 }
 
 static void make_sector(const MadeCache *made, uint32_t sector, uint8_t *buf)
@@ -91,7 +95,7 @@ static void make_sector(const MadeCache *made, uint32_t sector, uint8_t *buf)
 
         weir_cache_entry_write(buf, i, &(WeirCacheTableEntry) {
             .block = block, .crc = data_crc(made, block),
-            .flags = slot_flags(made, first + i),
+            .flags = slot_flags(first + i),
         });
     }
     weir_cache_sector_seal(buf, FIRST_SEQUENCE - 1, sector, made->crc_seed);
@@ -190,6 +194,43 @@ int made_cache_init(MadeCache *made, uint64_t fast_bytes, MadeKind kind)
     }
     make_crcs(made);
     return 0;
+}
+
+static int write_all(int fd, const uint8_t *buf, size_t bytes, uint64_t at)
+{
+    for (ssize_t n; bytes > 0; buf += n, bytes -= (size_t)n, at += (size_t)n) {
+        n = pwrite(fd, buf, bytes, (off_t)at);
+        if (n < 0) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+int made_cache_write(MadeCache *made, int fd)
+{
+    const WeirCacheLayout *l = &made->sb.layout;
+    static uint8_t buf[256 * WEIR_CACHE_SECTOR_BYTES];
+    int ret = ftruncate(fd, (off_t)made->fast_bytes) < 0 ? -errno : 0;
+
+    memset(made->data, 0, sizeof(made->data));
+    make_crcs(made);
+    for (uint32_t s = 0, n; s < l->table_sectors && ret == 0; s += n) {
+        n = l->table_sectors - s < 256 ? l->table_sectors - s : 256;
+        for (uint32_t i = 0; i < n; i++) {
+            make_sector(made, s + i, buf + i * WEIR_CACHE_SECTOR_BYTES);
+        }
+        ret = write_all(fd, buf, n * WEIR_CACHE_SECTOR_BYTES, l->table_offset +
+                        (uint64_t)s * WEIR_CACHE_SECTOR_BYTES);
+    }
+    if (ret == 0) {
+        memset(buf, 0, WEIR_CACHE_SUPERBLOCK_BYTES);
+        weir_cache_superblock_write(buf, &made->sb);
+        ret = write_all(fd, buf, WEIR_CACHE_SUPERBLOCK_BYTES,
+                        made->sb.sequence % WEIR_CACHE_SUPERBLOCKS *
+                        WEIR_CACHE_SUPERBLOCK_BYTES);
+    }
+    return ret;
 }
 
 void made_cache_options(const MadeCache *made, WeirCacheOpen *open)
@@ -436,6 +477,12 @@ static void made_spawn(void *opaque, void (*fn)(void *arg), void *arg)
     made->task[made->tasks++] = (MadeTask) { fn, arg };
 }
 
+static void made_run(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    (void)opaque;
+    fn(arg);
+}
+
 static void made_kick(void *opaque)
 {
     MadeCache *made = opaque;
@@ -460,7 +507,7 @@ static void made_random_bytes(void *opaque, void *buf, size_t bytes)
 const WeirCacheHost made_cache_host = {
     .read = made_read, .write = made_write, .read_guest = made_read_guest,
     .zero = made_zero, .discard = made_discard, .flush = made_flush,
-    .wait = made_wait, .wake = made_wake, .queue_init = made_wake,
-    .spawn = made_spawn, .kick = made_kick, .now_ns = made_now_ns,
-    .random = made_random_bytes,
+    .run = made_run, .wait = made_wait, .wake = made_wake,
+    .queue_init = made_wake, .spawn = made_spawn, .kick = made_kick,
+    .now_ns = made_now_ns, .random = made_random_bytes,
 };

@@ -14,7 +14,8 @@
  * time can be measured.
  *
  * Every block of the disk holds the same data. Slot i holds block
- * made_block(i): distinct ones, all over a disk that is four times as large.
+ * made_block(i): distinct ones, all over a disk that is four times as large, in
+ * runs of 64 KiB, as requests of that size leave them, or one by one.
  * The last slots are free, as many as the engine keeps in reserve. Writes go
  * nowhere, so a cache can be opened again, but is then as it was first.
  *
@@ -34,10 +35,11 @@ typedef enum MadePhase {
 
 typedef enum MadeKind {
     MADE_CLOSED,                        /* in an orderly way */
-    MADE_COLD,                          /* closed, no block was used twice */
+    MADE_SCATTERED,                     /* closed, each block is alone */
     MADE_UNCLEAN,                       /* not closed, the journal is full */
 } MadeKind;
 
+#define MADE_RUN 16                     /* blocks side by side, else */
 #define MADE_TASKS_MAX 256
 
 typedef struct MadeTask {
@@ -84,6 +86,12 @@ typedef struct MadeCache {
 
 /* fast_bytes: length of the cache device. Returns 0 or -ENOSPC. */
 int made_cache_init(MadeCache *made, uint64_t fast_bytes, MadeKind kind);
+
+/*
+ * Write one that was closed to a new file, over a disk that is all zeroes. The
+ * file has holes where the data would be. Returns 0 or -errno.
+ */
+int made_cache_write(MadeCache *made, int fd);
 
 /* The engine's options for it: nothing happens by time. */
 void made_cache_options(const MadeCache *made, WeirCacheOpen *open);

@@ -72,6 +72,12 @@ static void call_sleep(void *opaque, uint64_t ns)
     host_sleep_ms((uint32_t)(ns / 1000000));
 }
 
+static void call_run(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    (void)opaque;
+    fn(arg);
+}
+
 static CoopQueue *queue_of(WeirCacheQueue *queue)
 {
     return (CoopQueue *)(void *)queue;
@@ -126,8 +132,9 @@ static void call_random(void *opaque, void *buf, size_t bytes)
 static const WeirCacheHost calls = {
     .read = call_read, .write = call_write, .read_guest = call_read_guest,
     .zero = call_zero, .discard = call_discard, .flush = call_flush,
-    .grow_base = call_grow_base, .sleep = call_sleep, .wait = call_wait,
-    .wake = call_wake, .queue_init = call_queue_init, .spawn = call_spawn,
+    .grow_base = call_grow_base, .sleep = call_sleep, .run = call_run,
+    .wait = call_wait, .wake = call_wake, .queue_init = call_queue_init,
+    .spawn = call_spawn,
     .kick = call_kick, .now_ns = call_now_ns, .random = call_random,
 };
 

@@ -158,6 +158,12 @@ static void host_spawn(void *opaque, void (*fn)(void *arg), void *arg)
     task[tasks++] = (Task) { fn, arg };
 }
 
+static void host_run(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    (void)opaque;
+    fn(arg);
+}
+
 static void host_kick(void *opaque)
 {
     (void)opaque;
@@ -178,9 +184,10 @@ static void host_random(void *opaque, void *buf, size_t bytes)
 static const WeirCacheHost host = {
     .read = host_read, .write = host_write, .read_guest = host_read_guest,
     .zero = host_zero, .discard = host_discard, .flush = host_flush,
-    .grow_base = host_grow_base, .sleep = host_sleep, .wait = host_wait,
-    .wake = host_nothing, .queue_init = host_nothing, .spawn = host_spawn,
-    .kick = host_kick, .now_ns = host_now_ns, .random = host_random,
+    .grow_base = host_grow_base, .sleep = host_sleep, .run = host_run,
+    .wait = host_wait, .wake = host_nothing, .queue_init = host_nothing,
+    .spawn = host_spawn, .kick = host_kick, .now_ns = host_now_ns,
+    .random = host_random,
 };
 
 /* --- a cache --- */

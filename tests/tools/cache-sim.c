@@ -129,6 +129,12 @@ static void sim_spawn(void *opaque, void (*fn)(void *arg), void *arg)
     sim->task[sim->tasks++] = (Task) { fn, arg };
 }
 
+static void sim_run(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    (void)opaque;
+    fn(arg);
+}
+
 static void sim_kick(void *opaque)
 {
     ((Sim *)opaque)->work_due_ns = 0;
@@ -153,9 +159,9 @@ static void sim_random(void *opaque, void *buf, size_t bytes)
 static const WeirCacheHost host = {
     .read = sim_read, .write = sim_write, .read_guest = sim_read_guest,
     .zero = sim_zero, .discard = sim_discard, .flush = sim_flush,
-    .wait = sim_wait, .wake = sim_wake, .queue_init = sim_wake,
-    .spawn = sim_spawn, .kick = sim_kick, .now_ns = sim_now_ns,
-    .random = sim_random,
+    .run = sim_run, .wait = sim_wait, .wake = sim_wake,
+    .queue_init = sim_wake, .spawn = sim_spawn, .kick = sim_kick,
+    .now_ns = sim_now_ns, .random = sim_random,
 };
 
 /* The least bytes of a device that has so many slots. */

@@ -3,6 +3,7 @@
  * The index of a cache: by hand, and any operations in any order against a
  * model that is a plain array of slots.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -521,6 +522,98 @@ static void anything_in_any_order(void **state)
     check_random(4096 + 70, 1, 3000);       /* two words of words */
 }
 
+/* --- loading --- */
+
+#define LOADED 99991                    /* slots: no multiple of a word */
+#define LOADERS 4
+#define PIECE 1000                      /* slots, one after the other */
+
+/* Some are free; blocks all over; each flag now and then. */
+static bool is_loaded(uint32_t slot)
+{
+    return slot * UINT32_C(2654435761) >> 29 != 0;
+}
+
+static uint64_t loaded_block(uint32_t slot)
+{
+    return slot * UINT64_C(0x9e3779b97f4a7c15) % WEIR_CACHE_BLOCKS_MAX;
+}
+
+static uint8_t loaded_flags(uint32_t slot)
+{
+    return (uint8_t)(slot * 5 & ~(WEIR_SLOT_MAPPED | WEIR_SLOT_WRITE_BACK));
+}
+
+typedef struct Loader {
+    pthread_t thread;
+    WeirCacheIndex *ix;
+    uint32_t number;
+} Loader;
+
+static void *load(void *opaque)
+{
+    Loader *loader = opaque;
+
+    for (uint32_t slot = 0; slot < LOADED; slot++) {
+        if (slot / PIECE % LOADERS == loader->number && is_loaded(slot)) {
+            weir_cache_index_load(loader->ix, slot, loaded_block(slot),
+                                  slot * 7, loaded_flags(slot));
+        }
+    }
+    return NULL;
+}
+
+static void load_all(WeirCacheIndex *ix)
+{
+    Loader loader[LOADERS];
+
+    init(ix, LOADED);
+    for (uint32_t i = 0; i < LOADERS; i++) {
+        loader[i] = (Loader) { .ix = ix, .number = i };
+        assert_int_equal(pthread_create(&loader[i].thread, NULL, load,
+                                        &loader[i]), 0);
+    }
+    for (uint32_t i = 0; i < LOADERS; i++) {
+        pthread_join(loader[i].thread, NULL);
+    }
+    weir_cache_index_loaded(ix);
+}
+
+static void several_threads_load_an_index(void **state)
+{
+    WeirCacheIndex ix;
+    uint32_t mapped = 0, dirty = 0, first, n;
+
+    (void)state;
+    load_all(&ix);
+    for (uint32_t slot = 0; slot < LOADED; slot++) {
+        uint64_t block = loaded_block(slot);
+        bool is = is_loaded(slot);
+
+        assert_int_equal(weir_cache_index_find(&ix, block),
+                         is ? slot : NO_SLOT);
+        assert_int_equal(weir_cache_index_is_free(&ix, slot), !is);
+        assert_int_equal(ix.flags[slot],
+                         is ? loaded_flags(slot) | WEIR_SLOT_MAPPED : 0);
+        if (is) {
+            assert_int_equal(ix.node[slot].crc, slot * 7);
+            dirty += !!(loaded_flags(slot) & WEIR_SLOT_DIRTY);
+            mapped++;
+        }
+    }
+    assert_int_equal(ix.mapped, mapped);
+    assert_int_equal(ix.dirty, dirty);
+    assert_int_equal(ix.free, LOADED - mapped);
+    while ((n = weir_cache_index_take(&ix, UINT32_MAX, &first)) > 0) {
+        for (; n > 0; n--) {
+            assert_false(is_loaded(first++));
+            mapped++;
+        }
+    }
+    assert_int_equal(mapped, LOADED);
+    weir_cache_index_destroy(&ix);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -536,6 +629,7 @@ int main(void)
         cmocka_unit_test(chains_are_short_for_regular_numbers),
         cmocka_unit_test(memory_is_as_told),
         cmocka_unit_test(anything_in_any_order),
+        cmocka_unit_test(several_threads_load_an_index),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -128,6 +128,13 @@ static void host_sleep(void *opaque, uint64_t ns)
     (void)ns;
 }
 
+/* Tasks are threads already. */
+static void host_run(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    (void)opaque;
+    fn(arg);
+}
+
 static void host_queue_init(void *opaque, WeirCacheQueue *queue)
 {
     (void)opaque;
@@ -217,9 +224,10 @@ static void host_random(void *opaque, void *buf, size_t bytes)
 static const WeirCacheHost host = {
     .read = host_read, .write = host_write, .read_guest = host_read_guest,
     .zero = host_zero, .discard = host_discard, .flush = host_flush,
-    .grow_base = host_grow_base, .sleep = host_sleep, .wait = host_wait,
-    .wake = host_wake, .queue_init = host_queue_init, .spawn = host_spawn,
-    .kick = host_kick, .now_ns = host_now_ns, .random = host_random,
+    .grow_base = host_grow_base, .sleep = host_sleep, .run = host_run,
+    .wait = host_wait, .wake = host_wake, .queue_init = host_queue_init,
+    .spawn = host_spawn, .kick = host_kick, .now_ns = host_now_ns,
+    .random = host_random,
 };
 
 /* --- the worker --- */
