@@ -6,6 +6,7 @@ that it does not matter who starts QEMU.
 """
 
 import atexit
+import glob
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 '..', 'qemu'))
-from weirtest import BIN, BUILD, QMP, graph  # noqa: E402
+from weirtest import BIN, BUILD, QMP, QMPError, graph  # noqa: E402
 
 GUEST = os.environ.get('WEIR_GUEST') or os.path.join(BUILD, 'guest')
 SKIP = 77
@@ -178,6 +179,27 @@ class Guest:
         with open(self.path('log'), errors='replace') as f:
             return f.read()
 
+    def doing(self):
+        """What QEMU and its threads are at, for a guest that is silent."""
+        text = []
+        for task in sorted(glob.glob(f'/proc/{self.process.pid}/task/*')):
+            try:
+                with open(os.path.join(task, 'stat')) as f:
+                    name, rest = re.fullmatch(r'\d+ (\(.*\)) (.*)\n',
+                                              f.read()).groups()
+            except OSError:
+                continue
+            fields = rest.split()
+            text.append(f'{name} {fields[0]}, ticks {fields[11]} of user, '
+                        f'{fields[12]} of system')
+        try:
+            text += [self.hmp(line) for line in (
+                'info status', 'info weir', 'info blockstats')]
+            text += re.findall('RIP=.*', self.hmp('info registers -a'))
+        except (EOFError, OSError, QMPError, ValueError) as error:
+            text.append(f'the monitor: {error}')
+        return '\n'.join(text)
+
     def cmd(self, *args, **kwargs):
         return self.qmp.cmd(*args, **kwargs)
 
@@ -192,7 +214,8 @@ class Guest:
         try:
             return self.console.wait(pattern, timeout)[1]
         except AssertionError as e:
-            raise AssertionError(f'{e}\nQEMU: {self.log()}') from None
+            raise AssertionError(f'{e}\nQEMU: {self.log()}\n'
+                                 f'{self.doing()}') from None
 
     def next_line(self, pattern, begin, timeout=WAIT_S):
         """The first line from BEGIN on that matches, and where to go on."""
