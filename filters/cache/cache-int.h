@@ -373,8 +373,11 @@ void slots_unmap(WeirCache *c, uint64_t block, uint64_t count);
 void slots_unmap_all(WeirCache *c, uint64_t block, uint64_t count);
 /* The table must tell it anew. */
 void slot_changed(WeirCache *c, uint32_t slot);
-/* Evict until there is a reserve, at most one batch. */
-void slots_make_room(WeirCache *c);
+/*
+ * The slots are short: evict until there is a reserve, at most one batch.
+ * Returns whether to call it again may help.
+ */
+bool slots_make_room(WeirCache *c);
 bool slots_are_short(const WeirCache *c);
 /* Whether those that are to leave should be written back. */
 bool leaving_is_due(const WeirCache *c);

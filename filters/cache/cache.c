@@ -516,11 +516,10 @@ static bool work_once(WeirCache *c, uint64_t now)
     generations_release(c);
     if (slots_are_short(c) &&
         journal_try_reserve(c, WEIR_CACHE_RECORDS)) {
-        uint64_t evictions = c->stat.evictions;
+        bool more = slots_make_room(c);
 
-        slots_make_room(c);
         journal_release(c, WEIR_CACHE_RECORDS);
-        if (c->stat.evictions > evictions) {
+        if (more) {
             return true;
         }
     }

@@ -346,6 +346,7 @@ static uint32_t victim_in_main(WeirCacheEvict *ev)
     if (best != WEIR_CACHE_NO_SLOT) {
         weir_cache_rounds_leave(&ev->main, best);
     }
+    ev->unfinished = best == WEIR_CACHE_NO_SLOT && ev->main.used > 0;
     return best;
 }
 
@@ -495,9 +496,11 @@ uint32_t weir_cache_evict_victim(WeirCacheEvict *ev)
     uint32_t slot = WEIR_CACHE_NO_SLOT;
 
     if (ix->mapped == ix->dirty) {
+        ev->unfinished = false;
         return WEIR_CACHE_NO_SLOT;
     }
     ev->filling = false;
+    ev->unfinished = false;
     if (ev->probation >= probation_size(ix->slots)) {
         slot = victim_on_probation(ev, PROMOTE_AT);
     }

@@ -48,6 +48,7 @@ typedef struct WeirCacheEvict {
     WeirCacheRing ring;                 /* blocks in order of arrival on
                                            probation; some have left it */
     WeirCacheRounds main;
+    bool unfinished;                    /* see victim() */
     uint32_t leaving;                   /* mapped slots in neither: dirty, and
                                            their turn is over */
     WeirCacheRing hints;                /* some of them; some have stayed */
@@ -113,8 +114,8 @@ void weir_cache_evict_remove(WeirCacheEvict *ev, uint32_t slot);
  * Returns the slot, or WEIR_CACHE_NO_SLOT: it was the turn of a dirty one, and
  * `leaving` is one more; or all are dirty or to leave; or those that it looked
  * at are, but not in a cache that has less than 128 on probation and 1,024
- * in main. The next call looks at others. Half a microsecond as a rule, 20 us
- * when all is hot.
+ * in main. The next call looks at others: `unfinished` tells whether there are
+ * any in main. Half a microsecond as a rule, 20 us when all is hot.
  */
 uint32_t weir_cache_evict_victim(WeirCacheEvict *ev);
 

@@ -256,24 +256,25 @@ void slot_evict(WeirCache *c, uint32_t slot, FreeRun *run)
     c->stat.evictions++;
 }
 
-void slots_make_room(WeirCache *c)
+bool slots_make_room(WeirCache *c)
 {
     FreeRun run = { 0 };
     int evicted = 0;
+    bool more = true;
 
     for (int looks = 0; looks < EVICT_LOOKS && evicted < EVICT_BATCH &&
-         slots_are_short(c); looks++) {
+         slots_are_short(c) && more; looks++) {
         uint32_t leaving = c->ev.leaving;
         uint32_t slot = weir_cache_evict_victim(&c->ev);
 
         if (slot != NO_SLOT) {
             slot_evict(c, slot, &run);
             evicted++;
-        } else if (c->ev.leaving == leaving) {
-            break;
         }
+        more = slot != NO_SLOT || c->ev.leaving != leaving;
     }
     slots_evict_end(c, &run);
+    return evicted > 0 || c->ev.unfinished;
 }
 
 uint32_t slots_take(WeirCache *c, uint32_t want, uint32_t *first)

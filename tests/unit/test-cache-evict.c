@@ -785,6 +785,55 @@ static void new_hot_set_gets_in(void **state)
     sim_free(sim);
 }
 
+/* --- a walk that takes long --- */
+
+/* One in main, far behind all that the hand looks at in a call. */
+static void lonely_slot_is_found_by_and_by(void **state)
+{
+    const uint32_t slots = 1000000;
+    Sim *sim = sim_new(slots);
+    unsigned calls = 0;
+    uint32_t slot;
+
+    (void)state;
+    weir_cache_index_take_slot(&sim->index, slots - 1);
+    weir_cache_index_map(&sim->index, slots - 1, 7, 0, 0);
+    weir_cache_evict_restore(&sim->evict);
+    do {
+        slot = weir_cache_evict_victim(&sim->evict);
+        calls++;
+    } while (slot == NO_SLOT && sim->evict.unfinished);
+    assert_int_equal(slot, slots - 1);
+    assert_in_range(calls, 2, slots / 65536 + 1);
+    weir_cache_index_unmap(&sim->index, slot);
+    assert_int_equal(weir_cache_evict_victim(&sim->evict), NO_SLOT);
+    assert_false(sim->evict.unfinished);
+    sim_free(sim);
+}
+
+/* Those that cannot go and were hit stay at first; their turn comes. */
+static void hot_dirty_slots_come_to_leave(void **state)
+{
+    const uint32_t slots = 100000;
+    Sim *sim = sim_new(slots);
+    unsigned calls = 0;
+
+    (void)state;
+    for (uint64_t block = 0; block < slots; block++) {
+        weir_cache_index_map(&sim->index, take_slot(sim), block, 0,
+                             (block ? WEIR_SLOT_DIRTY : WEIR_SLOT_WRITE_BACK) |
+                             WEIR_SLOT_FREQUENCY);
+    }
+    weir_cache_evict_restore(&sim->evict);
+    do {
+        assert_int_equal(weir_cache_evict_victim(&sim->evict), NO_SLOT);
+        calls++;
+    } while (sim->evict.unfinished);
+    assert_int_equal(sim->evict.leaving, 1);
+    assert_in_range(calls, 2, slots / 1024 * 4);
+    sim_free(sim);
+}
+
 /* --- restore --- */
 
 /* A cache of the same slots, mapped as those of another are, like a restart. */
@@ -1208,6 +1257,8 @@ int main(void)
         cmocka_unit_test(scan_of_ten_times_the_capacity_keeps_the_hot_set),
         cmocka_unit_test(scan_of_writes_keeps_the_hot_set),
         cmocka_unit_test(new_hot_set_gets_in),
+        cmocka_unit_test(lonely_slot_is_found_by_and_by),
+        cmocka_unit_test(hot_dirty_slots_come_to_leave),
         cmocka_unit_test(restore_keeps_flags_and_the_hot_set),
         cmocka_unit_test(restore_takes_any_flags),
         cmocka_unit_test(restore_forgets_what_was_before),
