@@ -239,6 +239,24 @@ static int move_parents(BlockDriverState *from, BlockDriverState *to,
     return ret;
 }
 
+/* Users have been told how long the disk is, and what lies where. */
+static bool has_same_length(BlockDriverState *bs, BlockDriverState *top,
+                            Error **errp)
+{
+    int64_t before, after;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    before = bdrv_getlength(bs);
+    after = bdrv_getlength(top);
+    if (before != after) {
+        error_setg(errp, "Filter '%s' would make the disk %" PRId64 " bytes "
+                   "long, while node '%s' is %" PRId64 " bytes long and in "
+                   "use", bdrv_get_node_name(top), after,
+                   bdrv_get_node_name(bs), before);
+    }
+    return before == after;
+}
+
 /*
  * Opening by driver leaves a node with the options that the driver did not
  * take.  blockdev-reopen compares with all that were given.
@@ -278,7 +296,8 @@ static BlockDriverState *open_and_insert(BlockDriverState *bs,
     if (bdrv_get_aio_context(top) != bdrv_get_aio_context(bs)) {
         error_setg(errp, "Filter '%s' did not follow node '%s' into its "
                    "I/O thread", opts->node_name, bdrv_get_node_name(bs));
-    } else if (move_parents(bs, top, blk, errp) == 0) {
+    } else if (has_same_length(bs, top, errp) &&
+               move_parents(bs, top, blk, errp) == 0) {
         weir_filter_set_in_use(top);
         return top;
     }

@@ -400,6 +400,28 @@ class Encryption(TestCase):
         daemon.quit()
         self.assertEqual(image.plain(0, 1024), b'\x21' * 512 + b'\x22' * 512)
 
+    def test_disk_in_use_does_not_change_its_length(self):
+        """What begins with its header would show less of itself."""
+        image = self.make()
+        self.sock = self.path('nbd.sock')
+        daemon = self.daemon(
+            '--object', self.secret(image),
+            '--blockdev', blockdev(driver='file', node_name='disk',
+                                   filename=image.path),
+            '--nbd-server', f'addr.type=unix,addr.path={self.sock}',
+            '--export', 'nbd,id=exp,node-name=disk,name=disk,writable=on')
+        client = self.connect()
+        with self.assertRaisesRegex(Exception, "'enc' would make the disk"):
+            daemon.cmd('weir-attach', {'node-name': 'disk', 'filter': {
+                'driver': 'weir-encryption', 'node-name': 'enc',
+                'file': 'disk', 'key-secret': 'pass0'}})
+        self.assertEqual(bytes(client.pread(6, 0)), b'LUKS\xba\xbe')
+        self.assertEqual([node['node-name'] for node in
+                          daemon.cmd('query-named-block-nodes')
+                          if node['drv'] == 'weir-encryption'], [])
+        client.shutdown()
+        daemon.quit()
+
     def test_others_go_on_while_the_key_is_derived(self):
         slow = ['--pbkdf', 'argon2id', '--pbkdf-force-iterations', '8',
                 '--pbkdf-memory', '262144', '--pbkdf-parallel', '1']
