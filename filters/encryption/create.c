@@ -131,11 +131,10 @@ int weir_header_create(WeirHeader **out, const WeirHeaderFormat *format,
         ret = weir_header_check(header, format->disk_bytes, format->detached,
                                 err, err_size);
     }
-    weir_header_leave();
-    if (ret < 0) {
-        weir_header_free(header);
-        return ret;
+    if (ret == 0 && weir_header_set_on_disk(header, NULL) < 0) {
+        snprintf(err, err_size, "no memory for the header");
+        ret = -ENOMEM;
     }
-    *out = header;
-    return 0;
+    weir_header_leave();
+    return weir_header_give(out, header, ret);
 }

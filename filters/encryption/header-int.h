@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What header.c, create.c and keyslot.c share. */
+/* What header.c, create.c, keyslot.c and update.c share. */
 #ifndef WEIR_ENCRYPTION_HEADER_INT_H
 #define WEIR_ENCRYPTION_HEADER_INT_H
 
@@ -8,12 +8,22 @@
 #include "encryption/header.h"
 
 #define LOG_BYTES 192
+#define METADATA_COPIES 2
 
 struct WeirHeader {
     struct crypt_device *device;    /* NULL until there is one */
     int fd;                         /* memfd as long as the disk */
     int data_fd;                    /* memfd that stands for the data, or -1 */
     WeirHeaderInfo info;
+    WeirHeaderKeyslot keyslots[WEIR_HEADER_KEYSLOTS];
+    size_t n_keyslots;
+    size_t metadata_bytes;          /* of each of the two copies */
+    uint8_t *on_disk;               /* what the disk has; header_bytes */
+    uint8_t *repaired;              /* what both copies should be there; NULL
+                                       when they are */
+    uint8_t *used;                  /* which blocks are; see update.c */
+    bool is_new;                    /* not written yet */
+    bool is_lost;                   /* what the disk has is not known */
     char log[LOG_BYTES];            /* last error of libcryptsetup */
 };
 
@@ -34,8 +44,27 @@ hidden int weir_header_memfd(uint64_t bytes);
 #define FD_PATH_BYTES 32
 hidden void weir_header_fd_path(char path[FD_PATH_BYTES], int fd);
 
+/* Copy all but zeroes: the target has them, and need not hold them. */
+hidden void weir_header_copy_sparse(uint8_t *to, const uint8_t *from,
+                                    size_t n_bytes);
+
+/*
+ * Keep what the disk has, header_bytes of it; NULL: the header is a new one.
+ * Called once. Returns 0 or -ENOMEM.
+ */
+hidden int weir_header_set_on_disk(WeirHeader *header, const void *bytes);
+
+/* Fill in the list of keyslots; after each change. */
+hidden void weir_header_list_keyslots(WeirHeader *header);
+
 /* Take libcryptsetup's messages. */
 hidden void weir_header_catch_log(WeirHeader *header);
+
+/*
+ * End of making a new object: give it to the caller with ret 0, or free it.
+ * Not between weir_header_enter() and _leave(). Returns ret.
+ */
+hidden int weir_header_give(WeirHeader **out, WeirHeader *header, int ret);
 
 /* Fill in the info, and check that the image is one that we can work with. */
 hidden int weir_header_check(WeirHeader *header, uint64_t disk_bytes,

@@ -11,7 +11,6 @@
 #include "encryption/json.h"
 
 #define COPY_BYTES (64 * 1024)
-#define METADATA_COPIES 2
 
 static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -114,12 +113,36 @@ void weir_header_free(WeirHeader *header)
     if (header->data_fd >= 0) {
         close(header->data_fd);
     }
+    free(header->on_disk);
+    free(header->repaired);
+    free(header->used);
     free(header);
+}
+
+int weir_header_give(WeirHeader **out, WeirHeader *header, int ret)
+{
+    if (ret < 0) {
+        weir_header_free(header);
+        header = NULL;
+    }
+    *out = header;
+    return ret;
 }
 
 static bool is_zero(const uint8_t *bytes, size_t n)
 {
     return n == 0 || (bytes[0] == 0 && !memcmp(bytes, bytes + 1, n - 1));
+}
+
+void weir_header_copy_sparse(uint8_t *to, const uint8_t *from, size_t n_bytes)
+{
+    for (size_t at = 0; at < n_bytes; at += COPY_BYTES) {
+        size_t n = n_bytes - at < COPY_BYTES ? n_bytes - at : COPY_BYTES;
+
+        if (!is_zero(from + at, n)) {
+            memcpy(to + at, from + at, n);
+        }
+    }
 }
 
 /* Most of a header is zeroes, which the memfd need not hold. */
@@ -270,6 +293,7 @@ static int check_length(WeirHeader *header, const char *json,
                  "header can be");
         return -EINVAL;
     }
+    header->metadata_bytes = metadata_bytes;
     header->info.header_bytes = METADATA_COPIES * metadata_bytes +
                                 keyslots_bytes;
     if (header->info.header_bytes > disk_bytes) {
@@ -288,6 +312,9 @@ static int check_sizes(WeirHeader *header, char *err, size_t err_size)
     int key_bytes = crypt_get_volume_key_size(header->device);
     int sector_bytes = crypt_get_sector_size(header->device);
 
+    if (key_bytes <= 0 && !header->n_keyslots) {
+        key_bytes = 64;                 /* erased: nothing opens it anyway */
+    }
     if (key_bytes != 32 && key_bytes != 64) {
         snprintf(err, err_size, "the volume key has %d bytes; only 32 and 64 "
                  "are supported", key_bytes);
@@ -329,7 +356,11 @@ int weir_header_check(WeirHeader *header, uint64_t disk_bytes, bool detached,
     if (ret == 0) {
         ret = check_place(header, json, detached, err, err_size);
     }
-    return ret == 0 ? check_sizes(header, err, err_size) : ret;
+    if (ret == 0) {
+        weir_header_list_keyslots(header);
+        ret = check_sizes(header, err, err_size);
+    }
+    return ret;
 }
 
 /* --- load --- */
@@ -353,20 +384,40 @@ static int load_device(WeirHeader *header, char *err, size_t err_size)
 }
 
 /* libcryptsetup repairs a bad copy of the metadata from the other. */
-static bool is_changed(WeirHeader *header, const uint8_t *bytes,
-                       size_t n_bytes)
+static int keep_repaired(WeirHeader *header)
 {
-    uint8_t now[4096];
+    size_t n_bytes = METADATA_COPIES * header->metadata_bytes;
+    uint8_t *now = malloc(n_bytes);
 
-    for (size_t at = 0; at < n_bytes; at += sizeof(now)) {
-        size_t n = n_bytes - at < sizeof(now) ? n_bytes - at : sizeof(now);
-
-        if (pread(header->fd, now, n, at) != (ssize_t)n ||
-            memcmp(now, bytes + at, n)) {
-            return true;
-        }
+    if (!now) {
+        return -ENOMEM;
     }
-    return false;
+    if (pread(header->fd, now, n_bytes, 0) != (ssize_t)n_bytes) {
+        free(now);
+        return -EIO;
+    }
+    if (!memcmp(now, header->on_disk, n_bytes)) {
+        free(now);
+        return 0;
+    }
+    header->info.repaired = true;
+    header->repaired = now;
+    return 0;
+}
+
+/* What an update will need: what the disk has. */
+static int remember(WeirHeader *header, const void *bytes, char *err,
+                    size_t err_size)
+{
+    int ret = weir_header_set_on_disk(header, bytes);
+
+    if (ret == 0) {
+        ret = keep_repaired(header);
+    }
+    if (ret < 0) {
+        snprintf(err, err_size, "no memory for the header");
+    }
+    return ret;
 }
 
 static int load(WeirHeader *header, const void *bytes, size_t n_bytes,
@@ -388,11 +439,7 @@ static int load(WeirHeader *header, const void *bytes, size_t n_bytes,
         snprintf(err, err_size, "the header is longer than what was read");
         return -EMSGSIZE;
     }
-    if (ret == 0) {
-        header->info.repaired = is_changed(header, bytes,
-                                           header->info.header_bytes);
-    }
-    return ret;
+    return ret == 0 ? remember(header, bytes, err, err_size) : ret;
 }
 
 int weir_header_load(WeirHeader **out, const void *bytes, size_t n_bytes,
@@ -418,10 +465,5 @@ int weir_header_load(WeirHeader **out, const void *bytes, size_t n_bytes,
     ret = load(header, bytes, n_bytes, disk_bytes, detached, needed_bytes,
                err, err_size);
     weir_header_leave();
-    if (ret < 0) {
-        weir_header_free(header);
-        return ret;
-    }
-    *out = header;
-    return 0;
+    return weir_header_give(out, header, ret);
 }

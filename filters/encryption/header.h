@@ -34,7 +34,8 @@ typedef struct WeirHeader WeirHeader;
 
 typedef struct WeirHeaderInfo {
     char uuid[40];
-    uint32_t key_bytes;         /* of the volume key: 32 or 64 */
+    uint32_t key_bytes;         /* of the volume key: 32 or 64; 64 when there
+                                   is no keyslot to tell */
     uint32_t sector_bytes;      /* 512, 1024, 2048 or 4096 */
     uint64_t data_offset_bytes; /* on the disk with the data */
     uint64_t data_bytes;        /* UINT64_MAX: up to the end of the disk */
@@ -42,6 +43,16 @@ typedef struct WeirHeaderInfo {
     uint64_t header_bytes;      /* length of the header */
     bool repaired;              /* one copy was bad, the other was taken */
 } WeirHeaderInfo;
+
+/* A write that brings a changed header to its disk. */
+typedef struct WeirHeaderWrite {
+    uint64_t offset_bytes;
+    uint64_t n_bytes;
+    const void *bytes;          /* NULL: zeroes */
+    bool flush;                 /* afterwards, before anything else */
+} WeirHeaderWrite;
+
+typedef struct WeirHeaderUpdate WeirHeaderUpdate;
 
 /* What deriving a key from a passphrase may cost. */
 typedef struct WeirHeaderLimits {
@@ -60,6 +71,11 @@ typedef struct WeirHeaderKdf {
     uint32_t memory_kib;        /* 32 or more; 0 with PBKDF2 */
     uint32_t threads;           /* 1 to 4; 0 with PBKDF2 */
 } WeirHeaderKdf;
+
+typedef struct WeirHeaderKeyslot {
+    int keyslot;
+    WeirHeaderKdf kdf;          /* type is static; "" for an unknown one */
+} WeirHeaderKeyslot;
 
 typedef struct WeirHeaderFormat {
     uint64_t disk_bytes;        /* of the disk that the header goes on */
@@ -132,8 +148,10 @@ int weir_header_add_keyslot(WeirHeader *header, int keyslot, const void *key,
                             size_t err_size);
 
 /*
- * Give a keyslot another passphrase. Costs up to twice the limits.
- * Returns 0, or what weir_header_unlock() and _add_keyslot() do.
+ * Give a keyslot another passphrase; it keeps its number. The new key goes to
+ * an area that is free: -ENOSPC without one, from here or from the update.
+ * Costs up to twice the limits.
+ * Returns the keyslot, or what weir_header_unlock() and _add_keyslot() do.
  */
 int weir_header_change_keyslot(WeirHeader *header, int keyslot,
                                const void *old_passphrase, size_t old_bytes,
@@ -150,5 +168,57 @@ int weir_header_change_keyslot(WeirHeader *header, int keyslot,
  */
 int weir_header_remove_keyslot(WeirHeader *header, int keyslot, bool force,
                                char *err, size_t err_size);
+
+/*
+ * Remove the keyslots that a passphrase opens, of all in use or of one. When
+ * one of them cannot be tried within the limits, or must stay because it is the
+ * last one, an error is returned and some may be removed: load it again.
+ * Returns 0; -EACCES when it opens none; and what weir_header_unlock() and
+ * _remove_keyslot() do.
+ */
+int weir_header_remove_passphrase(WeirHeader *header, int keyslot,
+                                  const void *passphrase,
+                                  size_t passphrase_bytes,
+                                  const WeirHeaderLimits *limits, bool force,
+                                  char *err, size_t err_size);
+
+/*
+ * Remove all keyslots and overwrite their areas: nothing opens the image
+ * afterwards. Of a header without keyslots the areas are overwritten again.
+ * Returns 0, -EIO or -ENOMEM.
+ */
+int weir_header_erase(WeirHeader *header, char *err, size_t err_size);
+
+/* The n keyslots in use, by number; valid until the header is changed. */
+const WeirHeaderKeyslot *weir_header_keyslots(const WeirHeader *header,
+                                              size_t *n);
+
+/*
+ * Bring a header that was made or changed to its disk: what has to be written,
+ * in an order in which a power cut at any place leaves a header that opens, as
+ * it was before or as it is now. If one of the two copies on the disk was bad
+ * when the header was loaded, it is mended first. Nothing is written if
+ * nothing has changed.
+ *
+ *     weir_header_update_new();
+ *     while ((write = weir_header_update_next())) {
+ *         write the bytes, flush if it says so, or leave the loop at an error
+ *     }
+ *     weir_header_update_free();
+ *
+ * The header must not be changed meanwhile. After an error it is not known
+ * what the disk has: load the header again.
+ *
+ * Returns 0; -ENOSPC when a keyslot in use would have to be overwritten in its
+ * place; -EIO after an earlier update that did not come to its end; -ENOMEM.
+ */
+int weir_header_update_new(WeirHeaderUpdate **update, WeirHeader *header,
+                           char *err, size_t err_size);
+
+/* All writes that it gave are done. The next one; NULL at the end. */
+const WeirHeaderWrite *weir_header_update_next(WeirHeaderUpdate *update);
+
+/* NULL is fine. */
+void weir_header_update_free(WeirHeaderUpdate *update);
 
 #endif

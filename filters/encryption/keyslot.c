@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <gcrypt.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "encryption/header-int.h"
 #include "encryption/json.h"
@@ -12,6 +14,7 @@
 #define ITERATIONS_PER_S 1e6
 /* cryptsetup makes no keyslots with more than 4. */
 #define THREADS_MAX 16
+#define COPY_BYTES 4096
 
 /* --- what a keyslot costs --- */
 
@@ -297,8 +300,39 @@ int weir_header_add_keyslot(WeirHeader *header, int keyslot, const void *key,
     weir_header_enter();
     ret = add(header, keyslot, key, kdf, passphrase, passphrase_bytes, err,
               err_size);
+    weir_header_list_keyslots(header);
     weir_header_leave();
     return ret;
+}
+
+/*
+ * libcryptsetup writes the new key to an area that is free, and then gives it
+ * the old number; but where nothing is free, it overwrites the old one.
+ */
+static int change_in_free_area(WeirHeader *header, int keyslot,
+                               const void *old_passphrase, size_t old_bytes,
+                               const void *new_passphrase, size_t new_bytes,
+                               char *err, size_t err_size)
+{
+    crypt_keyslot_priority priority =
+        crypt_keyslot_get_priority(header->device, keyslot);
+    int ret = free_keyslot(header, WEIR_HEADER_ANY_KEYSLOT, err, err_size);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = crypt_keyslot_change_by_passphrase(header->device, keyslot,
+                                             CRYPT_ANY_SLOT, old_passphrase,
+                                             old_bytes, new_passphrase,
+                                             new_bytes);
+    if (ret >= 0 && priority != CRYPT_SLOT_PRIORITY_NORMAL) {
+        int slot = ret;
+
+        ret = crypt_keyslot_set_priority(header->device, slot, priority);
+        ret = ret < 0 ? ret : slot;
+    }
+    return ret < 0 ? weir_header_fail(header, ret, err, err_size,
+                                      "the keyslot cannot be changed") : ret;
 }
 
 /* The old passphrase is first checked within the limits. */
@@ -322,14 +356,9 @@ static int change(WeirHeader *header, int keyslot, const void *old_passphrase,
         keyslot = ret;
         ret = weir_header_set_kdf(header, kdf, err, err_size);
     }
-    if (ret < 0) {
-        return ret;
-    }
-    ret = crypt_keyslot_change_by_passphrase(header->device, keyslot, keyslot,
-                                             old_passphrase, old_bytes,
-                                             new_passphrase, new_bytes);
-    return ret < 0 ? weir_header_fail(header, ret, err, err_size,
-                                      "the keyslot cannot be changed") : 0;
+    return ret < 0 ? ret : change_in_free_area(header, keyslot, old_passphrase,
+                                               old_bytes, new_passphrase,
+                                               new_bytes, err, err_size);
 }
 
 int weir_header_change_keyslot(WeirHeader *header, int keyslot,
@@ -344,6 +373,7 @@ int weir_header_change_keyslot(WeirHeader *header, int keyslot,
     weir_header_enter();
     ret = change(header, keyslot, old_passphrase, old_bytes, limits, kdf,
                  new_passphrase, new_bytes, err, err_size);
+    weir_header_list_keyslots(header);
     weir_header_leave();
     return ret;
 }
@@ -375,6 +405,166 @@ int weir_header_remove_keyslot(WeirHeader *header, int keyslot, bool force,
 
     weir_header_enter();
     ret = remove_keyslot(header, keyslot, force, err, err_size);
+    weir_header_list_keyslots(header);
     weir_header_leave();
     return ret;
+}
+
+/* The keyslots that it opens, of one or of all; those to be ignored as well. */
+static int remove_opened(WeirHeader *header, int keyslot,
+                         const void *passphrase, size_t passphrase_bytes,
+                         const WeirHeaderLimits *limits, bool force,
+                         void *key, char *err, size_t err_size)
+{
+    double time_left_s = limits->time_s;
+    int n = 0;
+
+    for (int slot = 0; slot < WEIR_HEADER_KEYSLOTS; slot++) {
+        int ret;
+
+        if (!is_active(header, slot) ||
+            (keyslot != WEIR_HEADER_ANY_KEYSLOT && slot != keyslot)) {
+            continue;
+        }
+        ret = pay_and_try(header, slot, passphrase, passphrase_bytes, limits,
+                          &time_left_s, key, err, err_size);
+        if (ret == -EACCES) {
+            continue;
+        }
+        ret = ret < 0 ? ret : remove_keyslot(header, slot, force, err,
+                                             err_size);
+        if (ret < 0) {
+            return ret;
+        }
+        n++;
+    }
+    if (!n) {
+        snprintf(err, err_size, "the passphrase opens no keyslot");
+        return -EACCES;
+    }
+    return 0;
+}
+
+int weir_header_remove_passphrase(WeirHeader *header, int keyslot,
+                                  const void *passphrase,
+                                  size_t passphrase_bytes,
+                                  const WeirHeaderLimits *limits, bool force,
+                                  char *err, size_t err_size)
+{
+    void *key;
+    int ret = weir_secret_new(&key, header->info.key_bytes);
+
+    if (ret < 0) {
+        snprintf(err, err_size, "no locked memory for the volume key: %s",
+                 strerror(-ret));
+        return ret;
+    }
+    weir_header_enter();
+    ret = remove_opened(header, keyslot, passphrase, passphrase_bytes, limits,
+                        force, key, err, err_size);
+    weir_header_list_keyslots(header);
+    weir_header_leave();
+    weir_secret_free(key, header->info.key_bytes);
+    return ret;
+}
+
+/* --- all of them --- */
+
+/* Random bytes: zeroes could be turned into holes, with the old bytes below. */
+static int overwrite_areas(WeirHeader *header)
+{
+    uint64_t at = METADATA_COPIES * header->metadata_bytes;
+    uint8_t bytes[COPY_BYTES];
+
+    while (at < header->info.header_bytes) {
+        uint64_t left = header->info.header_bytes - at;
+        size_t n = left < sizeof(bytes) ? left : sizeof(bytes);
+
+        gcry_create_nonce(bytes, n);
+        if (pwrite(header->fd, bytes, n, at) != (ssize_t)n) {
+            return -ENOMEM;
+        }
+        at += n;
+    }
+    return 0;
+}
+
+static int erase(WeirHeader *header, char *err, size_t err_size)
+{
+    for (int slot = 0; slot < WEIR_HEADER_KEYSLOTS; slot++) {
+        if (crypt_keyslot_status(header->device, slot) !=
+            CRYPT_SLOT_INACTIVE &&
+            crypt_keyslot_destroy(header->device, slot) < 0) {
+            return weir_header_fail(header, -EIO, err, err_size,
+                                    "a keyslot cannot be removed");
+        }
+    }
+    if (overwrite_areas(header) < 0) {
+        snprintf(err, err_size, "no memory for the header");
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+int weir_header_erase(WeirHeader *header, char *err, size_t err_size)
+{
+    int ret;
+
+    weir_header_enter();
+    header->log[0] = 0;
+    ret = erase(header, err, err_size);
+    weir_header_list_keyslots(header);
+    weir_header_leave();
+    return ret;
+}
+
+/* --- what they are --- */
+
+static void read_kdf(const char *kdf, WeirHeaderKeyslot *out)
+{
+    uint64_t number;
+    static const char *const types[] = { "pbkdf2", "argon2i", "argon2id" };
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        if (weir_json_is(weir_json_member(kdf, "type"), types[i])) {
+            out->kdf.type = types[i];
+        }
+    }
+    weir_json_u64(weir_json_member(kdf, "iterations"), &number);
+    if (!number) {
+        weir_json_u64(weir_json_member(kdf, "time"), &number);
+    }
+    out->kdf.iterations = number;
+    weir_json_u64(weir_json_member(kdf, "memory"), &number);
+    out->kdf.memory_kib = number;
+    weir_json_u64(weir_json_member(kdf, "cpus"), &number);
+    out->kdf.threads = number;
+}
+
+void weir_header_list_keyslots(WeirHeader *header)
+{
+    const char *keyslots = weir_json_member(weir_header_json(header),
+                                            "keyslots");
+
+    header->n_keyslots = 0;
+    for (int slot = 0; slot < WEIR_HEADER_KEYSLOTS; slot++) {
+        WeirHeaderKeyslot *out = &header->keyslots[header->n_keyslots];
+        char name[16];
+
+        if (!is_active(header, slot)) {
+            continue;
+        }
+        snprintf(name, sizeof(name), "%d", slot);
+        *out = (WeirHeaderKeyslot) { .keyslot = slot, .kdf.type = "" };
+        read_kdf(weir_json_member(weir_json_member(keyslots, name), "kdf"),
+                 out);
+        header->n_keyslots++;
+    }
+}
+
+const WeirHeaderKeyslot *weir_header_keyslots(const WeirHeader *header,
+                                              size_t *n)
+{
+    *n = header->n_keyslots;
+    return header->keyslots;
 }
