@@ -9,6 +9,7 @@
 
 #include "block/block_int.h"
 #include "qapi/qapi-types-weir.h"
+#include "qapi/qapi-types-weir-types.h"
 #include "qapi/visitor.h"
 #include "qemu/timer.h"
 #include "common/iostat.h"
@@ -27,6 +28,22 @@ typedef struct WeirFilter {
     char *reason;               /* @lock; NULL while @state is ok */
     int64_t since_s;            /* @lock; Unix time */
 } WeirFilter;
+
+/* What a QMP command wants changed in the header of an encrypted disk. */
+typedef struct WeirHeaderChange {
+    enum {
+        WEIR_HEADER_ADD, WEIR_HEADER_CHANGE, WEIR_HEADER_REMOVE,
+        WEIR_HEADER_ERASE, WEIR_HEADER_REPAIR,
+    } kind;
+    const char *job_id;
+    const char *node_name;
+    const char *secret;         /* ID; NULL: the node's, or none */
+    const char *new_secret;     /* ID; to add or change a keyslot */
+    bool has_key_slot;
+    uint32_t key_slot;
+    bool force;                 /* to remove the last one */
+    const WeirKdfOptions *kdf;  /* to add or change a keyslot */
+} WeirHeaderChange;
 
 /* What a driver module tells the QMP commands about itself. */
 typedef struct WeirFilterDriver {
@@ -59,6 +76,14 @@ typedef struct WeirFilterDriver {
      * Optional.  Main thread; requests may be in flight in other threads.
      */
     void (*query)(BlockDriverState *bs, WeirFilterInfo *info);
+
+    /*
+     * Begin a job that changes the header of @bs: a node of the driver, or to
+     * erase and repair any node with a header.  Of weir-encryption only.  Main
+     * thread.
+     */
+    void (*change_header)(BlockDriverState *bs, const WeirHeaderChange *change,
+                          Error **errp);
 
     QLIST_ENTRY(WeirFilterDriver) next;
 } WeirFilterDriver;

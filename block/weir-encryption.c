@@ -10,36 +10,18 @@
  */
 #include "qemu/osdep.h"
 #include "block/block-io.h"
-#include "crypto/secret_common.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-weir-types.h"
 #include "qemu/main-loop.h"
-#include "qemu/memalign.h"
 #include "qemu/module.h"
 #include "qemu/units.h"
-#include "filter.h"
-#include "encryption/buffers.h"
-#include "encryption/header.h"
 #include "encryption/secret.h"
-#include "encryption/xts.h"
+#include "weir-encryption.h"
 
 #define MAX_KDF_MEMORY_DEFAULT (1 * GiB)
 #define MAX_KDF_TIME_S_DEFAULT 30
 /* For as many threads; each has its own copy of the key. */
 #define CIPHERS 8
-/* How long the main loop is left alone at a time while the key is derived. */
-#define UNLOCK_POLL_MS 5
-
-typedef struct BDRVWeirEncryptionState {
-    WeirFilter filter;          /* first: see filter.h */
-    BdrvChild *header;          /* set at open; NULL: it is in bs->file */
-    WeirHeaderInfo info;        /* set at open */
-    unsigned key_slot;          /* set at open */
-    WeirXts *xts;               /* set at open; has its own lock */
-    WeirBuffers *buffers;       /* set at open; @lock */
-    CoQueue waiting;            /* for a buffer; @lock */
-    QemuMutex lock;             /* never held across a yield */
-} BDRVWeirEncryptionState;
 
 static const char *const encryption_options[] = {
     "key-secret", "key-slot", "max-kdf-memory", "max-kdf-time", "pin-uuid",
@@ -74,194 +56,61 @@ static WeirEncryptionOptions *encryption_parse(QDict *options, Error **errp)
                                                 : NULL;
 }
 
-/* --- header --- */
+/* --- header and key --- */
 
-static BlockDriverState * GRAPH_RDLOCK header_node(BlockDriverState *bs)
+static int check_uuid(BlockDriverState *bs, const WeirHeaderPlace *place,
+                      const char *pin_uuid, Error **errp)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
-    return s->header ? s->header->bs : bs->file->bs;
-}
-
-/* The beginning of a disk, as much as a header may be long. */
-typedef struct HeaderBytes {
-    uint8_t *bytes;
-    int64_t n_bytes;
-    int64_t disk_bytes;
-} HeaderBytes;
-
-static int header_read(BlockDriverState *bs, int64_t wanted_bytes,
-                       HeaderBytes *out, Error **errp)
-{
-    BDRVWeirEncryptionState *s = bs->opaque;
-    BlockDriverState *node;
-    BdrvChild *child;
-    int ret;
-
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    node = header_node(bs);
-    child = s->header ?: bs->file;
-    out->disk_bytes = bdrv_getlength(node);
-    if (out->disk_bytes < 0) {
-        error_setg_errno(errp, -out->disk_bytes, "weir-encryption: Cannot "
-                         "tell the length of node '%s'",
-                         bdrv_get_node_name(node));
-        return out->disk_bytes;
-    }
-    out->n_bytes = MIN(out->disk_bytes, wanted_bytes);
-    out->bytes = qemu_try_blockalign(node, MAX(out->n_bytes, 1));
-    ret = out->bytes ? bdrv_pread(child, 0, out->n_bytes, out->bytes, 0)
-                     : -ENOMEM;
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "weir-encryption: Cannot read the header "
-                         "from node '%s'", bdrv_get_node_name(node));
-        qemu_vfree(out->bytes);
-        out->bytes = NULL;
-    }
-    return ret < 0 ? ret : 0;
-}
-
-/* Once more if the header turns out to be longer than usual. */
-static int header_load(BlockDriverState *bs, WeirHeader **header, Error **errp)
-{
-    BDRVWeirEncryptionState *s = bs->opaque;
-    uint64_t wanted_bytes = WEIR_HEADER_BYTES_USUAL;
-    char message[256];
-    int ret;
-
-    do {
-        HeaderBytes b;
-
-        ret = header_read(bs, wanted_bytes, &b, errp);
-        if (ret < 0) {
-            return ret;
-        }
-        ret = weir_header_load(header, b.bytes, b.n_bytes, b.disk_bytes,
-                               s->header, &wanted_bytes, message,
-                               sizeof(message));
-        qemu_vfree(b.bytes);
-    } while (ret == -EMSGSIZE);
-    if (ret < 0) {
-        GRAPH_RDLOCK_GUARD_MAINLOOP();
-        error_setg(errp, "weir-encryption: Node '%s': %s",
-                   bdrv_get_node_name(header_node(bs)), message);
-    }
-    return ret;
-}
-
-static int header_check_uuid(BlockDriverState *bs, const WeirHeader *header,
-                             const char *pin_uuid, Error **errp)
-{
-    const WeirHeaderInfo *info = weir_header_info(header);
-
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    if (pin_uuid && g_ascii_strcasecmp(pin_uuid, info->uuid)) {
+    if (pin_uuid && g_ascii_strcasecmp(pin_uuid, s->info.uuid)) {
         error_setg(errp, "weir-encryption: Node '%s' has the UUID %s, not %s "
-                   "as pin-uuid says", bdrv_get_node_name(header_node(bs)),
-                   info->uuid, pin_uuid);
+                   "as pin-uuid says", place->name, s->info.uuid, pin_uuid);
         return -EINVAL;
     }
     return 0;
 }
 
-/* --- unlock --- */
-
 typedef struct Unlock {
     WeirHeader *header;
     int keyslot;
-    uint8_t *passphrase;
-    size_t passphrase_bytes;
-    WeirHeaderLimits limits;
+    WeirPassphrase passphrase;
+    const WeirHeaderLimits *limits;
     void *key;
     char message[256];
-    int ret;
-    QemuSemaphore done;
 } Unlock;
 
-static void *unlock_thread(void *opaque)
+static int unlock_thread(void *opaque)
 {
     Unlock *u = opaque;
 
-    u->ret = weir_header_unlock(u->header, u->keyslot, u->passphrase,
-                                u->passphrase_bytes, &u->limits, u->key,
-                                u->message, sizeof(u->message));
-    qemu_sem_post(&u->done);
-    return NULL;
+    return weir_header_unlock(u->header, u->keyslot, u->passphrase.bytes,
+                              u->passphrase.n_bytes, u->limits, u->key,
+                              u->message, sizeof(u->message));
 }
 
-/*
- * It takes seconds: meanwhile the guest's processors may have the big lock,
- * and the disks of the main loop go on.
- */
-static void unlock_wait(Unlock *u)
-{
-    bool had_lock = bql_locked();
-    bool progress;
-    int timed_out;
-
-    do {
-        progress = aio_poll(qemu_get_aio_context(), false);
-        if (had_lock) {
-            bql_unlock();
-        }
-        timed_out = qemu_sem_timedwait(&u->done,
-                                       progress ? 0 : UNLOCK_POLL_MS);
-        if (had_lock) {
-            bql_lock();
-        }
-    } while (timed_out);
-}
-
-static int unlock_in_thread(BlockDriverState *bs, Unlock *u, Error **errp)
-{
-    QemuThread thread;
-
-    qemu_sem_init(&u->done, 0);
-    qemu_thread_create(&thread, "weir-unlock", unlock_thread, u,
-                       QEMU_THREAD_JOINABLE);
-    unlock_wait(u);
-    qemu_thread_join(&thread);
-    qemu_sem_destroy(&u->done);
-    if (u->ret < 0) {
-        GRAPH_RDLOCK_GUARD_MAINLOOP();
-        error_setg(errp, "weir-encryption: Node '%s': %s",
-                   bdrv_get_node_name(header_node(bs)), u->message);
-    }
-    return u->ret;
-}
-
-static void free_passphrase(uint8_t *passphrase, size_t bytes)
-{
-    if (passphrase) {
-        explicit_bzero(passphrase, bytes);
-        g_free(passphrase);
-    }
-}
-
-static int unlock(BlockDriverState *bs, WeirHeader *header,
-                  const WeirEncryptionOptions *opts, void *key, Error **errp)
+static int unlock(BDRVWeirEncryptionState *s, const WeirHeaderPlace *place,
+                  WeirHeader *header, const WeirEncryptionOptions *opts,
+                  void *key, Error **errp)
 {
     Unlock u = {
         .header = header,
         .keyslot = opts->has_key_slot ? (int)opts->key_slot
                                       : WEIR_HEADER_ANY_KEYSLOT,
-        .limits = {
-            .memory_bytes = opts->has_max_kdf_memory ? opts->max_kdf_memory
-                                                     : MAX_KDF_MEMORY_DEFAULT,
-            .time_s = opts->has_max_kdf_time ? opts->max_kdf_time
-                                             : MAX_KDF_TIME_S_DEFAULT,
-        },
+        .limits = &s->limits,
         .key = key,
     };
-    int ret;
+    int ret = weir_passphrase_get(&u.passphrase, opts->key_secret, errp);
 
-    ret = qcrypto_secret_lookup(opts->key_secret, &u.passphrase,
-                                &u.passphrase_bytes, errp);
     if (ret < 0) {
-        return -ENOENT;
+        return ret;
     }
-    ret = unlock_in_thread(bs, &u, errp);
-    free_passphrase(u.passphrase, u.passphrase_bytes);
+    ret = weir_encryption_run(unlock_thread, &u);
+    weir_passphrase_free(&u.passphrase);
+    if (ret < 0) {
+        error_setg(errp, "weir-encryption: Node '%s': %s", place->name,
+                   u.message);
+    }
     return ret;
 }
 
@@ -287,11 +136,12 @@ static int start_ciphers(BDRVWeirEncryptionState *s, const void *key,
     return ret;
 }
 
-static int unlock_and_start(BlockDriverState *bs, WeirHeader *header,
+static int unlock_and_start(BlockDriverState *bs, const WeirHeaderPlace *place,
+                            WeirHeader *header,
                             const WeirEncryptionOptions *opts, Error **errp)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
-    size_t key_bytes = weir_header_info(header)->key_bytes;
+    size_t key_bytes = s->info.key_bytes;
     void *key;
     int ret = weir_secret_new(&key, key_bytes);
 
@@ -300,10 +150,9 @@ static int unlock_and_start(BlockDriverState *bs, WeirHeader *header,
                          "the volume key (see RLIMIT_MEMLOCK)");
         return ret;
     }
-    ret = unlock(bs, header, opts, key, errp);
+    ret = unlock(s, place, header, opts, key, errp);
     if (ret >= 0) {
         s->key_slot = ret;
-        s->info = *weir_header_info(header);
         ret = start_ciphers(s, key, errp);
     }
     weir_secret_free(key, key_bytes);
@@ -333,28 +182,56 @@ static void stop_ciphers(BDRVWeirEncryptionState *s)
     weir_xts_free(s->xts);
 }
 
-static int open_image(BlockDriverState *bs, const WeirEncryptionOptions *opts,
-                      Error **errp)
+static void note_options(BDRVWeirEncryptionState *s,
+                         const WeirEncryptionOptions *opts)
+{
+    s->key_secret = g_strdup(opts->key_secret);
+    s->limits = (WeirHeaderLimits) {
+        .memory_bytes = opts->has_max_kdf_memory ? opts->max_kdf_memory
+                                                 : MAX_KDF_MEMORY_DEFAULT,
+        .time_s = opts->has_max_kdf_time ? opts->max_kdf_time
+                                         : MAX_KDF_TIME_S_DEFAULT,
+    };
+}
+
+/* Without a key only the header is looked at, as qemu-img info does. */
+static int open_with_header(BlockDriverState *bs, const WeirHeaderPlace *place,
+                            WeirHeader *header,
+                            const WeirEncryptionOptions *opts, Error **errp)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
-    WeirHeader *header;
-    int ret = header_load(bs, &header, errp);
+    int ret;
 
-    if (ret < 0) {
-        return ret;
+    s->info = *weir_header_info(header);
+    ret = check_uuid(bs, place, opts->pin_uuid, errp);
+    if (ret == 0 && opts->key_secret) {
+        ret = unlock_and_start(bs, place, header, opts, errp);
     }
-    ret = header_check_uuid(bs, header, opts->pin_uuid, errp);
-    if (ret == 0) {
-        ret = unlock_and_start(bs, header, opts, errp);
-    }
-    weir_header_free(header);
     if (ret < 0) {
         return ret;
     }
     ret = check_data_offset(bs, errp);
     if (ret < 0) {
         stop_ciphers(s);
+        return ret;
     }
+    weir_header_note(bs, header);
+    return 0;
+}
+
+static int open_image(BlockDriverState *bs, const WeirEncryptionOptions *opts,
+                      Error **errp)
+{
+    WeirHeaderPlace place;
+    WeirHeader *header;
+    int ret;
+
+    weir_header_place_of_node(&place, bs);
+    ret = weir_header_from_disk(&place, &header, errp);
+    if (ret == 0) {
+        ret = open_with_header(bs, &place, header, opts, errp);
+    }
+    weir_header_drop(header);
     return ret;
 }
 
@@ -383,6 +260,10 @@ static int encryption_open(BlockDriverState *bs, QDict *options, int flags,
     if (!opts) {
         return -EINVAL;
     }
+    if (!opts->key_secret && !(flags & BDRV_O_NO_IO)) {
+        error_setg(errp, "weir-encryption: Parameter 'key-secret' is missing");
+        return -EINVAL;
+    }
     qemu_mutex_init(&s->lock);
     qemu_co_queue_init(&s->waiting);
     ret = weir_filter_open(bs, options, errp);
@@ -390,20 +271,18 @@ static int encryption_open(BlockDriverState *bs, QDict *options, int flags,
         qemu_mutex_destroy(&s->lock);
         return ret;
     }
+    note_options(s, opts);
     ret = open_header_child(bs, options, errp);
     if (ret == 0) {
         ret = open_image(bs, opts, errp);
     }
     if (ret < 0) {
+        g_free(s->key_secret);
         weir_filter_close(bs);
         qemu_mutex_destroy(&s->lock);
         return ret;
     }
-    if (s->info.repaired) {
-        weir_filter_set_state(bs, WEIR_STATE_DEGRADED, "one of the two copies "
-                              "of the header is damaged; 'cryptsetup repair' "
-                              "mends it");
-    }
+    bs->encrypted = true;
     return 0;
 }
 
@@ -412,30 +291,40 @@ static void encryption_close(BlockDriverState *bs)
     BDRVWeirEncryptionState *s = bs->opaque;
 
     stop_ciphers(s);
+    g_free(s->key_secret);
     weir_filter_close(bs);
     qemu_mutex_destroy(&s->lock);
 }
 
+/* Only for as long as the header is changed do we write without a user. */
+static uint64_t header_perm(BDRVWeirEncryptionState *s, BdrvChildRole role)
+{
+    bool has_header = !s->header || !(role & BDRV_CHILD_PRIMARY);
+
+    return s->header_changes && has_header ? BLK_PERM_WRITE : 0;
+}
+
 /*
- * The header is only read, and nobody may write to it or to the disk.  The
- * disk is ours as soon as somebody uses the node; before, it lies beside those
- * who may be about to move over.  While inactive, all is left to the other
- * side of a migration.
+ * Nobody else may write to the header or to the disk.  The disk is ours as
+ * soon as somebody uses the node; before, it lies beside those who may be
+ * about to move over.  While inactive, all is left to the other side of a
+ * migration.
  */
 static void GRAPH_RDLOCK
 encryption_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
                       BlockReopenQueue *queue, uint64_t perm, uint64_t shared,
                       uint64_t *nperm, uint64_t *nshared)
 {
+    BDRVWeirEncryptionState *s = bs->opaque;
     bool is_disk = role & BDRV_CHILD_PRIMARY;
 
-    *nperm = BLK_PERM_CONSISTENT_READ;
+    *nperm = BLK_PERM_CONSISTENT_READ | header_perm(s, role);
     *nshared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
     if (bs->open_flags & BDRV_O_INACTIVE) {
         *nperm = 0;
         *nshared = BLK_PERM_ALL;
     } else if (is_disk && QLIST_EMPTY(&bs->parents)) {
-        *nshared = BLK_PERM_ALL;
+        *nshared = header_perm(s, role) ? *nshared : BLK_PERM_ALL;
     } else if (is_disk) {
         *nperm |= perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED |
                           BLK_PERM_RESIZE);
@@ -621,14 +510,37 @@ static void encryption_query(BlockDriverState *bs, WeirFilterInfo *node)
     out->sector_size = s->info.sector_bytes;
     out->data_offset = s->info.data_offset_bytes;
     out->key_slot = s->key_slot;
+    out->key_slots = weir_keyslots_to_qapi(s);
     out->header = s->header ? g_strdup(bdrv_get_node_name(s->header->bs))
                             : NULL;
+}
+
+static ImageInfoSpecific * GRAPH_RDLOCK
+encryption_get_specific_info(BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    WeirEncryptionImageInfo *out = g_new0(WeirEncryptionImageInfo, 1);
+    ImageInfoSpecific *info = g_new0(ImageInfoSpecific, 1);
+
+    out->uuid = g_strdup(s->info.uuid);
+    out->cipher = g_strdup("aes-xts-plain64");
+    out->key_bits = s->info.key_bytes * 8;
+    out->sector_size = s->info.sector_bytes;
+    out->data_offset = s->info.data_offset_bytes;
+    out->header_size = s->info.header_bytes;
+    out->detached = s->header;
+    out->damaged = s->info.repaired;
+    out->key_slots = weir_keyslots_to_qapi(s);
+    info->type = IMAGE_INFO_SPECIFIC_KIND_WEIR_ENCRYPTION;
+    info->u.weir_encryption.data = out;
+    return info;
 }
 
 static WeirFilterDriver encryption_filter = {
     .format_name = "weir-encryption",
     .driver      = WEIR_DRIVER_WEIR_ENCRYPTION,
     .query       = encryption_query,
+    .change_header = weir_encryption_change_header,
 };
 
 static const char *const encryption_strong_options[] = {
@@ -651,7 +563,15 @@ static BlockDriver bdrv_weir_encryption = {
     .bdrv_set_perm              = weir_filter_set_perm,
     .bdrv_refresh_limits        = encryption_refresh_limits,
     .bdrv_reopen_prepare        = encryption_reopen_prepare,
+    .bdrv_get_specific_info     = encryption_get_specific_info,
     .strong_runtime_opts        = encryption_strong_options,
+
+    .bdrv_co_create             = weir_encryption_co_create,
+    .bdrv_co_create_opts        = weir_encryption_co_create_opts,
+    .create_opts                = &weir_encryption_create_opts,
+    .bdrv_measure               = weir_encryption_measure,
+    .bdrv_amend_options         = weir_encryption_amend_options,
+    .amend_opts                 = &weir_encryption_amend_opts,
 
     .bdrv_co_getlength          = encryption_co_getlength,
     .bdrv_co_preadv_part        = encryption_co_preadv_part,

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of the module weir-encryption share. */
+#ifndef WEIR_ENCRYPTION_H
+#define WEIR_ENCRYPTION_H
+
+#include "filter.h"
+#include "encryption/buffers.h"
+#include "encryption/header.h"
+#include "encryption/xts.h"
+
+typedef struct BDRVWeirEncryptionState {
+    WeirFilter filter;          /* first: see filter.h */
+    BdrvChild *header;          /* set at open; NULL: it is in bs->file */
+    WeirHeaderInfo info;        /* set at open; repaired: main thread */
+    WeirHeaderLimits limits;    /* set at open */
+    char *key_secret;           /* set at open; ID, may be NULL */
+    unsigned key_slot;          /* set at open */
+    WeirHeaderKeyslot keyslots[WEIR_HEADER_KEYSLOTS];   /* main thread */
+    size_t n_keyslots;          /* main thread */
+    const char *header_reason;  /* main thread; why it is degraded, or NULL */
+    bool header_changes;        /* main thread; we may write to the header */
+    WeirXts *xts;               /* set at open; has its own lock */
+    WeirBuffers *buffers;       /* set at open; @lock */
+    CoQueue waiting;            /* for a buffer; @lock */
+    QemuMutex lock;             /* never held across a yield */
+} BDRVWeirEncryptionState;
+
+/* A passphrase; zero it after use. */
+typedef struct WeirPassphrase {
+    uint8_t *bytes;
+    size_t n_bytes;
+} WeirPassphrase;
+
+/* From the secret object @id.  Returns 0 or -ENOENT with @errp set. */
+int weir_passphrase_get(WeirPassphrase *passphrase, const char *id,
+                        Error **errp);
+void weir_passphrase_free(WeirPassphrase *passphrase);
+
+/*
+ * Where a header is: that of an open node of ours, or on a node that is only
+ * used for its header, by way of @blk.
+ */
+typedef struct WeirHeaderPlace {
+    BlockDriverState *bs;       /* of ours, or NULL */
+    BlockBackend *blk;          /* or NULL */
+    bool detached;              /* or not known */
+    char name[32];              /* of the node, for messages */
+} WeirHeaderPlace;
+
+/* Main thread, not in a coroutine. */
+void weir_header_place_of_node(WeirHeaderPlace *place, BlockDriverState *bs);
+/* Takes @blk, which weir_header_place_free() gives back. */
+void weir_header_place_of_blk(WeirHeaderPlace *place, BlockBackend *blk);
+void weir_header_place_free(WeirHeaderPlace *place);
+
+/*
+ * Run @func in a thread, and wait for it with the disks of this thread, and
+ * the guest, at work: whatever derives a key, or may have to wait for somebody
+ * who does, as all calls of libcryptsetup.  Main thread, coroutine or not.
+ * Returns what @func does.
+ */
+int weir_encryption_run(int (*func)(void *opaque), void *opaque);
+
+/*
+ * Read the header.  Main thread, coroutine or not.  Returns 0; -errno with
+ * @errp set and *@header NULL.
+ */
+int weir_header_from_disk(const WeirHeaderPlace *place, WeirHeader **header,
+                          Error **errp);
+
+/*
+ * Write a header that was changed or made, in the order of
+ * weir_header_update_new().  The permission to write must have been taken.  A
+ * drained section holds it up; a coroutine that finds the node inactive gives
+ * up, with the header as it was or as it is.  Main thread, coroutine or not.
+ * Returns 0, or -errno with @errp set: then load it again.
+ */
+int weir_header_to_disk(const WeirHeaderPlace *place, WeirHeader *header,
+                        Error **errp);
+
+/* weir_header_free(), which may have to wait.  NULL is fine. */
+void weir_header_drop(WeirHeader *header);
+
+/*
+ * Take the permission to write to the header of @bs, for one who changes it at
+ * a time, and give it back.  Main thread.  Returns 0, or -errno with @errp set.
+ */
+int weir_header_change_begin(BlockDriverState *bs, Error **errp);
+void weir_header_change_end(BlockDriverState *bs);
+
+/* Take over what @header says now, and tell the filter's state. */
+void weir_header_note(BlockDriverState *bs, const WeirHeader *header);
+
+/* weir-encryption-create.c */
+extern QemuOptsList weir_encryption_create_opts;
+int coroutine_fn GRAPH_UNLOCKED
+weir_encryption_co_create(BlockdevCreateOptions *options, Error **errp);
+int coroutine_fn GRAPH_UNLOCKED
+weir_encryption_co_create_opts(BlockDriver *drv, const char *filename,
+                               QemuOpts *opts, Error **errp);
+BlockMeasureInfo *weir_encryption_measure(QemuOpts *opts,
+                                          BlockDriverState *in_bs,
+                                          Error **errp);
+/* @options, with defaults, for the engine.  0, or -EINVAL with @errp set. */
+int weir_kdf_from_options(WeirHeaderKdf *kdf, const WeirKdfOptions *options,
+                          Error **errp);
+/* The same options of qemu-img, for a QemuOptsList. */
+#define WEIR_KDF_OPTS \
+    { .name = "kdf", .type = QEMU_OPT_STRING, .help = "How the key is " \
+      "derived: argon2id (default), argon2i, pbkdf2" }, \
+    { .name = "kdf-iterations", .type = QEMU_OPT_NUMBER, .help = "Iterations " \
+      "(default: 4, or 600000 of pbkdf2)" }, \
+    { .name = "kdf-memory", .type = QEMU_OPT_SIZE, .help = "Memory, not with " \
+      "pbkdf2 (default: 256 MiB)" }, \
+    { .name = "kdf-threads", .type = QEMU_OPT_NUMBER, .help = "Threads, not " \
+      "with pbkdf2 (default: 4)" },
+
+/* weir-encryption-keyslot.c */
+extern QemuOptsList weir_encryption_amend_opts;
+int GRAPH_RDLOCK
+weir_encryption_amend_options(BlockDriverState *bs, QemuOpts *opts,
+                              BlockDriverAmendStatusCB *status_cb,
+                              void *cb_opaque, bool force, Error **errp);
+void weir_encryption_change_header(BlockDriverState *bs,
+                                   const WeirHeaderChange *change,
+                                   Error **errp);
+WeirKeyslotInfoList *weir_keyslots_to_qapi(const BDRVWeirEncryptionState *s);
+
+#endif
