@@ -80,6 +80,16 @@ hidden int weir_header_fail(WeirHeader *header, int ret, char *err,
 /* The metadata as JSON, valid until the header is changed; or NULL. */
 hidden const char *weir_header_json(WeirHeader *header);
 
+/* Open the device again, after its memfd was changed by other means. */
+hidden int weir_header_reload(WeirHeader *header, char *err, size_t err_size);
+
+/* weir_header_unlock() for any of the keyslots of a bit mask. */
+hidden int weir_header_unlock_some(WeirHeader *header, uint32_t keyslots,
+                                   const void *passphrase,
+                                   size_t passphrase_bytes,
+                                   const WeirHeaderLimits *limits, void *key,
+                                   char *err, size_t err_size);
+
 /* Set how the next keyslot derives its key. */
 hidden int weir_header_set_kdf(WeirHeader *header, const WeirHeaderKdf *kdf,
                                char *err, size_t err_size);

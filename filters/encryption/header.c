@@ -196,6 +196,11 @@ static int check_requirements(WeirHeader *header, char *err, size_t err_size)
         return weir_header_fail(header, -EINVAL, err, err_size,
                                 "the header's requirements cannot be read");
     }
+    header->info.has_job = flags == CRYPT_REQUIREMENT_ONLINE_REENCRYPT &&
+                           weir_job_exists(weir_header_json(header));
+    if (header->info.has_job) {
+        return 0;
+    }
     if (flags & (CRYPT_REQUIREMENT_OFFLINE_REENCRYPT |
                  CRYPT_REQUIREMENT_ONLINE_REENCRYPT)) {
         snprintf(err, err_size, "a re-encryption of the image has begun and "
@@ -337,6 +342,40 @@ static int check_sizes(WeirHeader *header, char *err, size_t err_size)
     return 0;
 }
 
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The segments of a job change; what stays is what it says of its sides. */
+static int check_job(WeirHeader *header, const char *json, bool detached,
+                     char *err, size_t err_size)
+{
+    WeirHeaderInfo *info = &header->info;
+    const WeirJobInfo *found;
+    WeirJob *job;
+    int ret = weir_job_load(&job, json, err, err_size);
+
+    if (ret < 0) {
+        return ret;
+    }
+    found = weir_job_info(job);
+    info->data_bytes = UINT64_MAX;
+    info->data_offset_bytes = found->data_offset_bytes;
+    info->key_bytes = larger(found->before.key_bytes, found->after.key_bytes);
+    info->sector_bytes = larger(found->before.sector_bytes,
+                                found->after.sector_bytes);
+    if (found->area_bytes > info->header_bytes ||
+        found->area_offset > info->header_bytes - found->area_bytes ||
+        (!detached && info->data_offset_bytes < info->header_bytes)) {
+        snprintf(err, err_size, "the area of the re-encryption's checksums is "
+                 "not in the header, or the data overlaps the header");
+        ret = -EINVAL;
+    }
+    weir_job_free(job);
+    return ret;
+}
+
 int weir_header_check(WeirHeader *header, uint64_t disk_bytes, bool detached,
                       char *err, size_t err_size)
 {
@@ -349,6 +388,9 @@ int weir_header_check(WeirHeader *header, uint64_t disk_bytes, bool detached,
     ret = check_length(header, json, disk_bytes, err, err_size);
     if (ret == 0) {
         ret = check_requirements(header, err, err_size);
+    }
+    if (ret == 0 && header->info.has_job) {
+        return check_job(header, json, detached, err, err_size);
     }
     if (ret == 0) {
         ret = check_segment(json, err, err_size);
@@ -381,6 +423,13 @@ static int load_device(WeirHeader *header, char *err, size_t err_size)
     ret = crypt_load(header->device, CRYPT_LUKS2, NULL);
     return ret < 0 ? weir_header_fail(header, -EINVAL, err, err_size,
                                       "no valid LUKS2 header") : 0;
+}
+
+int weir_header_reload(WeirHeader *header, char *err, size_t err_size)
+{
+    crypt_free(header->device);
+    header->device = NULL;
+    return load_device(header, err, err_size);
 }
 
 /* libcryptsetup repairs a bad copy of the metadata from the other. */

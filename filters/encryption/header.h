@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "encryption/job.h"
+
 /*
  * Headers of LUKS2 images, through libcryptsetup, in memory: the caller reads
  * and writes the disk.
@@ -42,6 +44,9 @@ typedef struct WeirHeaderInfo {
     uint64_t tweak_units;       /* number of the first sector; 512 bytes */
     uint64_t header_bytes;      /* length of the header */
     bool repaired;              /* one copy was bad, the other was taken */
+    bool has_job;               /* a re-encryption has begun and not ended:
+                                   data_bytes and tweak_units do not count,
+                                   sector_bytes is the larger one */
 } WeirHeaderInfo;
 
 /* A write that brings a changed header to its disk. */
@@ -135,6 +140,37 @@ int weir_header_unlock(WeirHeader *header, int keyslot,
                        const void *passphrase, size_t passphrase_bytes,
                        const WeirHeaderLimits *limits, void *key, char *err,
                        size_t err_size);
+
+/*
+ * Get the volume keys of the job that a header has. Costs up to twice the
+ * limits.
+ * before, after: as key above; not touched where that side is plain.
+ * Returns 0, or what weir_header_unlock() and weir_job_load() do.
+ */
+int weir_header_unlock_job(WeirHeader *header, const void *passphrase,
+                           size_t passphrase_bytes,
+                           const WeirHeaderLimits *limits, void *before,
+                           void *after, char *err, size_t err_size);
+
+/*
+ * Begin a job: the header then says that it has begun, with nothing done yet.
+ * To encrypt a disk it comes from weir_header_create(), detached.
+ * disk_bytes: of the disk with the data; from the data's offset on a multiple
+ * of the sector size.
+ * detached: the header is on another disk.
+ * kdf: of the keyslot with the new volume key, for WEIR_JOB_REKEY. The
+ * passphrase stays, and opens that one as well. Other keyslots go when the job
+ * ends.
+ * Costs several times the limits.
+ * Returns 0; -ENOTSUP for an image with which it is not possible; what
+ * weir_header_unlock() does, and others. The header is not to be used then.
+ */
+int weir_header_begin_job(WeirHeader *header, WeirJobMode mode, bool backward,
+                          uint64_t disk_bytes, bool detached,
+                          const WeirHeaderKdf *kdf, const void *passphrase,
+                          size_t passphrase_bytes,
+                          const WeirHeaderLimits *limits, char *err,
+                          size_t err_size);
 
 /*
  * Add a keyslot with another passphrase.

@@ -15,6 +15,7 @@
 /* cryptsetup makes no keyslots with more than 4. */
 #define THREADS_MAX 16
 #define COPY_BYTES 4096
+#define ALL_KEYSLOTS UINT32_MAX
 
 /* --- what a keyslot costs --- */
 
@@ -175,10 +176,24 @@ static int pay_and_try(WeirHeader *header, int keyslot,
                                        passphrase_bytes, key, err, err_size);
 }
 
-/* In their order; what is told at last is why one was not tried, if so. */
-static int try_all(WeirHeader *header, const void *passphrase,
-                   size_t passphrase_bytes, const WeirHeaderLimits *limits,
-                   void *key, char *err, size_t err_size)
+/* Also one that has the key of another segment than the first. */
+static bool is_wanted(WeirHeader *header, int keyslot, uint32_t keyslots)
+{
+    return keyslots & 1u << keyslot &&
+           (keyslots == ALL_KEYSLOTS
+            ? is_active(header, keyslot)
+            : crypt_keyslot_status(header->device, keyslot) >=
+              CRYPT_SLOT_ACTIVE);
+}
+
+/*
+ * Of these, in their order; what is told at last is why one was not tried, if
+ * so.
+ */
+static int try_all(WeirHeader *header, uint32_t keyslots,
+                   const void *passphrase, size_t passphrase_bytes,
+                   const WeirHeaderLimits *limits, void *key, char *err,
+                   size_t err_size)
 {
     static const crypt_keyslot_priority order[] = {
         CRYPT_SLOT_PRIORITY_PREFER, CRYPT_SLOT_PRIORITY_NORMAL,
@@ -191,7 +206,7 @@ static int try_all(WeirHeader *header, const void *passphrase,
         for (int slot = 0; slot < WEIR_HEADER_KEYSLOTS; slot++) {
             int ret;
 
-            if (!is_active(header, slot) ||
+            if (!is_wanted(header, slot, keyslots) ||
                 crypt_keyslot_get_priority(header->device, slot) != order[i]) {
                 continue;
             }
@@ -218,8 +233,8 @@ static int unlock(WeirHeader *header, int keyslot, const void *passphrase,
     int ret;
 
     if (keyslot == WEIR_HEADER_ANY_KEYSLOT) {
-        return try_all(header, passphrase, passphrase_bytes, limits, key, err,
-                       err_size);
+        return try_all(header, ALL_KEYSLOTS, passphrase, passphrase_bytes,
+                       limits, key, err, err_size);
     }
     ret = check_keyslot(header, keyslot, err, err_size);
     return ret < 0 ? ret : pay_and_try(header, keyslot, passphrase,
@@ -238,6 +253,24 @@ int weir_header_unlock(WeirHeader *header, int keyslot,
     weir_header_enter();
     ret = unlock(header, keyslot, passphrase, passphrase_bytes, limits, key,
                  message, sizeof(message));
+    weir_header_leave();
+    if (ret < 0) {
+        snprintf(err, err_size, "%s", message);
+    }
+    return ret;
+}
+
+int weir_header_unlock_some(WeirHeader *header, uint32_t keyslots,
+                            const void *passphrase, size_t passphrase_bytes,
+                            const WeirHeaderLimits *limits, void *key,
+                            char *err, size_t err_size)
+{
+    char message[256];
+    int ret;
+
+    weir_header_enter();
+    ret = try_all(header, keyslots, passphrase, passphrase_bytes, limits, key,
+                  message, sizeof(message));
     weir_header_leave();
     if (ret < 0) {
         snprintf(err, err_size, "%s", message);

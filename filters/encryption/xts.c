@@ -63,6 +63,12 @@ static void library_init(void)
     library_error = protect_pool();
 }
 
+int weir_xts_library(void)
+{
+    pthread_once(&library_once, library_init);
+    return library_error;
+}
+
 static int cipher_new(gcry_cipher_hd_t *cipher, const void *key,
                       size_t key_bytes)
 {

@@ -24,6 +24,12 @@
 typedef struct WeirXts WeirXts;
 
 /*
+ * Set up libgcrypt, with locked memory; weir_xts_new() does so itself. Before
+ * any other use of the library. Returns 0 or -errno.
+ */
+int weir_xts_library(void);
+
+/*
  * xts: gets the new object, freed with weir_xts_free().
  * key: of key_bytes 32 (AES-128) or 64 (AES-256), both halves different; not
  * needed any more afterwards.
