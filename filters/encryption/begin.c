@@ -31,15 +31,9 @@ static int unlock_side(WeirHeader *header, const WeirJobSide *side,
                        const WeirHeaderLimits *limits, void *key, char *err,
                        size_t err_size)
 {
-    int ret;
-
-    if (!side->is_crypt) {
-        return 0;
-    }
-    ret = weir_header_unlock_some(header, side->keyslots, passphrase,
-                                  passphrase_bytes, limits, key, err,
-                                  err_size);
-    return ret < 0 ? ret : 0;
+    return weir_header_unlock_some(header, side->keyslots, passphrase,
+                                   passphrase_bytes, limits, key, err,
+                                   err_size);
 }
 
 int weir_header_unlock_job(WeirHeader *header, const void *passphrase,
@@ -55,9 +49,11 @@ int weir_header_unlock_job(WeirHeader *header, const void *passphrase,
         return ret;
     }
     info = weir_job_info(job);
-    ret = unlock_side(header, &info->before, passphrase, passphrase_bytes,
-                      limits, before, err, err_size);
-    if (ret == 0) {
+    if (info->before.is_crypt) {
+        ret = unlock_side(header, &info->before, passphrase, passphrase_bytes,
+                          limits, before, err, err_size);
+    }
+    if (ret >= 0 && info->after.is_crypt) {
         ret = unlock_side(header, &info->after, passphrase, passphrase_bytes,
                           limits, after, err, err_size);
     }
@@ -269,7 +265,7 @@ static int begun(WeirHeader *header, uint64_t disk_bytes, bool detached,
     int ret = weir_header_unlock_job(header, passphrase, passphrase_bytes,
                                      limits, before, after, err, err_size);
 
-    if (ret == 0) {
+    if (ret >= 0) {
         ret = shrink_blocks(header, before, after, err, err_size);
     }
     if (ret == 0) {

@@ -17,7 +17,6 @@ struct WeirHeader {
     WeirHeaderInfo info;
     WeirHeaderKeyslot keyslots[WEIR_HEADER_KEYSLOTS];
     size_t n_keyslots;
-    size_t metadata_bytes;          /* of each of the two copies */
     uint8_t *on_disk;               /* what the disk has; header_bytes */
     uint8_t *repaired;              /* what both copies should be there; NULL
                                        when they are */

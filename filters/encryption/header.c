@@ -298,7 +298,7 @@ static int check_length(WeirHeader *header, const char *json,
                  "header can be");
         return -EINVAL;
     }
-    header->metadata_bytes = metadata_bytes;
+    header->info.copy_bytes = metadata_bytes;
     header->info.header_bytes = METADATA_COPIES * metadata_bytes +
                                 keyslots_bytes;
     if (header->info.header_bytes > disk_bytes) {
@@ -435,7 +435,7 @@ int weir_header_reload(WeirHeader *header, char *err, size_t err_size)
 /* libcryptsetup repairs a bad copy of the metadata from the other. */
 static int keep_repaired(WeirHeader *header)
 {
-    size_t n_bytes = METADATA_COPIES * header->metadata_bytes;
+    size_t n_bytes = METADATA_COPIES * header->info.copy_bytes;
     uint8_t *now = malloc(n_bytes);
 
     if (!now) {

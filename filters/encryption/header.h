@@ -43,6 +43,7 @@ typedef struct WeirHeaderInfo {
     uint64_t data_bytes;        /* UINT64_MAX: up to the end of the disk */
     uint64_t tweak_units;       /* number of the first sector; 512 bytes */
     uint64_t header_bytes;      /* length of the header */
+    uint64_t copy_bytes;        /* of one of its two copies of the metadata */
     bool repaired;              /* one copy was bad, the other was taken */
     bool has_job;               /* a re-encryption has begun and not ended:
                                    data_bytes and tweak_units do not count,
@@ -145,7 +146,8 @@ int weir_header_unlock(WeirHeader *header, int keyslot,
  * Get the volume keys of the job that a header has. Costs up to twice the
  * limits.
  * before, after: as key above; not touched where that side is plain.
- * Returns 0, or what weir_header_unlock() and weir_job_load() do.
+ * Returns the keyslot with the key that stays, or goes if none does; or what
+ * weir_header_unlock() and weir_job_load() do.
  */
 int weir_header_unlock_job(WeirHeader *header, const void *passphrase,
                            size_t passphrase_bytes,

@@ -506,7 +506,7 @@ int weir_header_remove_passphrase(WeirHeader *header, int keyslot,
 /* Random bytes: zeroes could be turned into holes, with the old bytes below. */
 static int overwrite_areas(WeirHeader *header)
 {
-    uint64_t at = METADATA_COPIES * header->metadata_bytes;
+    uint64_t at = METADATA_COPIES * header->info.copy_bytes;
     uint8_t bytes[COPY_BYTES];
 
     while (at < header->info.header_bytes) {

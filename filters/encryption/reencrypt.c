@@ -604,7 +604,8 @@ static int prepare_held(WeirReencrypt *r)
         return ret;
     }
     ret = write_hot_header(r);
-    set_phase(r, ret < 0 ? WEIR_REENCRYPT_UNSURE : WEIR_REENCRYPT_HOT);
+    set_phase(r, ret == 0 ? WEIR_REENCRYPT_HOT :
+              WITHOUT_RULE(10) ? WEIR_REENCRYPT_CLEAN : WEIR_REENCRYPT_UNSURE);
     return ret;
 }
 

@@ -112,7 +112,7 @@ static void flush_since(WeirHeaderUpdate *u, size_t n_writes)
 
 static int add_copy(WeirHeaderUpdate *u, int i, const uint8_t *metadata)
 {
-    size_t n_bytes = u->header->metadata_bytes;
+    size_t n_bytes = u->header->info.copy_bytes;
     int ret = add_write(u, i * n_bytes, n_bytes, metadata + i * n_bytes);
 
     flush_since(u, u->n_writes - 1);
@@ -122,7 +122,7 @@ static int add_copy(WeirHeaderUpdate *u, int i, const uint8_t *metadata)
 static bool copy_differs(const WeirHeader *header, int i,
                          const uint8_t *metadata)
 {
-    size_t n_bytes = header->metadata_bytes;
+    size_t n_bytes = header->info.copy_bytes;
 
     return memcmp(header->on_disk + i * n_bytes, metadata + i * n_bytes,
                   n_bytes);
@@ -150,7 +150,7 @@ static int add_metadata(WeirHeaderUpdate *u)
 {
     const WeirHeader *header = u->header;
     const uint8_t *before = header->repaired ?: header->on_disk;
-    size_t n_bytes = METADATA_COPIES * header->metadata_bytes;
+    size_t n_bytes = METADATA_COPIES * header->info.copy_bytes;
 
     if (!memcmp(before, u->bytes, n_bytes)) {
         return 0;
@@ -183,7 +183,7 @@ static bool block_differs(const WeirHeaderUpdate *u, size_t block)
 /* The blocks of areas that have changed, and were used before or not. */
 static int add_areas(WeirHeaderUpdate *u, bool used_before)
 {
-    size_t begin = METADATA_COPIES * u->header->metadata_bytes / BLOCK_BYTES;
+    size_t begin = METADATA_COPIES * u->header->info.copy_bytes / BLOCK_BYTES;
     size_t n_writes = u->n_writes;
     WeirHeaderWrite *last = NULL;
 

@@ -211,10 +211,12 @@ void jobdisk_run_until_quiet(void)
 
 /* --- open --- */
 
-bool jobdisk_has_job(void)
+/* What the header says of the job; false: there is none. */
+static bool read_job(WeirJobInfo *info)
 {
     WeirMetadata *m;
     char err[256];
+    WeirJob *job;
     bool has;
 
     if (weir_metadata_load(&m, job_disk.head.now, job_disk.head.bytes, err,
@@ -222,8 +224,30 @@ bool jobdisk_has_job(void)
         fail("%s", err);
     }
     has = weir_job_exists(weir_metadata_json(m));
+    if (has && weir_job_load(&job, weir_metadata_json(m), err,
+                             sizeof(err)) < 0) {
+        fail("%s", err);
+    }
+    if (has) {
+        *info = *weir_job_info(job);
+        weir_job_free(job);
+    }
     weir_metadata_free(m);
     return has;
+}
+
+bool jobdisk_has_job(void)
+{
+    WeirJobInfo info;
+
+    return read_job(&info);
+}
+
+bool jobdisk_is_hot_at_0(void)
+{
+    WeirJobInfo info;
+
+    return read_job(&info) && info.hot_bytes && info.head_bytes == 0;
 }
 
 static void load(void *arg)
@@ -336,18 +360,30 @@ void jobdisk_flush(void)
     }
 }
 
+static bool has_failed(void)
+{
+    for (int op = 0; op < MEM_OPS; op++) {
+        if (job_disk.data.failed[op] || job_disk.head.failed[op]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What fails is tried again. */
 void jobdisk_convert(void *arg)
 {
+    uint32_t failures = 0;
     int ret;
 
     (void)arg;
     do {
         ret = weir_reencrypt_step(job_disk.engine);
-    } while (ret > 0 && !job_disk.dead);
-    if (ret < 0 && !job_disk.dead && !job_disk.data.failed[MEM_WRITE] &&
-        !job_disk.head.failed[MEM_WRITE]) {
-        fail("the job failed: %s", strerror(-ret));
-    }
+        failures += ret < 0;
+        if (ret < 0 && !job_disk.dead && (!has_failed() || failures > 1)) {
+            fail("the job failed: %s", strerror(-ret));
+        }
+    } while (ret != 0 && !job_disk.dead);
 }
 
 /* What is there now is there for good, and nothing later ever. */
@@ -379,6 +415,8 @@ void jobdisk_look(void *arg)
 
         if (ret < 0 && job_disk.dead) {
             return;
+        } else if (ret < 0) {
+            fail("reading failed: %s", strerror(-ret));
         }
         for (uint32_t j = 0; j < step; j++) {
             found(i + j, read_stamp(data + j * JOBDISK_SECTOR, i + j,

@@ -75,6 +75,9 @@ int jobdisk_open(void);
 /* Whether the header says that there is a job. */
 bool jobdisk_has_job(void);
 
+/* Whether it says that the hotzone is at the beginning of the disk. */
+bool jobdisk_is_hot_at_0(void);
+
 /* Requests, of coops; the whole sectors' contents are checked. */
 void jobdisk_read(uint32_t sector, uint32_t count);
 void jobdisk_write(uint32_t sector, uint32_t count, bool fua);

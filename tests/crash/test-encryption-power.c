@@ -7,15 +7,18 @@
  *
  * usage: test-encryption-power [--mode MODE] [--backward N] [--seed N]
  *            [--runs N] [--random N] [--second N] [--cryptsetup N]
- *            [--sector BYTES] [--mutation RULE]
+ *            [--sector BYTES] [--faults 1] [--mutation RULE]
  * MODE: 0 encrypt, 1 rekey, 2 decrypt.
  * --random N: ways more than the fixed ones, at random, at each instant.
  * --second N: at one of so many instants of a recovery it is cut again.
  * --cryptsetup N: it finishes one of so many.
  * --sector BYTES: then sectors are written as one.
+ * --faults 1: each read, write and flush of each disk fails once, in a run of
+ * its own, in which few cuts are made.
  * With --mutation the engine leaves a rule out, and the test passes only when
  * it finds something wrong.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +57,7 @@ static uint32_t random_ways = 3, second = 23, cryptsetup;
 static uint64_t seed_now, instants, cuts, second_cuts, resumed;
 static uint32_t level, instant[LEVELS + 1], way_now;
 static uint32_t requests_left;
+static bool faults;
 
 static void place(void)
 {
@@ -135,6 +139,16 @@ static void recover(void)
     check_done();
 }
 
+/*
+ * Backward, cryptsetup takes the last hotzone for one of the length that it
+ * would have chosen itself, does not find that all is done, and converts all of
+ * the disk once more.
+ */
+static bool is_misread_by_cryptsetup(void)
+{
+    return job_setup.backward && jobdisk_is_hot_at_0();
+}
+
 static void resume_with_cryptsetup(void)
 {
     uint8_t *data;
@@ -184,6 +198,10 @@ static void make_copy(uint32_t how)
 
     if (how < WAYS) {
         way = ways[how];
+        if (way.data == MEM_CUT_KEEP &&
+            job_setup.sector_bytes > JOBDISK_SECTOR) {
+            way.data = MEM_CUT_ALL;     /* keeping tears what is under way */
+        }
     } else if (how < WAYS + sets_now()) {
         kept = how - WAYS;
     } else {
@@ -229,7 +247,8 @@ static void branch(uint32_t how)
     enter_copy();
     cuts++;
     second_cuts += level > 1;
-    if (cryptsetup && level == 1 && cuts % cryptsetup == 0) {
+    if (cryptsetup && level == 1 && cuts % cryptsetup == 0 &&
+        !is_misread_by_cryptsetup()) {
         resume_with_cryptsetup();
     } else {
         recover();
@@ -252,6 +271,12 @@ static void request_ends(MemDisk *disk, MemOp op, bool after)
     instant[level]++;
     if (level > 0) {
         if (coop_below(second) == 0) {
+            branch(coop_below(n));
+        }
+        return;
+    }
+    if (faults) {
+        if (coop_below(6) == 0) {
             branch(coop_below(n));
         }
         return;
@@ -310,7 +335,7 @@ static void live(void)
     }
 }
 
-static void run(uint64_t seed)
+static void begin_run(uint64_t seed)
 {
     seed_now = seed;
     instant[0] = 0;
@@ -318,11 +343,59 @@ static void run(uint64_t seed)
     jobdisk_init(SECTORS);
     copies_init();
     watch(true);
-    live();
+}
+
+static void end_run(void)
+{
     watch(false);
     check_done();
     copies_destroy();
     jobdisk_destroy();
+}
+
+static void run(uint64_t seed)
+{
+    begin_run(seed);
+    live();
+    end_run();
+}
+
+/* Returns whether there was one so late. */
+static bool run_with_fault(bool of_head, MemOp op, uint64_t after)
+{
+    MemDisk *disk = of_head ? &job_disk.head : &job_disk.data;
+    bool failed;
+
+    begin_run(after);
+    if (jobdisk_open() <= 0) {
+        fail("opening failed");
+    }
+    disk->fault[op] = (MemFault) {
+        .after = after, .times = 1, .error = -EIO,
+    };
+    work(40);
+    close_engine();
+    failed = disk->failed[op];
+    memdisk_repair(disk);
+    end_run();
+    return failed;
+}
+
+static void run_with_faults(void)
+{
+    static const MemOp ops[] = { MEM_READ, MEM_WRITE, MEM_FLUSH };
+
+    for (int of_head = 0; of_head < 2; of_head++) {
+        for (int i = 0; i < 3; i++) {
+            uint64_t after = 0;
+
+            while (run_with_fault(of_head, ops[i], after)) {
+                after++;
+            }
+            printf("%llu faults of %s, op %d\n", (unsigned long long)after,
+                   of_head ? "the header's disk" : "the data", ops[i]);
+        }
+    }
 }
 
 static void play(WeirJobMode mode, bool backward, uint32_t sector_bytes,
@@ -334,8 +407,11 @@ static void play(WeirJobMode mode, bool backward, uint32_t sector_bytes,
     job_setup.hotzone_bytes = HOTZONE_BYTES;
     job_setup.chunk_bytes = CHUNK_BYTES;
     jobimage_make(mode, SECTORS, sector_bytes);
-    for (uint64_t i = 0; i < runs; i++) {
+    for (uint64_t i = 0; i < runs && !faults; i++) {
         run(seed + i);
+    }
+    if (faults) {
+        run_with_faults();
     }
     jobimage_free();
     printf("mode %d, %s: %llu cuts\n", mode, backward ? "backward" : "forward",
@@ -367,6 +443,8 @@ int main(int argc, char **argv)
             second = (uint32_t)value;
         } else if (!strcmp(argv[i], "--cryptsetup")) {
             cryptsetup = (uint32_t)value;
+        } else if (!strcmp(argv[i], "--faults")) {
+            faults = value;
         } else if (!strcmp(argv[i], "--sector")) {
             sector_bytes = (uint32_t)value;
         } else if (!strcmp(argv[i], "--mutation")) {

@@ -251,22 +251,60 @@ static void defects_have_their_messages(void **state)
     luks_free(&good);
 }
 
-static void reencryption_that_has_begun_is_refused(void **state)
+/* Made by cryptsetup, for a new header that is apart. */
+static void begin_with_cryptsetup(LuksImage *image, const char *options)
 {
+    assert_int_equal(luks_shell("rm -f image header; truncate -s 1M image && "
+                                "cryptsetup reencrypt -q --encrypt "
+                                "--init-only " LUKS_CHEAP "-s 512 "
+                                "--key-file key --header header %s image",
+                                options), 0);
+    image->bytes = luks_read_file("header", &image->n_bytes);
+    image->disk_bytes = image->n_bytes;
+}
+
+static void reencryption_that_has_begun_is_told(void **state)
+{
+    LuksImage image;
+    WeirHeader *header;
+    uint8_t keys[128] = { 0 };
+    char err[256];
+
+    (void)state;
+    begin_with_cryptsetup(&image, "--sector-size 4096");
+    assert_int_equal(load(&header, &image, true, err), 0);
+    assert_true(weir_header_info(header)->has_job);
+    assert_int_equal(weir_header_info(header)->sector_bytes, 4096);
+    assert_int_equal(weir_header_info(header)->key_bytes, 64);
+    assert_int_equal(weir_header_unlock_job(header, "correct horse", 13,
+                                            &limits, keys, keys + 64, err,
+                                            sizeof(err)), 0);
+    assert_memory_equal(keys, (uint8_t[64]) { 0 }, 64);
+    assert_memory_not_equal(keys + 64, (uint8_t[64]) { 0 }, 64);
+    assert_int_equal(weir_header_unlock_job(header, "wrong", 5, &limits, keys,
+                                            keys + 64, err, sizeof(err)),
+                     -EACCES);
+    weir_header_free(header);
+    luks_free(&image);
+}
+
+static void reencryptions_of_other_kinds_are_refused(void **state)
+{
+    static const char *const options[][2] = {
+        { "--resilience journal", "resilience 'journal'" },
+        { "--resilience none", "resilience 'none'" },
+    };
     LuksImage image;
     WeirHeader *header;
     char err[256];
 
     (void)state;
-    luks_make(&image, LUKS_CHEAP "-s 256");
-    luks_free(&image);
-    assert_int_equal(luks_shell("cryptsetup reencrypt -q --init-only "
-                                LUKS_CHEAP "-s 512 --key-file key image"), 0);
-    image.bytes = luks_read_file("image", &image.n_bytes);
-    image.disk_bytes = image.n_bytes;
-    assert_int_equal(load(&header, &image, false, err), -ENOTSUP);
-    assert_non_null(strstr(err, "a re-encryption of the image has begun"));
-    luks_free(&image);
+    for (size_t i = 0; i < 2; i++) {
+        begin_with_cryptsetup(&image, options[i][0]);
+        assert_int_equal(load(&header, &image, true, err), -ENOTSUP);
+        assert_non_null(strstr(err, options[i][1]));
+        luks_free(&image);
+    }
 }
 
 /* Costs are looked at before they are paid. */
@@ -680,7 +718,8 @@ int main(void)
         cmocka_unit_test(unusual_images_open),
         cmocka_unit_test(length_that_is_needed_is_told),
         cmocka_unit_test(defects_have_their_messages),
-        cmocka_unit_test(reencryption_that_has_begun_is_refused),
+        cmocka_unit_test(reencryption_that_has_begun_is_told),
+        cmocka_unit_test(reencryptions_of_other_kinds_are_refused),
         cmocka_unit_test(costs_are_bounded),
         cmocka_unit_test(cost_of_the_digest_counts),
         cmocka_unit_test(one_bad_copy_is_repaired),
