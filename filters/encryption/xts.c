@@ -7,16 +7,22 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "encryption/secret.h"
+#include "encryption/vaes.h"
 #include "encryption/xts.h"
 
 /* Locked memory for the ciphers of all disks. */
 #define POOL_BYTES (256 * 1024)
 #define PAGE_BYTES 4096
 #define TWEAK_BYTES 16
+/* with which VAES is compared with libgcrypt; whole sectors of each size */
+#define CHECK_BYTES (3 * WEIR_XTS_SECTOR_BYTES_MAX)
 
 struct WeirXts {
     uint32_t sector_bytes;              /* set at new */
     unsigned made;                      /* set at new */
+    WeirVaesKey *vaes;                  /* set at new; NULL: is not good */
+    bool use_vaes;                      /* set before requests */
     pthread_mutex_t lock;
     pthread_cond_t free;                /* one was given back */
     unsigned idle;                      /* lock */
@@ -86,94 +92,7 @@ static int cipher_new(gcry_cipher_hd_t *cipher, const void *key,
     return 0;
 }
 
-static bool arguments_are_good(const uint8_t *key, size_t key_bytes,
-                               uint32_t sector_bytes, unsigned ciphers)
-{
-    bool is_power = !(sector_bytes & (sector_bytes - 1));
-
-    return (key_bytes == 32 || key_bytes == 64) &&
-           memcmp(key, key + key_bytes / 2, key_bytes / 2) &&
-           sector_bytes >= 512 && sector_bytes <= 4096 && is_power &&
-           ciphers >= 1 && ciphers <= WEIR_XTS_CIPHERS_MAX;
-}
-
-/* As many as there is memory for. */
-static int make_ciphers(WeirXts *xts, const void *key, size_t key_bytes,
-                        unsigned ciphers)
-{
-    int ret = 0;
-
-    while (xts->made < ciphers && ret == 0) {
-        ret = cipher_new(&xts->ciphers[xts->made], key, key_bytes);
-        xts->made += ret == 0;
-    }
-    xts->idle = xts->made;
-    return xts->made ? 0 : ret;
-}
-
-int weir_xts_new(WeirXts **out, const void *key, size_t key_bytes,
-                 uint32_t sector_bytes, unsigned ciphers)
-{
-    WeirXts *xts;
-    int ret;
-
-    *out = NULL;
-    if (!arguments_are_good(key, key_bytes, sector_bytes, ciphers)) {
-        return -EINVAL;
-    }
-    pthread_once(&library_once, library_init);
-    if (library_error < 0) {
-        return library_error;
-    }
-    xts = calloc(1, sizeof(*xts));
-    if (!xts) {
-        return -ENOMEM;
-    }
-    xts->sector_bytes = sector_bytes;
-    pthread_mutex_init(&xts->lock, NULL);
-    pthread_cond_init(&xts->free, NULL);
-    ret = make_ciphers(xts, key, key_bytes, ciphers);
-    if (ret < 0) {
-        weir_xts_free(xts);
-        return ret;
-    }
-    *out = xts;
-    return 0;
-}
-
-void weir_xts_free(WeirXts *xts)
-{
-    if (!xts) {
-        return;
-    }
-    for (unsigned i = 0; i < xts->made; i++) {
-        gcry_cipher_close(xts->ciphers[i]);
-    }
-    pthread_cond_destroy(&xts->free);
-    pthread_mutex_destroy(&xts->lock);
-    free(xts);
-}
-
-static gcry_cipher_hd_t take_cipher(WeirXts *xts)
-{
-    gcry_cipher_hd_t cipher;
-
-    pthread_mutex_lock(&xts->lock);
-    while (xts->idle == 0) {
-        pthread_cond_wait(&xts->free, &xts->lock);
-    }
-    cipher = xts->ciphers[--xts->idle];
-    pthread_mutex_unlock(&xts->lock);
-    return cipher;
-}
-
-static void give_cipher(WeirXts *xts, gcry_cipher_hd_t cipher)
-{
-    pthread_mutex_lock(&xts->lock);
-    xts->ciphers[xts->idle++] = cipher;
-    pthread_cond_signal(&xts->free);
-    pthread_mutex_unlock(&xts->lock);
-}
+/* --- sectors --- */
 
 static void make_tweak(uint8_t tweak[TWEAK_BYTES], uint64_t unit)
 {
@@ -201,33 +120,208 @@ static int crypt_sector(gcry_cipher_hd_t cipher, CipherFn *fn, uint64_t unit,
     return 0;
 }
 
+static int crypt_sectors(gcry_cipher_hd_t cipher, CipherFn *fn, uint64_t unit,
+                         const uint8_t *in, uint8_t *out, size_t bytes,
+                         size_t sector_bytes)
+{
+    int ret = 0;
+
+    for (size_t at = 0; at < bytes && ret == 0; at += sector_bytes) {
+        ret = crypt_sector(cipher, fn, unit + at / WEIR_XTS_UNIT_BYTES,
+                           in + at, out + at, sector_bytes);
+    }
+    return ret;
+}
+
+/* --- VAES --- */
+
+/* It does, with this key, what libgcrypt does. */
+static bool vaes_is_good(WeirXts *xts)
+{
+    const uint64_t unit = UINT64_C(0x123456789abcdef0);
+    uint8_t plain[CHECK_BYTES], theirs[CHECK_BYTES], ours[CHECK_BYTES];
+
+    for (size_t i = 0; i < sizeof(plain); i++) {
+        plain[i] = (uint8_t)(i * 167 >> 3);
+    }
+    if (crypt_sectors(xts->ciphers[0], gcry_cipher_encrypt, unit, plain,
+                      theirs, sizeof(plain), xts->sector_bytes) < 0) {
+        return false;
+    }
+    weir_vaes_encrypt(xts->vaes, unit, plain, ours, sizeof(plain),
+                      xts->sector_bytes);
+    if (memcmp(ours, theirs, sizeof(ours))) {
+        return false;
+    }
+    weir_vaes_decrypt(xts->vaes, unit, theirs, ours, sizeof(ours),
+                      xts->sector_bytes);
+    return !memcmp(ours, plain, sizeof(ours));
+}
+
+static void vaes_free(WeirXts *xts)
+{
+    weir_secret_free(xts->vaes, sizeof(*xts->vaes));
+    xts->vaes = NULL;
+}
+
+/* Without it, or without locked memory for it, libgcrypt does. */
+static void vaes_new(WeirXts *xts, const void *key, size_t key_bytes)
+{
+    void *secret;
+
+    if (xts->sector_bytes > WEIR_VAES_SECTOR_BYTES_MAX ||
+        !weir_vaes_supported() ||
+        weir_secret_new(&secret, sizeof(*xts->vaes)) < 0) {
+        return;
+    }
+    xts->vaes = secret;
+    weir_vaes_set_key(xts->vaes, key, key_bytes);
+    if (!vaes_is_good(xts)) {
+        vaes_free(xts);
+    }
+    xts->use_vaes = xts->vaes;
+}
+
+bool weir_xts_set_vaes(WeirXts *xts, bool use)
+{
+    xts->use_vaes = use && xts->vaes;
+    return xts->use_vaes;
+}
+
+/* --- new --- */
+
+static bool arguments_are_good(const uint8_t *key, size_t key_bytes,
+                               uint32_t sector_bytes, unsigned ciphers)
+{
+    bool is_power = !(sector_bytes & (sector_bytes - 1));
+
+    return (key_bytes == 32 || key_bytes == 64) &&
+           memcmp(key, key + key_bytes / 2, key_bytes / 2) &&
+           sector_bytes >= 512 && sector_bytes <= WEIR_XTS_SECTOR_BYTES_MAX &&
+           is_power &&
+           ciphers >= 1 && ciphers <= WEIR_XTS_CIPHERS_MAX;
+}
+
+/* As many as there is memory for. */
+static int make_ciphers(WeirXts *xts, const void *key, size_t key_bytes,
+                        unsigned ciphers)
+{
+    int ret = 0;
+
+    while (xts->made < ciphers && ret == 0) {
+        ret = cipher_new(&xts->ciphers[xts->made], key, key_bytes);
+        xts->made += ret == 0;
+    }
+    xts->idle = xts->made;
+    return xts->made ? 0 : ret;
+}
+
+int weir_xts_new(WeirXts **out, const void *key, size_t key_bytes,
+                 uint32_t sector_bytes, unsigned ciphers)
+{
+    WeirXts *xts;
+    int ret;
+
+    *out = NULL;
+    if (!arguments_are_good(key, key_bytes, sector_bytes, ciphers)) {
+        return -EINVAL;
+    }
+    ret = weir_xts_library();
+    if (ret < 0) {
+        return ret;
+    }
+    xts = calloc(1, sizeof(*xts));
+    if (!xts) {
+        return -ENOMEM;
+    }
+    xts->sector_bytes = sector_bytes;
+    pthread_mutex_init(&xts->lock, NULL);
+    pthread_cond_init(&xts->free, NULL);
+    ret = make_ciphers(xts, key, key_bytes, ciphers);
+    if (ret < 0) {
+        weir_xts_free(xts);
+        return ret;
+    }
+    vaes_new(xts, key, key_bytes);
+    *out = xts;
+    return 0;
+}
+
+void weir_xts_free(WeirXts *xts)
+{
+    if (!xts) {
+        return;
+    }
+    for (unsigned i = 0; i < xts->made; i++) {
+        gcry_cipher_close(xts->ciphers[i]);
+    }
+    vaes_free(xts);
+    pthread_cond_destroy(&xts->free);
+    pthread_mutex_destroy(&xts->lock);
+    free(xts);
+}
+
+/* --- runs --- */
+
+static gcry_cipher_hd_t take_cipher(WeirXts *xts)
+{
+    gcry_cipher_hd_t cipher;
+
+    pthread_mutex_lock(&xts->lock);
+    while (xts->idle == 0) {
+        pthread_cond_wait(&xts->free, &xts->lock);
+    }
+    cipher = xts->ciphers[--xts->idle];
+    pthread_mutex_unlock(&xts->lock);
+    return cipher;
+}
+
+static void give_cipher(WeirXts *xts, gcry_cipher_hd_t cipher)
+{
+    pthread_mutex_lock(&xts->lock);
+    xts->ciphers[xts->idle++] = cipher;
+    pthread_cond_signal(&xts->free);
+    pthread_mutex_unlock(&xts->lock);
+}
+
 static int crypt_run(WeirXts *xts, CipherFn *fn, uint64_t unit,
                      const uint8_t *in, uint8_t *out, size_t bytes)
 {
-    size_t step = xts->sector_bytes;
-    gcry_cipher_hd_t cipher;
-    int ret = 0;
+    gcry_cipher_hd_t cipher = take_cipher(xts);
+    int ret = crypt_sectors(cipher, fn, unit, in, out, bytes,
+                            xts->sector_bytes);
 
-    if (bytes % step) {
-        return -EINVAL;
-    }
-    cipher = take_cipher(xts);
-    for (size_t at = 0; at < bytes && ret == 0; at += step) {
-        ret = crypt_sector(cipher, fn, unit + at / WEIR_XTS_UNIT_BYTES,
-                           in + at, out + at, step);
-    }
     give_cipher(xts, cipher);
     return ret;
+}
+
+uint32_t weir_xts_sector_bytes(const WeirXts *xts)
+{
+    return xts->sector_bytes;
 }
 
 int weir_xts_encrypt(WeirXts *xts, uint64_t unit, const void *in, void *out,
                      size_t bytes)
 {
+    if (bytes % xts->sector_bytes) {
+        return -EINVAL;
+    }
+    if (xts->use_vaes) {
+        weir_vaes_encrypt(xts->vaes, unit, in, out, bytes, xts->sector_bytes);
+        return 0;
+    }
     return crypt_run(xts, gcry_cipher_encrypt, unit, in, out, bytes);
 }
 
 int weir_xts_decrypt(WeirXts *xts, uint64_t unit, const void *in, void *out,
                      size_t bytes)
 {
+    if (bytes % xts->sector_bytes) {
+        return -EINVAL;
+    }
+    if (xts->use_vaes) {
+        weir_vaes_decrypt(xts->vaes, unit, in, out, bytes, xts->sector_bytes);
+        return 0;
+    }
     return crypt_run(xts, gcry_cipher_decrypt, unit, in, out, bytes);
 }

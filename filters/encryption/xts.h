@@ -2,6 +2,7 @@
 #ifndef WEIR_ENCRYPTION_XTS_H
 #define WEIR_ENCRYPTION_XTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,7 @@
 
 #define WEIR_XTS_UNIT_BYTES 512         /* what sector numbers count */
 #define WEIR_XTS_KEY_BYTES_MAX 64
+#define WEIR_XTS_SECTOR_BYTES_MAX 4096
 #define WEIR_XTS_CIPHERS_MAX 16
 
 typedef struct WeirXts WeirXts;
@@ -41,6 +43,19 @@ int weir_xts_library(void);
  */
 int weir_xts_new(WeirXts **xts, const void *key, size_t key_bytes,
                  uint32_t sector_bytes, unsigned ciphers);
+
+/*
+ * libgcrypt encrypts, or vector instructions do (see vaes.h): with sectors up
+ * to WEIR_VAES_SECTOR_BYTES_MAX, wherever the processor has them, there is
+ * locked memory for the keys, and they agreed with libgcrypt when the object
+ * was made. Only while no other call is running.
+ * use: false for libgcrypt.
+ * Returns whether they are used from now on.
+ */
+bool weir_xts_set_vaes(WeirXts *xts, bool use);
+
+/* As it was given to weir_xts_new(). */
+uint32_t weir_xts_sector_bytes(const WeirXts *xts);
 
 /* Zero and free it. No other call may be running or follow. NULL is fine. */
 void weir_xts_free(WeirXts *xts);
