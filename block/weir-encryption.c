@@ -12,6 +12,7 @@
 #include "block/block-io.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-weir-types.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/units.h"
@@ -20,12 +21,17 @@
 
 #define MAX_KDF_MEMORY_DEFAULT (1 * GiB)
 #define MAX_KDF_TIME_S_DEFAULT 30
-/* For as many threads; each has its own copy of the key. */
+#define WORKERS_DEFAULT 1
+/* For as many threads at least; each has its own copy of the key. */
 #define CIPHERS 8
+
+/* All that are open. */
+static QLIST_HEAD(, BDRVWeirEncryptionState) open_disks =
+    QLIST_HEAD_INITIALIZER(open_disks);
 
 static const char *const encryption_options[] = {
     "key-secret", "key-slot", "max-kdf-memory", "max-kdf-time", "pin-uuid",
-    NULL
+    "vaes", "workers", NULL
 };
 
 /* --- options --- */
@@ -35,6 +41,12 @@ static bool options_are_good(const WeirEncryptionOptions *opts, Error **errp)
     if (opts->has_key_slot && opts->key_slot >= WEIR_HEADER_KEYSLOTS) {
         error_setg(errp, "weir-encryption: key-slot must be less than %d, "
                    "not %u", WEIR_HEADER_KEYSLOTS, opts->key_slot);
+        return false;
+    }
+    if (opts->has_workers && (opts->workers < 1 ||
+                              opts->workers > WEIR_ENCRYPTION_WORKERS_MAX)) {
+        error_setg(errp, "weir-encryption: workers must be 1 to %d, not %u",
+                   WEIR_ENCRYPTION_WORKERS_MAX, opts->workers);
         return false;
     }
     return true;
@@ -117,20 +129,29 @@ static int unlock(BDRVWeirEncryptionState *s, const WeirHeaderPlace *place,
 /* --- life --- */
 
 /* Make what requests need, with the volume key. */
-static int start_ciphers(BDRVWeirEncryptionState *s, const void *key,
+static int start_ciphers(BDRVWeirEncryptionState *s,
+                         const WeirEncryptionOptions *opts, const void *key,
                          Error **errp)
 {
-    int ret = weir_xts_new(&s->xts, key, s->info.key_bytes,
-                           s->info.sector_bytes, CIPHERS);
+    int ret;
 
+    s->workers = opts->has_workers ? opts->workers : WORKERS_DEFAULT;
+    ret = weir_xts_new(&s->xts, key, s->info.key_bytes, s->info.sector_bytes,
+                       MAX(CIPHERS, s->workers));
+    if (ret == 0) {
+        ret = weir_key_id_new(&s->key_id, key, s->info.key_bytes);
+    }
     if (ret < 0) {
+        weir_xts_free(s->xts);
         error_setg_errno(errp, -ret, "weir-encryption: Cannot set up the "
                          "cipher in locked memory (see RLIMIT_MEMLOCK)");
         return ret;
     }
+    s->vaes = weir_xts_set_vaes(s->xts, !opts->has_vaes || opts->vaes);
     ret = weir_buffers_new(&s->buffers);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "weir-encryption: No memory for buffers");
+        weir_key_id_free(s->key_id);
         weir_xts_free(s->xts);
     }
     return ret;
@@ -153,7 +174,7 @@ static int unlock_and_start(BlockDriverState *bs, const WeirHeaderPlace *place,
     ret = unlock(s, place, header, opts, key, errp);
     if (ret >= 0) {
         s->key_slot = ret;
-        ret = start_ciphers(s, key, errp);
+        ret = start_ciphers(s, opts, key, errp);
     }
     weir_secret_free(key, key_bytes);
     return ret;
@@ -179,7 +200,30 @@ static int check_data_offset(BlockDriverState *bs, Error **errp)
 static void stop_ciphers(BDRVWeirEncryptionState *s)
 {
     weir_buffers_free(s->buffers);
+    weir_key_id_free(s->key_id);
     weir_xts_free(s->xts);
+}
+
+static bool has_same_key(BDRVWeirEncryptionState *s,
+                         BDRVWeirEncryptionState *other)
+{
+    return other != s && s->key_id && other->key_id &&
+           weir_key_id_equal(s->key_id, other->key_id);
+}
+
+/* Most often, one disk is a copy of the other. */
+static void warn_of_same_key(BDRVWeirEncryptionState *s)
+{
+    BDRVWeirEncryptionState *other;
+
+    QLIST_FOREACH(other, &open_disks, next) {
+        if (has_same_key(s, other)) {
+            warn_report("weir-encryption: nodes '%s' and '%s' have the same "
+                        "volume key: who can read one can read both",
+                        bdrv_get_node_name(other->bs),
+                        bdrv_get_node_name(s->bs));
+        }
+    }
 }
 
 static void note_options(BDRVWeirEncryptionState *s,
@@ -283,6 +327,9 @@ static int encryption_open(BlockDriverState *bs, QDict *options, int flags,
         return ret;
     }
     bs->encrypted = true;
+    s->bs = bs;
+    warn_of_same_key(s);
+    QLIST_INSERT_HEAD(&open_disks, s, next);
     return 0;
 }
 
@@ -290,6 +337,7 @@ static void encryption_close(BlockDriverState *bs)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
+    QLIST_REMOVE(s, next);
     stop_ciphers(s);
     g_free(s->key_secret);
     weir_filter_close(bs);
@@ -348,111 +396,11 @@ static void GRAPH_RDLOCK encryption_refresh_limits(BlockDriverState *bs,
     }
     bs->bl.request_alignment = MAX(s->info.sector_bytes,
                                    bs->bl.request_alignment);
-    bs->bl.max_transfer = MIN_NON_ZERO(bs->bl.max_transfer,
-                                       WEIR_BUFFERS_BYTES_MAX);
     bs->bl.pdiscard_alignment = s->info.sector_bytes;
     bs->supported_write_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED;
 }
 
-/* --- requests --- */
-
-static void *coroutine_fn take_buffer(BDRVWeirEncryptionState *s,
-                                      size_t bytes)
-{
-    void *buffer;
-
-    QEMU_LOCK_GUARD(&s->lock);
-    while (!(buffer = weir_buffers_take(s->buffers, bytes))) {
-        qemu_co_queue_wait(&s->waiting, &s->lock);
-    }
-    return buffer;
-}
-
-/* Plaintext must not stay in it. */
-static void coroutine_fn give_buffer(BDRVWeirEncryptionState *s, void *buffer,
-                                     size_t plain_bytes)
-{
-    explicit_bzero(buffer, plain_bytes);
-    QEMU_LOCK_GUARD(&s->lock);
-    weir_buffers_give(s->buffers, buffer);
-    /* all: they may wait for another size */
-    qemu_co_queue_restart_all(&s->waiting);
-}
-
-static uint64_t xts_unit(BDRVWeirEncryptionState *s, int64_t offset)
-{
-    return s->info.tweak_units + offset / WEIR_XTS_UNIT_BYTES;
-}
-
-/*
- * Decrypted in the buffer and then copied: the guest must not see, or change,
- * what is half decrypted.
- */
-static int coroutine_fn GRAPH_RDLOCK
-encryption_co_preadv_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                          QEMUIOVector *qiov, size_t qiov_offset,
-                          BdrvRequestFlags flags)
-{
-    BDRVWeirEncryptionState *s = bs->opaque;
-    int64_t begin_ns = weir_filter_begin(&s->filter, WEIR_IO_READ);
-    void *buffer = take_buffer(s, bytes);
-    size_t plain_bytes = 0;
-    int ret;
-
-    ret = bdrv_co_pread(bs->file, s->info.data_offset_bytes + offset, bytes,
-                        buffer, 0);
-    if (ret >= 0) {
-        plain_bytes = bytes;
-        ret = weir_xts_decrypt(s->xts, xts_unit(s, offset), buffer, buffer,
-                               bytes);
-    }
-    if (ret >= 0 && !(flags & BDRV_REQ_PREFETCH)) {
-        qemu_iovec_from_buf(qiov, qiov_offset, buffer, bytes);
-    }
-    give_buffer(s, buffer, plain_bytes);
-    return weir_filter_end(&s->filter, WEIR_IO_READ, bytes, begin_ns, ret);
-}
-
-/* The guest's memory is read once: it may change meanwhile. */
-static int coroutine_fn GRAPH_RDLOCK
-encryption_co_pwritev_part(BlockDriverState *bs, int64_t offset,
-                           int64_t bytes, QEMUIOVector *qiov,
-                           size_t qiov_offset, BdrvRequestFlags flags)
-{
-    BDRVWeirEncryptionState *s = bs->opaque;
-    int64_t begin_ns = weir_filter_begin(&s->filter, WEIR_IO_WRITE);
-    size_t plain_bytes;
-    void *buffer;
-    int ret;
-
-    if (offset + bytes > s->info.data_bytes) {
-        return weir_filter_end(&s->filter, WEIR_IO_WRITE, bytes, begin_ns,
-                               -ENOSPC);
-    }
-    buffer = take_buffer(s, bytes);
-    qemu_iovec_to_buf(qiov, qiov_offset, buffer, bytes);
-    ret = weir_xts_encrypt(s->xts, xts_unit(s, offset), buffer, buffer,
-                           bytes);
-    plain_bytes = ret < 0 ? bytes : 0;
-    if (ret >= 0) {
-        ret = bdrv_co_pwrite(bs->file, s->info.data_offset_bytes + offset,
-                             bytes, buffer, flags);
-    }
-    give_buffer(s, buffer, plain_bytes);
-    return weir_filter_end(&s->filter, WEIR_IO_WRITE, bytes, begin_ns, ret);
-}
-
-/* Comes only when the option discard allows it. */
-static int coroutine_fn GRAPH_RDLOCK
-encryption_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
-{
-    BDRVWeirEncryptionState *s = bs->opaque;
-    int64_t begin_ns = weir_filter_begin(&s->filter, WEIR_IO_DISCARD);
-    int ret = bdrv_co_pdiscard(bs->file, s->info.data_offset_bytes + offset,
-                               bytes);
-
-    return weir_filter_end(&s->filter, WEIR_IO_DISCARD, bytes, begin_ns, ret);
-}
+/* --- length --- */
 
 static int64_t coroutine_fn GRAPH_RDLOCK
 encryption_co_getlength(BlockDriverState *bs)
@@ -502,6 +450,7 @@ static void encryption_query(BlockDriverState *bs, WeirFilterInfo *node)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
     WeirEncryptionInfo *out = &node->u.weir_encryption;
+    BDRVWeirEncryptionState *other;
 
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     out->uuid = g_strdup(s->info.uuid);
@@ -513,6 +462,14 @@ static void encryption_query(BlockDriverState *bs, WeirFilterInfo *node)
     out->key_slots = weir_keyslots_to_qapi(s);
     out->header = s->header ? g_strdup(bdrv_get_node_name(s->header->bs))
                             : NULL;
+    out->workers = s->workers;
+    out->vaes = s->vaes;
+    QLIST_FOREACH(other, &open_disks, next) {
+        if (has_same_key(s, other)) {
+            QAPI_LIST_PREPEND(out->same_key,
+                              g_strdup(bdrv_get_node_name(other->bs)));
+        }
+    }
 }
 
 static ImageInfoSpecific * GRAPH_RDLOCK
@@ -574,9 +531,9 @@ static BlockDriver bdrv_weir_encryption = {
     .amend_opts                 = &weir_encryption_amend_opts,
 
     .bdrv_co_getlength          = encryption_co_getlength,
-    .bdrv_co_preadv_part        = encryption_co_preadv_part,
-    .bdrv_co_pwritev_part       = encryption_co_pwritev_part,
-    .bdrv_co_pdiscard           = encryption_co_pdiscard,
+    .bdrv_co_preadv_part        = weir_encryption_co_preadv_part,
+    .bdrv_co_pwritev_part       = weir_encryption_co_pwritev_part,
+    .bdrv_co_pdiscard           = weir_encryption_co_pdiscard,
     .bdrv_co_flush              = weir_filter_co_flush,
     .bdrv_co_truncate           = encryption_co_truncate,
 };

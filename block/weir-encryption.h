@@ -6,10 +6,14 @@
 #include "filter.h"
 #include "encryption/buffers.h"
 #include "encryption/header.h"
+#include "encryption/keyid.h"
 #include "encryption/xts.h"
+
+#define WEIR_ENCRYPTION_WORKERS_MAX 16
 
 typedef struct BDRVWeirEncryptionState {
     WeirFilter filter;          /* first: see filter.h */
+    BlockDriverState *bs;       /* set at open */
     BdrvChild *header;          /* set at open; NULL: it is in bs->file */
     WeirHeaderInfo info;        /* set at open; repaired: main thread */
     WeirHeaderLimits limits;    /* set at open */
@@ -19,7 +23,12 @@ typedef struct BDRVWeirEncryptionState {
     size_t n_keyslots;          /* main thread */
     const char *header_reason;  /* main thread; why it is degraded, or NULL */
     bool header_changes;        /* main thread; we may write to the header */
+    WeirKeyId *key_id;          /* set at open; has no key in it; may be NULL */
+    QLIST_ENTRY(BDRVWeirEncryptionState) next; /* main thread; open ones */
     WeirXts *xts;               /* set at open; has its own lock */
+    bool vaes;                  /* set at open */
+    unsigned workers;           /* set at open */
+    unsigned helpers;           /* in use for large requests; @lock */
     WeirBuffers *buffers;       /* set at open; @lock */
     CoQueue waiting;            /* for a buffer; @lock */
     QemuMutex lock;             /* never held across a yield */
@@ -125,5 +134,18 @@ void weir_encryption_change_header(BlockDriverState *bs,
                                    const WeirHeaderChange *change,
                                    Error **errp);
 WeirKeyslotInfoList *weir_keyslots_to_qapi(const BDRVWeirEncryptionState *s);
+
+/* weir-encryption-io.c: callbacks of the driver */
+int coroutine_fn GRAPH_RDLOCK
+weir_encryption_co_preadv_part(BlockDriverState *bs, int64_t offset,
+                               int64_t bytes, QEMUIOVector *qiov,
+                               size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn GRAPH_RDLOCK
+weir_encryption_co_pwritev_part(BlockDriverState *bs, int64_t offset,
+                                int64_t bytes, QEMUIOVector *qiov,
+                                size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn GRAPH_RDLOCK
+weir_encryption_co_pdiscard(BlockDriverState *bs, int64_t offset,
+                            int64_t bytes);
 
 #endif
