@@ -225,6 +225,15 @@ static const struct {
     { "\"sector_size\":512", "\"sector_size\":8192", "", -EINVAL },
     { "\"sector_size\":512", "\"sector_size\":0", "", -EINVAL },
     { "\"digests\":{", "\"digests\":", "no valid LUKS2 header", -EINVAL },
+    /* areas of keyslots: over the metadata, and behind their end */
+    { "\"offset\":\"32768\"", "\"offset\":\"16384\"",
+      "no valid LUKS2 header", -EINVAL },
+    { "\"offset\":\"32768\"", "\"offset\":\"262144\"",
+      "no valid LUKS2 header", -EINVAL },
+    { "\"offset\":\"32768\"", "\"offset\":\"18446744073709551360\"",
+      "no valid LUKS2 header", -EINVAL },
+    { "\"json_size\":\"12288\"", "\"json_size\":\"4294967296\"",
+      "no valid LUKS2 header", -EINVAL },
 };
 
 static void defects_have_their_messages(void **state)
@@ -305,6 +314,27 @@ static void reencryptions_of_other_kinds_are_refused(void **state)
         assert_non_null(strstr(err, options[i][1]));
         luks_free(&image);
     }
+}
+
+/* Two keyslots whose areas overlap: one would overwrite the other. */
+static void overlapping_areas_are_refused(void **state)
+{
+    LuksImage image;
+    WeirHeader *header;
+    char err[256];
+
+    (void)state;
+    luks_make(&image, LUKS_CHEAP);
+    luks_free(&image);
+    assert_int_equal(luks_shell("printf other >key2; cryptsetup luksAddKey -q "
+                                LUKS_CHEAP "--key-file key image key2"), 0);
+    image.bytes = luks_read_file("image", &image.n_bytes);
+    image.disk_bytes = image.n_bytes;
+    weir_header_free(load_good(&image, false));
+    luks_edit(&image, "\"offset\":\"290816\"", "\"offset\":\"36864\"");
+    assert_int_equal(load(&header, &image, false, err), -EINVAL);
+    assert_non_null(strstr(err, "no valid LUKS2 header"));
+    luks_free(&image);
 }
 
 /* Costs are looked at before they are paid. */
@@ -720,6 +750,7 @@ int main(void)
         cmocka_unit_test(defects_have_their_messages),
         cmocka_unit_test(reencryption_that_has_begun_is_told),
         cmocka_unit_test(reencryptions_of_other_kinds_are_refused),
+        cmocka_unit_test(overlapping_areas_are_refused),
         cmocka_unit_test(costs_are_bounded),
         cmocka_unit_test(cost_of_the_digest_counts),
         cmocka_unit_test(one_bad_copy_is_repaired),
