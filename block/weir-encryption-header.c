@@ -152,9 +152,9 @@ static int coroutine_fn node_co_read(BlockDriverState *bs, int64_t n_bytes,
     if (ret < 0) {
         return ret;
     }
-    WITH_GRAPH_RDLOCK_GUARD() {
-        ret = bdrv_co_pread(header_child(bs), 0, n_bytes, bytes, 0);
-    }
+    bdrv_graph_co_rdlock();
+    ret = bdrv_co_pread(header_child(bs), 0, n_bytes, bytes, 0);
+    bdrv_graph_co_rdunlock();
     bdrv_dec_in_flight(bs);
     return ret;
 }
@@ -178,9 +178,9 @@ static int coroutine_fn node_co_write(BlockDriverState *bs,
     if (ret < 0) {
         return ret;
     }
-    WITH_GRAPH_RDLOCK_GUARD() {
-        ret = child_co_write(header_child(bs), w);
-    }
+    bdrv_graph_co_rdlock();
+    ret = child_co_write(header_child(bs), w);
+    bdrv_graph_co_rdunlock();
     bdrv_dec_in_flight(bs);
     return ret;
 }
@@ -210,11 +210,20 @@ static int node_write(BlockDriverState *bs, const WeirHeaderWrite *w)
     return ret >= 0 && w->flush ? bdrv_flush(child->bs) : ret;
 }
 
+static int64_t coroutine_fn node_co_length(BlockDriverState *bs)
+{
+    int64_t bytes;
+
+    bdrv_graph_co_rdlock();
+    bytes = bdrv_co_getlength(header_child(bs)->bs);
+    bdrv_graph_co_rdunlock();
+    return bytes;
+}
+
 static int64_t node_length(BlockDriverState *bs)
 {
     if (qemu_in_coroutine()) {
-        GRAPH_RDLOCK_GUARD();
-        return bdrv_co_getlength(header_child(bs)->bs);
+        return node_co_length(bs);
     }
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     return bdrv_getlength(header_child(bs)->bs);
