@@ -263,6 +263,10 @@ static BlockBackend *coroutine_fn open_node(BlockdevRef *ref, Error **errp)
     blk = blk_co_new_with_bs(bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE |
                              BLK_PERM_RESIZE, BLK_PERM_CONSISTENT_READ |
                              BLK_PERM_WRITE_UNCHANGED, errp);
+    if (blk) {
+        /* or the end of QEMU, which drains all and waits for jobs, hangs */
+        blk_set_disable_request_queuing(blk, true);
+    }
     bdrv_co_unref(bs);
     return blk;
 }

@@ -115,6 +115,8 @@ void weir_header_place_of_node(WeirHeaderPlace *place, BlockDriverState *bs)
 void weir_header_place_of_blk(WeirHeaderPlace *place, BlockBackend *blk)
 {
     *place = (WeirHeaderPlace) { .blk = blk, .detached = true };
+    /* or the end of QEMU, which drains all and waits for jobs, would hang */
+    blk_set_disable_request_queuing(blk, true);
     pstrcpy(place->name, sizeof(place->name),
             bdrv_get_node_name(blk_bs(blk)));
 }
@@ -130,11 +132,17 @@ void weir_header_place_free(WeirHeaderPlace *place)
 
 /*
  * The child would take a request in a drained section of ours.  Nobody begins
- * one between this and the request: that is done in the main thread.
+ * one between this and the request: that is done in the main thread.  QEMU
+ * cancels the jobs in one when it ends.
  */
-static int coroutine_fn node_co_begin(BlockDriverState *bs)
+static int coroutine_fn node_co_begin(const WeirHeaderPlace *place)
 {
+    BlockDriverState *bs = place->bs;
+
     while (qatomic_read(&bs->quiesce_counter)) {
+        if (place->job && job_is_cancelled(place->job)) {
+            return -ECANCELED;
+        }
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, DRAIN_POLL_NS);
     }
     if (bs->open_flags & BDRV_O_INACTIVE) {
@@ -144,18 +152,18 @@ static int coroutine_fn node_co_begin(BlockDriverState *bs)
     return 0;
 }
 
-static int coroutine_fn node_co_read(BlockDriverState *bs, int64_t n_bytes,
-                                     void *bytes)
+static int coroutine_fn node_co_read(const WeirHeaderPlace *place,
+                                     int64_t n_bytes, void *bytes)
 {
-    int ret = node_co_begin(bs);
+    int ret = node_co_begin(place);
 
     if (ret < 0) {
         return ret;
     }
     bdrv_graph_co_rdlock();
-    ret = bdrv_co_pread(header_child(bs), 0, n_bytes, bytes, 0);
+    ret = bdrv_co_pread(header_child(place->bs), 0, n_bytes, bytes, 0);
     bdrv_graph_co_rdunlock();
-    bdrv_dec_in_flight(bs);
+    bdrv_dec_in_flight(place->bs);
     return ret;
 }
 
@@ -170,40 +178,41 @@ child_co_write(BdrvChild *child, const WeirHeaderWrite *w)
     return ret >= 0 && w->flush ? bdrv_co_flush(child->bs) : ret;
 }
 
-static int coroutine_fn node_co_write(BlockDriverState *bs,
+static int coroutine_fn node_co_write(const WeirHeaderPlace *place,
                                       const WeirHeaderWrite *w)
 {
-    int ret = node_co_begin(bs);
+    int ret = node_co_begin(place);
 
     if (ret < 0) {
         return ret;
     }
     bdrv_graph_co_rdlock();
-    ret = child_co_write(header_child(bs), w);
+    ret = child_co_write(header_child(place->bs), w);
     bdrv_graph_co_rdunlock();
-    bdrv_dec_in_flight(bs);
+    bdrv_dec_in_flight(place->bs);
     return ret;
 }
 
-static int node_read(BlockDriverState *bs, int64_t n_bytes, void *bytes)
+static int node_read(const WeirHeaderPlace *place, int64_t n_bytes,
+                     void *bytes)
 {
     if (qemu_in_coroutine()) {
-        return node_co_read(bs, n_bytes, bytes);
+        return node_co_read(place, n_bytes, bytes);
     }
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    return bdrv_pread(header_child(bs), 0, n_bytes, bytes, 0);
+    return bdrv_pread(header_child(place->bs), 0, n_bytes, bytes, 0);
 }
 
-static int node_write(BlockDriverState *bs, const WeirHeaderWrite *w)
+static int node_write(const WeirHeaderPlace *place, const WeirHeaderWrite *w)
 {
     BdrvChild *child;
     int ret;
 
     if (qemu_in_coroutine()) {
-        return node_co_write(bs, w);
+        return node_co_write(place, w);
     }
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    child = header_child(bs);
+    child = header_child(place->bs);
     ret = w->bytes ? bdrv_pwrite(child, w->offset_bytes, w->n_bytes, w->bytes,
                                  0)
                    : bdrv_pwrite_zeroes(child, w->offset_bytes, w->n_bytes, 0);
@@ -239,7 +248,7 @@ static int64_t place_length(const WeirHeaderPlace *place)
 static int place_read(const WeirHeaderPlace *place, int64_t n_bytes,
                       void *bytes)
 {
-    return place->bs ? node_read(place->bs, n_bytes, bytes)
+    return place->bs ? node_read(place, n_bytes, bytes)
                      : blk_pread(place->blk, 0, n_bytes, bytes, 0);
 }
 
@@ -248,7 +257,7 @@ static int place_write(const WeirHeaderPlace *place, const WeirHeaderWrite *w)
     int ret;
 
     if (place->bs) {
-        return node_write(place->bs, w);
+        return node_write(place, w);
     }
     ret = w->bytes ? blk_pwrite(place->blk, w->offset_bytes, w->n_bytes,
                                 w->bytes, 0)

@@ -291,6 +291,7 @@ static int header_job_init(HeaderJob *job, BlockDriverState *bs,
         return place_of_foreign(&job->place, bs, errp);
     }
     weir_header_place_of_node(&job->place, bs);
+    job->place.job = &job->common;
     ret = weir_header_change_begin(bs, errp);
     job->has_begun = ret == 0;
     return ret;

@@ -3,6 +3,7 @@
 #ifndef WEIR_ENCRYPTION_H
 #define WEIR_ENCRYPTION_H
 
+#include "qemu/job.h"
 #include "filter.h"
 #include "encryption/buffers.h"
 #include "encryption/header.h"
@@ -53,6 +54,8 @@ typedef struct WeirHeaderPlace {
     BlockDriverState *bs;       /* of ours, or NULL */
     BlockBackend *blk;          /* or NULL */
     bool detached;              /* or not known */
+    Job *job;                   /* whose end ends the wait for a drained
+                                   section, or NULL */
     char name[32];              /* of the node, for messages */
 } WeirHeaderPlace;
 
@@ -80,8 +83,9 @@ int weir_header_from_disk(const WeirHeaderPlace *place, WeirHeader **header,
 /*
  * Write a header that was changed or made, in the order of
  * weir_header_update_new().  The permission to write must have been taken.  A
- * drained section holds it up; a coroutine that finds the node inactive gives
- * up, with the header as it was or as it is.  Main thread, coroutine or not.
+ * drained section holds it up; a coroutine that finds the node inactive, or
+ * its job cancelled meanwhile, gives up, with the header as it was or as it is.
+ * Main thread, coroutine or not.
  * Returns 0, or -errno with @errp set: then load it again.
  */
 int weir_header_to_disk(const WeirHeaderPlace *place, WeirHeader *header,

@@ -485,6 +485,16 @@ class Keyslots(Commands):
         daemon.quit()
         self.assertEqual(self.bytes_of('disk', 0, HEADER), before)
 
+    def test_end_of_the_program(self):
+        """It drains all disks, and then waits for the jobs."""
+        self.create()
+        daemon = self.open()
+        daemon.cmd('weir-keyslot-add', {
+            'job-id': 'j', 'node-name': 'enc', 'new-secret': 'second',
+            'kdf': 'pbkdf2', 'kdf-iterations': 500000})
+        daemon.quit()
+        self.assertTrue(self.opens('disk', 'first'))
+
     def refused(self, daemon, text, command, **arguments):
         """At once, or by the job."""
         try:
