@@ -45,6 +45,37 @@ typedef struct WeirHeaderChange {
     const WeirKdfOptions *kdf;  /* to add or change a keyslot */
 } WeirHeaderChange;
 
+/* What a job wants to begin with. */
+typedef struct WeirFilterJobStart {
+    WeirEncryptionJobMode mode;
+    const char *key_secret;
+    uint32_t sector_bytes;      /* to encrypt a plain disk */
+    uint64_t hotzone_bytes;
+} WeirFilterJobStart;
+
+/* What the driver of an encrypted disk does for the jobs that convert it. */
+typedef struct WeirFilterJob {
+    /*
+     * Make a header for a disk of @disk_bytes that is still plain, and write
+     * it to @header.
+     */
+    int (*make_header)(BlockDriverState *header, int64_t disk_bytes,
+                       const WeirFilterJobStart *start, Error **errp);
+    /* A node in use is going to be converted. */
+    int (*begin)(BlockDriverState *bs, const WeirFilterJobStart *start,
+                 Error **errp);
+    /*
+     * Somebody will call step() from now on.  Returns -errno with @errp set
+     * if nothing has begun, or somebody does already.
+     */
+    int (*take)(BlockDriverState *bs, Error **errp);
+    void (*give)(BlockDriverState *bs);
+    /* Returns 1: there is more to do; 0: all is done; or -errno. */
+    int coroutine_fn (*step)(BlockDriverState *bs);
+    /* Whether it is a good place to stop. */
+    bool (*progress)(BlockDriverState *bs, uint64_t *done, uint64_t *total);
+} WeirFilterJob;
+
 /* What a driver module tells the QMP commands about itself. */
 typedef struct WeirFilterDriver {
     const char *format_name;
@@ -70,6 +101,12 @@ typedef struct WeirFilterDriver {
      * at work as before.
      */
     int (*prepare_detach)(BlockDriverState *bs, bool force, Error **errp);
+
+    /*
+     * Convert the disk in place; for weir-encryption.  See
+     * block/encryption-job.c.  Main thread, but the step.
+     */
+    const WeirFilterJob *job;
 
     /*
      * Fill the driver's branch of @info, whose common part is done.

@@ -268,6 +268,22 @@ static int place_write(const WeirHeaderPlace *place, const WeirHeaderWrite *w)
 
 /* --- from the disk --- */
 
+int weir_header_bytes_from_disk(const WeirHeaderPlace *place, int64_t n_bytes,
+                                uint8_t **bytes, Error **errp)
+{
+    int ret;
+
+    *bytes = qemu_try_memalign(qemu_real_host_page_size(), MAX(n_bytes, 1));
+    ret = *bytes ? place_read(place, n_bytes, *bytes) : -ENOMEM;
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "weir-encryption: Cannot read the header "
+                         "from node '%s'", place->name);
+        qemu_vfree(*bytes);
+        *bytes = NULL;
+    }
+    return ret < 0 ? ret : 0;
+}
+
 /* The beginning of a disk, as much as a header may be long. */
 typedef struct Load {
     const WeirHeaderPlace *place;
@@ -282,7 +298,6 @@ typedef struct Load {
 static int load_read(Load *load, Error **errp)
 {
     const WeirHeaderPlace *place = load->place;
-    int ret;
 
     load->disk_bytes = place_length(place);
     if (load->disk_bytes < 0) {
@@ -291,15 +306,8 @@ static int load_read(Load *load, Error **errp)
         return load->disk_bytes;
     }
     load->n_bytes = MIN(load->disk_bytes, load->wanted_bytes);
-    load->bytes = qemu_try_memalign(qemu_real_host_page_size(),
-                                    MAX(load->n_bytes, 1));
-    ret = load->bytes ? place_read(place, load->n_bytes, load->bytes)
-                      : -ENOMEM;
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "weir-encryption: Cannot read the header "
-                         "from node '%s'", place->name);
-    }
-    return ret < 0 ? ret : 0;
+    return weir_header_bytes_from_disk(place, load->n_bytes, &load->bytes,
+                                       errp);
 }
 
 static int load_thread(void *opaque)
@@ -418,6 +426,11 @@ int weir_header_change_begin(BlockDriverState *bs, Error **errp)
     if (s->header_changes) {
         error_setg(errp, "weir-encryption: The header of node '%s' is being "
                    "changed", bdrv_get_node_name(bs));
+        return -EBUSY;
+    }
+    if (s->conversion) {
+        error_setg(errp, "weir-encryption: Node '%s' is, or was just, "
+                   "converted in place", bdrv_get_node_name(bs));
         return -EBUSY;
     }
     if (bs->open_flags & BDRV_O_INACTIVE) {

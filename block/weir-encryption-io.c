@@ -5,10 +5,10 @@
  *   read    bs->file -> buffer -> decrypt on the stack -> guest
  *   write   guest -> encrypt -> buffer -> bs->file
  *
- * A buffer only ever holds ciphertext.  Requests that are longer than a buffer
- * go in chunks, some of them at a time, so that one is encrypted while others
- * are written.  What is longer than a piece can be encrypted by several
- * threads.
+ * A buffer only ever holds ciphertext, unless the disk is being converted.
+ * Requests that are longer than a buffer go in chunks, some of them at a time,
+ * so that one is encrypted while others are written.  What is longer than a
+ * piece can be encrypted by several threads.
  */
 #include "qemu/osdep.h"
 #include "block/aio_task.h"
@@ -35,6 +35,7 @@ static void *coroutine_fn take_buffer(BDRVWeirEncryptionState *s,
     return buffer;
 }
 
+/* It must not hold plaintext. */
 static void coroutine_fn give_buffer(BDRVWeirEncryptionState *s, void *buffer)
 {
     QEMU_LOCK_GUARD(&s->lock);
@@ -183,8 +184,42 @@ static int coroutine_fn GRAPH_RDLOCK write_chunk(const Chunk *c)
     return ret;
 }
 
+/* The engine encrypts and decrypts in the buffer. */
+static int coroutine_fn GRAPH_RDLOCK read_converted(const Chunk *c)
+{
+    BDRVWeirEncryptionState *s = c->bs->opaque;
+    void *buffer = take_buffer(s, c->bytes);
+    int ret = weir_conversion_read(s->conversion, c->offset, c->bytes, buffer);
+
+    if (ret >= 0 && !(c->flags & BDRV_REQ_PREFETCH)) {
+        qemu_iovec_from_buf(c->qiov, c->qiov_offset, buffer, c->bytes);
+    }
+    explicit_bzero(buffer, c->bytes);
+    give_buffer(s, buffer);
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK write_converted(const Chunk *c)
+{
+    BDRVWeirEncryptionState *s = c->bs->opaque;
+    void *buffer = take_buffer(s, c->bytes);
+    int ret;
+
+    qemu_iovec_to_buf(c->qiov, c->qiov_offset, buffer, c->bytes);
+    ret = weir_conversion_write(s->conversion, c->offset, c->bytes, buffer,
+                                c->flags);
+    explicit_bzero(buffer, c->bytes);
+    give_buffer(s, buffer);
+    return ret;
+}
+
 static int coroutine_fn GRAPH_RDLOCK run_chunk(const Chunk *c)
 {
+    BDRVWeirEncryptionState *s = c->bs->opaque;
+
+    if (s->conversion) {
+        return c->write ? write_converted(c) : read_converted(c);
+    }
     return c->write ? write_chunk(c) : read_chunk(c);
 }
 
@@ -258,15 +293,23 @@ weir_encryption_co_pwritev_part(BlockDriverState *bs, int64_t offset,
     return weir_filter_end(&s->filter, WEIR_IO_WRITE, bytes, begin_ns, ret);
 }
 
-/* Comes only when the option discard allows it. */
+/*
+ * Comes only when the option discard allows it.  While the disk is converted
+ * it does nothing: a block that is discarded would have another checksum, and
+ * be taken for a new one.
+ */
 int coroutine_fn GRAPH_RDLOCK
 weir_encryption_co_pdiscard(BlockDriverState *bs, int64_t offset,
                             int64_t bytes)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
     int64_t begin_ns = weir_filter_begin(&s->filter, WEIR_IO_DISCARD);
-    int ret = bdrv_co_pdiscard(bs->file, s->info.data_offset_bytes + offset,
+    int ret = 0;
+
+    if (!s->conversion) {
+        ret = bdrv_co_pdiscard(bs->file, s->info.data_offset_bytes + offset,
                                bytes);
+    }
 
     return weir_filter_end(&s->filter, WEIR_IO_DISCARD, bytes, begin_ns, ret);
 }

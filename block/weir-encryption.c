@@ -14,13 +14,14 @@
 #include "qapi/qapi-visit-weir-types.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "qemu/memalign.h"
 #include "qemu/module.h"
 #include "qemu/units.h"
 #include "encryption/secret.h"
 #include "weir-encryption.h"
 
-#define MAX_KDF_MEMORY_DEFAULT (1 * GiB)
-#define MAX_KDF_TIME_S_DEFAULT 30
+#define HOTZONE_BYTES_DEFAULT (8 * MiB)
+#define HOTZONE_BYTES_MAX (1 * GiB)
 #define WORKERS_DEFAULT 1
 /* For as many threads at least; each has its own copy of the key. */
 #define CIPHERS 8
@@ -31,7 +32,7 @@ static QLIST_HEAD(, BDRVWeirEncryptionState) open_disks =
 
 static const char *const encryption_options[] = {
     "key-secret", "key-slot", "max-kdf-memory", "max-kdf-time", "pin-uuid",
-    "vaes", "workers", NULL
+    "vaes", "workers", "hotzone-size", NULL
 };
 
 /* --- options --- */
@@ -47,6 +48,12 @@ static bool options_are_good(const WeirEncryptionOptions *opts, Error **errp)
                               opts->workers > WEIR_ENCRYPTION_WORKERS_MAX)) {
         error_setg(errp, "weir-encryption: workers must be 1 to %d, not %u",
                    WEIR_ENCRYPTION_WORKERS_MAX, opts->workers);
+        return false;
+    }
+    if (opts->has_hotzone_size && (opts->hotzone_size < 4096 ||
+                                   opts->hotzone_size > HOTZONE_BYTES_MAX)) {
+        error_setg(errp, "weir-encryption: hotzone-size must be between 4 KiB "
+                   "and 1 GiB");
         return false;
     }
     return true;
@@ -135,24 +142,26 @@ static int start_ciphers(BDRVWeirEncryptionState *s,
 {
     int ret;
 
-    s->workers = opts->has_workers ? opts->workers : WORKERS_DEFAULT;
     ret = weir_xts_new(&s->xts, key, s->info.key_bytes, s->info.sector_bytes,
                        MAX(CIPHERS, s->workers));
     if (ret == 0) {
         ret = weir_key_id_new(&s->key_id, key, s->info.key_bytes);
     }
     if (ret < 0) {
-        weir_xts_free(s->xts);
         error_setg_errno(errp, -ret, "weir-encryption: Cannot set up the "
                          "cipher in locked memory (see RLIMIT_MEMLOCK)");
         return ret;
     }
     s->vaes = weir_xts_set_vaes(s->xts, !opts->has_vaes || opts->vaes);
-    ret = weir_buffers_new(&s->buffers);
+    return 0;
+}
+
+static int start_buffers(BDRVWeirEncryptionState *s, Error **errp)
+{
+    int ret = weir_buffers_new(&s->buffers);
+
     if (ret < 0) {
         error_setg_errno(errp, -ret, "weir-encryption: No memory for buffers");
-        weir_key_id_free(s->key_id);
-        weir_xts_free(s->xts);
     }
     return ret;
 }
@@ -197,8 +206,10 @@ static int check_data_offset(BlockDriverState *bs, Error **errp)
     return 0;
 }
 
+/* What there is of it. */
 static void stop_ciphers(BDRVWeirEncryptionState *s)
 {
+    weir_conversion_close(s->conversion);
     weir_buffers_free(s->buffers);
     weir_key_id_free(s->key_id);
     weir_xts_free(s->xts);
@@ -230,11 +241,14 @@ static void note_options(BDRVWeirEncryptionState *s,
                          const WeirEncryptionOptions *opts)
 {
     s->key_secret = g_strdup(opts->key_secret);
+    s->workers = opts->has_workers ? opts->workers : WORKERS_DEFAULT;
+    s->hotzone_bytes = opts->has_hotzone_size ? opts->hotzone_size
+                                              : HOTZONE_BYTES_DEFAULT;
     s->limits = (WeirHeaderLimits) {
         .memory_bytes = opts->has_max_kdf_memory ? opts->max_kdf_memory
-                                                 : MAX_KDF_MEMORY_DEFAULT,
+                                                 : WEIR_KDF_MEMORY_DEFAULT,
         .time_s = opts->has_max_kdf_time ? opts->max_kdf_time
-                                         : MAX_KDF_TIME_S_DEFAULT,
+                                         : WEIR_KDF_TIME_S_DEFAULT,
     };
 }
 
@@ -248,13 +262,17 @@ static int open_with_header(BlockDriverState *bs, const WeirHeaderPlace *place,
 
     s->info = *weir_header_info(header);
     ret = check_uuid(bs, place, opts->pin_uuid, errp);
+    if (ret == 0) {
+        ret = start_buffers(s, errp);
+    }
     if (ret == 0 && opts->key_secret) {
-        ret = unlock_and_start(bs, place, header, opts, errp);
+        ret = s->info.has_job
+              ? weir_encryption_go_on_converting(bs, place, header, errp)
+              : unlock_and_start(bs, place, header, opts, errp);
     }
-    if (ret < 0) {
-        return ret;
+    if (ret == 0) {
+        ret = check_data_offset(bs, errp);
     }
-    ret = check_data_offset(bs, errp);
     if (ret < 0) {
         stop_ciphers(s);
         return ret;
@@ -326,6 +344,9 @@ static int encryption_open(BlockDriverState *bs, QDict *options, int flags,
         qemu_mutex_destroy(&s->lock);
         return ret;
     }
+    if (bs->open_flags & BDRV_O_INACTIVE) {
+        weir_encryption_note_first_copy(bs);
+    }
     bs->encrypted = true;
     s->bs = bs;
     warn_of_same_key(s);
@@ -338,6 +359,7 @@ static void encryption_close(BlockDriverState *bs)
     BDRVWeirEncryptionState *s = bs->opaque;
 
     QLIST_REMOVE(s, next);
+    qemu_vfree(s->first_copy);
     stop_ciphers(s);
     g_free(s->key_secret);
     weir_filter_close(bs);
@@ -350,6 +372,16 @@ static uint64_t header_perm(BDRVWeirEncryptionState *s, BdrvChildRole role)
     bool has_header = !s->header || !(role & BDRV_CHILD_PRIMARY);
 
     return s->header_changes && has_header ? BLK_PERM_WRITE : 0;
+}
+
+/* A disk that is converted changes its header, when it is in use. */
+static uint64_t GRAPH_RDLOCK conversion_perm(BlockDriverState *bs,
+                                             bool is_disk)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    return s->writes_header && (!is_disk || !QLIST_EMPTY(&bs->parents))
+           ? BLK_PERM_WRITE : 0;
 }
 
 /*
@@ -366,7 +398,8 @@ encryption_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
     BDRVWeirEncryptionState *s = bs->opaque;
     bool is_disk = role & BDRV_CHILD_PRIMARY;
 
-    *nperm = BLK_PERM_CONSISTENT_READ | header_perm(s, role);
+    *nperm = BLK_PERM_CONSISTENT_READ | header_perm(s, role) |
+             conversion_perm(bs, is_disk);
     *nshared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
     if (bs->open_flags & BDRV_O_INACTIVE) {
         *nperm = 0;
@@ -394,7 +427,9 @@ static void GRAPH_RDLOCK encryption_refresh_limits(BlockDriverState *bs,
     if (!s->info.sector_bytes) {
         return;                         /* still being opened */
     }
-    bs->bl.request_alignment = MAX(s->info.sector_bytes,
+    bs->bl.request_alignment = MAX(s->conversion
+                                   ? s->conversion->info.block_bytes
+                                   : s->info.sector_bytes,
                                    bs->bl.request_alignment);
     bs->bl.pdiscard_alignment = s->info.sector_bytes;
     bs->supported_write_flags = BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED;
@@ -425,6 +460,11 @@ encryption_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
+    if (s->conversion) {
+        error_setg(errp, "weir-encryption: A disk that is, or was just, "
+                   "converted in place cannot be resized");
+        return -ENOTSUP;
+    }
     if (s->info.data_bytes != UINT64_MAX) {
         error_setg(errp, "weir-encryption: The header says that the image has "
                    "%" PRIu64 " bytes; it cannot be resized",
@@ -462,6 +502,7 @@ static void encryption_query(BlockDriverState *bs, WeirFilterInfo *node)
     out->key_slots = weir_keyslots_to_qapi(s);
     out->header = s->header ? g_strdup(bdrv_get_node_name(s->header->bs))
                             : NULL;
+    out->job = s->conversion ? weir_conversion_query(s->conversion) : NULL;
     out->workers = s->workers;
     out->vaes = s->vaes;
     QLIST_FOREACH(other, &open_disks, next) {
@@ -498,6 +539,8 @@ static WeirFilterDriver encryption_filter = {
     .driver      = WEIR_DRIVER_WEIR_ENCRYPTION,
     .query       = encryption_query,
     .change_header = weir_encryption_change_header,
+    .job         = &weir_encryption_job,
+    .prepare_detach = weir_encryption_prepare_detach,
 };
 
 static const char *const encryption_strong_options[] = {
@@ -529,6 +572,10 @@ static BlockDriver bdrv_weir_encryption = {
     .bdrv_measure               = weir_encryption_measure,
     .bdrv_amend_options         = weir_encryption_amend_options,
     .amend_opts                 = &weir_encryption_amend_opts,
+
+    .bdrv_co_invalidate_cache   = weir_encryption_co_invalidate_cache,
+    .bdrv_drain_begin           = weir_encryption_drain_begin,
+    .bdrv_drain_end             = weir_encryption_drain_end,
 
     .bdrv_co_getlength          = encryption_co_getlength,
     .bdrv_co_preadv_part        = weir_encryption_co_preadv_part,

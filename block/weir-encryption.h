@@ -9,8 +9,12 @@
 #include "encryption/header.h"
 #include "encryption/keyid.h"
 #include "encryption/xts.h"
+#include "weir-encryption-job.h"
 
 #define WEIR_ENCRYPTION_WORKERS_MAX 16
+/* what unlocking may cost, if nobody says otherwise */
+#define WEIR_KDF_MEMORY_DEFAULT (1 * GiB)
+#define WEIR_KDF_TIME_S_DEFAULT 30
 
 typedef struct BDRVWeirEncryptionState {
     WeirFilter filter;          /* first: see filter.h */
@@ -24,6 +28,12 @@ typedef struct BDRVWeirEncryptionState {
     size_t n_keyslots;          /* main thread */
     const char *header_reason;  /* main thread; why it is degraded, or NULL */
     bool header_changes;        /* main thread; we may write to the header */
+    uint64_t hotzone_bytes;     /* main thread */
+    bool writes_header;         /* main thread; for the conversion */
+    uint8_t *first_copy;        /* beginning of the header as it was when the
+                                   node was opened inactive; else NULL */
+    WeirConversion *conversion; /* of the disk in place; NULL: there is none,
+                                   else instead of xts; set while drained */
     WeirKeyId *key_id;          /* set at open; has no key in it; may be NULL */
     QLIST_ENTRY(BDRVWeirEncryptionState) next; /* main thread; open ones */
     WeirXts *xts;               /* set at open; has its own lock */
@@ -79,6 +89,14 @@ int weir_encryption_run(int (*func)(void *opaque), void *opaque);
  */
 int weir_header_from_disk(const WeirHeaderPlace *place, WeirHeader **header,
                           Error **errp);
+
+/*
+ * The same as bytes, the first @n_bytes of the disk.  *@bytes: qemu_vfree() it.
+ * Main thread, coroutine or not.  Returns 0; -errno with @errp set and *@bytes
+ * NULL.
+ */
+int weir_header_bytes_from_disk(const WeirHeaderPlace *place, int64_t n_bytes,
+                                uint8_t **bytes, Error **errp);
 
 /*
  * Write a header that was changed or made, in the order of
@@ -138,6 +156,26 @@ void weir_encryption_change_header(BlockDriverState *bs,
                                    const WeirHeaderChange *change,
                                    Error **errp);
 WeirKeyslotInfoList *weir_keyslots_to_qapi(const BDRVWeirEncryptionState *s);
+
+/* weir-encryption-convert.c */
+extern const WeirFilterJob weir_encryption_job;
+/*
+ * The header says that the disk is being converted: requests go on with that,
+ * and somebody may take the job.  Main thread, when the node is opened.
+ * Returns 0, or -errno with @errp set.
+ */
+int weir_encryption_go_on_converting(BlockDriverState *bs,
+                                     const WeirHeaderPlace *place,
+                                     WeirHeader *header, Error **errp);
+int weir_encryption_prepare_detach(BlockDriverState *bs, bool force,
+                                   Error **errp);
+void weir_encryption_drain_begin(BlockDriverState *bs);
+void weir_encryption_drain_end(BlockDriverState *bs);
+/* Remember the header of a node that is opened inactive... */
+void weir_encryption_note_first_copy(BlockDriverState *bs);
+/* ...so that activating it fails if somebody has changed it. */
+void coroutine_fn GRAPH_RDLOCK
+weir_encryption_co_invalidate_cache(BlockDriverState *bs, Error **errp);
 
 /* weir-encryption-io.c: callbacks of the driver */
 int coroutine_fn GRAPH_RDLOCK

@@ -513,6 +513,15 @@ static int parse_side(WeirJob *job, const char *flag, json_object **out,
            ? parse_crypt(job, segment, id, side, err, err_size) : 0;
 }
 
+/* As the mode wants them. */
+static bool sides_are_good(const WeirJobInfo *info)
+{
+    return info->before.is_crypt == (info->mode != WEIR_JOB_ENCRYPT) &&
+           info->after.is_crypt == (info->mode != WEIR_JOB_DECRYPT) &&
+           (info->mode != WEIR_JOB_REKEY ||
+            info->before.digest != info->after.digest);
+}
+
 static int parse_sides(WeirJob *job, char *err, size_t err_size)
 {
     WeirJobInfo *info = &job->info;
@@ -523,10 +532,7 @@ static int parse_sides(WeirJob *job, char *err, size_t err_size)
         ret = parse_side(job, FLAG_AFTER, &job->after, &info->after, err,
                          err_size);
     }
-    if (ret == 0 && (info->before.is_crypt != (info->mode != WEIR_JOB_ENCRYPT) ||
-                     info->after.is_crypt != (info->mode != WEIR_JOB_DECRYPT) ||
-                     (info->mode == WEIR_JOB_REKEY &&
-                      info->before.digest == info->after.digest))) {
+    if (ret == 0 && !sides_are_good(info)) {
         return fail(err, err_size, -EINVAL, "the re-encryption's segments are "
                     "not those of its mode");
     }

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * weir-encrypt, weir-rekey, weir-decrypt and weir-encryption-resume: jobs that
+ * convert a disk in place while it is in use.
+ *
+ * The driver does the work, step by step; what is on disk is good after each of
+ * them, and after half of one.  Here is how fast, and when to stop: a job that
+ * is cancelled goes on to the end of the hotzone first.  After an error it
+ * waits to be resumed, and then does the same step again.
+ */
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "block/block_int.h"
+#include "migration/blocker.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-weir.h"
+#include "qapi/qapi-types-block-core.h"
+#include "qemu/job.h"
+#include "qemu/ratelimit.h"
+#include "qemu/units.h"
+#include "filter.h"
+
+#define SPEED_DEFAULT (64 * MiB)
+#define HOTZONE_DEFAULT (8 * MiB)
+#define HOTZONE_MAX (1 * GiB)
+#define SECTOR_DEFAULT 512
+#define SLICE_NS (100 * SCALE_MS)
+#define DRAINED_NS (10 * SCALE_MS)
+
+typedef struct EncryptionJob {
+    Job common;                 /* in the main loop's AioContext */
+    BlockDriverState *bs;       /* set at creation; a reference */
+    const WeirFilterJob *driver;    /* set at creation */
+    uint64_t speed;             /* set at creation; bytes/s; 0: no limit */
+    RateLimit limit;
+    uint64_t done;              /* bytes, at the last look */
+    Error *blocker;             /* of migration; main thread */
+} EncryptionJob;
+
+/* --- the job --- */
+
+/* Tell how far it is.  Returns whether it is a good place to stop. */
+static bool look(EncryptionJob *job, uint64_t *new_bytes)
+{
+    uint64_t done, total;
+    bool may_stop = job->driver->progress(job->bs, &done, &total);
+
+    *new_bytes = done > job->done ? done - job->done : 0;
+    job_progress_update(&job->common, *new_bytes);
+    job_progress_set_remaining(&job->common, total - done);
+    job->done = done;
+    return may_stop;
+}
+
+/* As a block job does with on-error=stop. */
+static void coroutine_fn stop_after_error(EncryptionJob *job, int ret)
+{
+    g_autofree char *reason = g_strdup_printf("converting the disk has "
+        "stopped: %s; resume the job, or cancel it", strerror(-ret));
+
+    weir_filter_set_state(job->bs, WEIR_STATE_DEGRADED, reason);
+    WITH_JOB_LOCK_GUARD() {
+        if (!job->common.user_paused) {
+            job_pause_locked(&job->common);
+            job->common.user_paused = true;
+        }
+    }
+    job_pause_point(&job->common);
+}
+
+static void coroutine_fn wait_for_turn(EncryptionJob *job, uint64_t bytes)
+{
+    int64_t delay_ns = 0;
+
+    if (job->speed) {
+        delay_ns = ratelimit_calculate_delay(&job->limit, bytes);
+    }
+    job_sleep_ns(&job->common, delay_ns);
+}
+
+static int coroutine_fn encryption_job_run(Job *common, Error **errp)
+{
+    EncryptionJob *job = container_of(common, EncryptionJob, common);
+    uint64_t bytes;
+    bool may_stop = look(job, &bytes);
+    int ret = 1;
+
+    while (ret != 0 && !(may_stop && job_is_cancelled(common))) {
+        ret = job->driver->step(job->bs);
+        if (ret == -EAGAIN) {
+            job_sleep_ns(common, DRAINED_NS);
+            continue;
+        }
+        may_stop = look(job, &bytes);
+        if (ret < 0 && job_is_cancelled(common)) {
+            break;
+        } else if (ret < 0) {
+            stop_after_error(job, ret);
+        } else if (ret > 0 && !job_is_cancelled(common)) {
+            wait_for_turn(job, bytes);
+        }
+    }
+    return 0;
+}
+
+static void encryption_job_user_resume(Job *common)
+{
+    EncryptionJob *job = container_of(common, EncryptionJob, common);
+
+    weir_filter_set_state(job->bs, WEIR_STATE_OK, NULL);
+}
+
+/* It has ended, and waits to be dismissed. */
+static void encryption_job_clean(Job *common)
+{
+    EncryptionJob *job = container_of(common, EncryptionJob, common);
+
+    migrate_del_blocker(&job->blocker);
+    job->driver->give(job->bs);
+    bdrv_unref(job->bs);
+}
+
+static void encryption_job_free(Job *common)
+{
+    ratelimit_destroy(&container_of(common, EncryptionJob, common)->limit);
+}
+
+static const JobDriver encryption_job_driver = {
+    .instance_size = sizeof(EncryptionJob),
+    .job_type      = JOB_TYPE_AMEND,
+    .run           = encryption_job_run,
+    .user_resume   = encryption_job_user_resume,
+    .clean         = encryption_job_clean,
+    .free          = encryption_job_free,
+};
+
+/* --- commands --- */
+
+static const WeirFilterJob *find_job_driver(BlockDriverState *bs)
+{
+    WeirFilterDriver *driver = weir_filter_driver(bs);
+
+    return driver ? driver->job : NULL;
+}
+
+static BlockDriverState *find_encrypted(const char *node_name, Error **errp)
+{
+    BlockDriverState *bs = bdrv_find_node(node_name);
+
+    if (!bs || !find_job_driver(bs)) {
+        error_setg(errp, bs ? "Node '%s' is not a weir-encryption node"
+                            : "Node '%s' not found", node_name);
+        return NULL;
+    }
+    return bs;
+}
+
+/* The other side has looked at the header before we change it. */
+static Error *block_migration(BlockDriverState *bs, Error **errp)
+{
+    Error *blocker = NULL;
+
+    error_setg(&blocker, "Node '%s' is being converted in place; cancel the "
+               "job, or let it end", bdrv_get_node_name(bs));
+    migrate_add_blocker(&blocker, errp);
+    return blocker;
+}
+
+static EncryptionJob *make_job(BlockDriverState *bs, const char *job_id,
+                               Error **errp)
+{
+    Error *blocker = block_migration(bs, errp);
+    EncryptionJob *job;
+
+    if (!blocker) {
+        return NULL;
+    }
+    job = job_create(job_id, &encryption_job_driver, NULL,
+                     qemu_get_aio_context(), JOB_MANUAL_DISMISS, NULL, NULL,
+                     errp);
+    if (!job) {
+        migrate_del_blocker(&blocker);
+        return NULL;
+    }
+    job->blocker = blocker;
+    return job;
+}
+
+static void start_job(BlockDriverState *bs, const char *job_id,
+                      uint64_t speed, Error **errp)
+{
+    const WeirFilterJob *driver = find_job_driver(bs);
+    EncryptionJob *job;
+
+    if (driver->take(bs, errp) < 0) {
+        return;
+    }
+    job = make_job(bs, job_id, errp);
+    if (!job) {
+        driver->give(bs);
+        return;
+    }
+    bdrv_ref(bs);
+    job->bs = bs;
+    job->driver = driver;
+    job->speed = speed;
+    ratelimit_init(&job->limit);
+    if (speed) {
+        ratelimit_set_speed(&job->limit, speed, SLICE_NS);
+    }
+    job_start(&job->common);
+}
+
+static bool check_arguments(const char *job_id, const WeirFilterJobStart *start,
+                            Error **errp)
+{
+    bool exists;
+
+    WITH_JOB_LOCK_GUARD() {
+        exists = job_get_locked(job_id);
+    }
+    if (exists) {
+        error_setg(errp, "Job ID '%s' already in use", job_id);
+    } else if (start->hotzone_bytes < 4096 ||
+               start->hotzone_bytes > HOTZONE_MAX) {
+        error_setg(errp, "hotzone-size must be between 4 KiB and 1 GiB");
+    } else if (start->sector_bytes != 512 && start->sector_bytes != 4096) {
+        error_setg(errp, "sector-size must be 512 or 4096");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static void begin_job(const char *job_id, const char *node_name,
+                      const WeirFilterJobStart *start, uint64_t speed,
+                      Error **errp)
+{
+    BlockDriverState *bs;
+
+    if (!check_arguments(job_id, start, errp)) {
+        return;
+    }
+    bs = find_encrypted(node_name, errp);
+    if (bs && find_job_driver(bs)->begin(bs, start, errp) == 0) {
+        start_job(bs, job_id, speed, errp);
+    }
+}
+
+void qmp_weir_rekey(const char *job_id, const char *node_name,
+                    const char *key_secret, bool has_hotzone_size,
+                    uint64_t hotzone_size, bool has_speed, uint64_t speed,
+                    Error **errp)
+{
+    const WeirFilterJobStart start = {
+        .mode = WEIR_ENCRYPTION_JOB_MODE_REKEY,
+        .key_secret = key_secret,
+        .sector_bytes = SECTOR_DEFAULT,
+        .hotzone_bytes = has_hotzone_size ? hotzone_size : HOTZONE_DEFAULT,
+    };
+
+    begin_job(job_id, node_name, &start, has_speed ? speed : SPEED_DEFAULT,
+              errp);
+}
+
+void qmp_weir_decrypt(const char *job_id, const char *node_name,
+                      const char *key_secret, bool has_hotzone_size,
+                      uint64_t hotzone_size, bool has_speed, uint64_t speed,
+                      Error **errp)
+{
+    const WeirFilterJobStart start = {
+        .mode = WEIR_ENCRYPTION_JOB_MODE_DECRYPT,
+        .key_secret = key_secret,
+        .sector_bytes = SECTOR_DEFAULT,
+        .hotzone_bytes = has_hotzone_size ? hotzone_size : HOTZONE_DEFAULT,
+    };
+
+    begin_job(job_id, node_name, &start, has_speed ? speed : SPEED_DEFAULT,
+              errp);
+}
+
+void qmp_weir_encryption_resume(const char *job_id, const char *node_name,
+                                bool has_speed, uint64_t speed, Error **errp)
+{
+    BlockDriverState *bs = find_encrypted(node_name, errp);
+
+    if (bs) {
+        start_job(bs, job_id, has_speed ? speed : SPEED_DEFAULT, errp);
+    }
+}
+
+/* --- a plain disk --- */
+
+static WeirFilterDriver *encryption_driver(Error **errp)
+{
+    WeirFilterDriver *driver = NULL;
+
+    if (bdrv_find_format("weir-encryption")) {      /* loads the module */
+        driver = weir_filter_find_driver("weir-encryption");
+    }
+    if (!driver || !driver->job) {
+        error_setg(errp, "The module of weir-encryption is not installed");
+        return NULL;
+    }
+    return driver;
+}
+
+static int write_header(BlockDriverState *bs, BlockDriverState *header,
+                        const WeirFilterJobStart *start, Error **errp)
+{
+    WeirFilterDriver *driver = encryption_driver(errp);
+    int64_t bytes;
+
+    if (!driver) {
+        return -ENOENT;
+    }
+    bytes = bdrv_getlength(bs);
+    if (bytes < 0) {
+        error_setg_errno(errp, -bytes, "Cannot tell the length of node '%s'",
+                         bdrv_get_node_name(bs));
+        return bytes;
+    }
+    if (bs->open_flags & BDRV_O_NO_FLUSH ||
+        header->open_flags & BDRV_O_NO_FLUSH) {
+        error_setg(errp, "A disk that is opened with cache.no-flush cannot be "
+                   "converted in place");
+        return -ENOTSUP;
+    }
+    return driver->job->make_header(header, bytes, start, errp);
+}
+
+static void attach_filter(const char *node_name, const char *filter_node_name,
+                          const char *header, const char *key_secret,
+                          uint64_t hotzone_bytes, Error **errp)
+{
+    g_autoptr(BlockdevOptions) filter = g_new0(BlockdevOptions, 1);
+    BlockdevOptionsWeirEncryption *opts = &filter->u.weir_encryption;
+
+    filter->driver = BLOCKDEV_DRIVER_WEIR_ENCRYPTION;
+    filter->node_name = g_strdup(filter_node_name);
+    opts->file = g_new0(BlockdevRef, 1);
+    opts->file->type = QTYPE_QSTRING;
+    opts->file->u.reference = g_strdup(node_name);
+    opts->header = g_new0(BlockdevRef, 1);
+    opts->header->type = QTYPE_QSTRING;
+    opts->header->u.reference = g_strdup(header);
+    opts->key_secret = g_strdup(key_secret);
+    opts->has_hotzone_size = true;
+    opts->hotzone_size = hotzone_bytes;
+    qmp_weir_attach(node_name, filter, NULL, errp);
+}
+
+void qmp_weir_encrypt(const char *job_id, const char *node_name,
+                      const char *filter_node_name, const char *header,
+                      const char *key_secret, bool has_sector_size,
+                      uint32_t sector_size, bool has_hotzone_size,
+                      uint64_t hotzone_size, bool has_speed, uint64_t speed,
+                      Error **errp)
+{
+    const WeirFilterJobStart start = {
+        .mode = WEIR_ENCRYPTION_JOB_MODE_ENCRYPT,
+        .key_secret = key_secret,
+        .sector_bytes = has_sector_size ? sector_size : SECTOR_DEFAULT,
+        .hotzone_bytes = has_hotzone_size ? hotzone_size : HOTZONE_DEFAULT,
+    };
+    BlockDriverState *bs = bdrv_find_node(node_name);
+    BlockDriverState *header_bs = bdrv_find_node(header);
+    Error *err = NULL;
+
+    if (!bs || !header_bs) {
+        error_setg(errp, "Node '%s' not found", bs ? header : node_name);
+        return;
+    }
+    if (bdrv_find_node(filter_node_name)) {
+        error_setg(errp, "Node name '%s' is in use", filter_node_name);
+        return;
+    }
+    if (!check_arguments(job_id, &start, errp) ||
+        write_header(bs, header_bs, &start, errp) < 0) {
+        return;
+    }
+    attach_filter(node_name, filter_node_name, header, key_secret,
+                  start.hotzone_bytes, &err);
+    if (err) {
+        error_propagate_prepend(errp, err, "The header is on node '%s', but "
+                                "nothing is encrypted: ", header);
+        return;
+    }
+    start_job(bdrv_find_node(filter_node_name), job_id,
+              has_speed ? speed : SPEED_DEFAULT, errp);
+}

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * weir-encryption and the jobs of block/encryption-job.c: how a node begins to
+ * convert its disk in place, goes on with it when it is opened, and hands it
+ * over in a migration.
+ */
+#include "qemu/osdep.h"
+#include "block/block-io.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/memalign.h"
+#include "qemu/units.h"
+#include "system/block-backend.h"
+#include "encryption/secret.h"
+#include "weir-encryption.h"
+
+/* --- what has begun --- */
+
+/* Look up the passphrase, and have a thread work with it. */
+static int conversion_call(const char *name, WeirConversionCall *call,
+                           const char *key_secret, Error **errp)
+{
+    WeirPassphrase passphrase;
+    int ret = weir_passphrase_get(&passphrase, key_secret, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    call->passphrase = passphrase.bytes;
+    call->passphrase_bytes = passphrase.n_bytes;
+    ret = weir_encryption_run(weir_conversion_call, call);
+    weir_passphrase_free(&passphrase);
+    if (ret < 0) {
+        error_setg(errp, "weir-encryption: Node '%s': %s", name,
+                   call->message);
+    }
+    return ret;
+}
+
+static BdrvChild *header_child(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    return s->header ?: bs->file;
+}
+
+/* The header as it is on disk, where one of its copies may be an older one. */
+static int conversion_open(BlockDriverState *bs, const uint8_t *keys,
+                           WeirConversion **conversion, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    WeirHeaderPlace place;
+    uint8_t *bytes;
+    int ret;
+
+    weir_header_place_of_node(&place, bs);
+    ret = weir_header_bytes_from_disk(&place, s->info.header_bytes, &bytes,
+                                      errp);
+    if (ret == 0) {
+        ret = weir_conversion_open(conversion, bs, header_child(bs), bytes,
+                                   s->info.header_bytes, keys,
+                                   s->hotzone_bytes, errp);
+        qemu_vfree(bytes);
+    }
+    return ret;
+}
+
+static int new_keys(void **keys, Error **errp)
+{
+    int ret = weir_secret_new(keys, WEIR_CONVERSION_KEYS_BYTES);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "weir-encryption: No locked memory for "
+                         "the volume keys (see RLIMIT_MEMLOCK)");
+    }
+    return ret;
+}
+
+/* The header is written to from now on; see encryption_child_perm(). */
+static int refresh_header_perms(BlockDriverState *bs, Error **errp)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    return bdrv_child_refresh_perms(bs, header_child(bs), errp);
+}
+
+int weir_encryption_go_on_converting(BlockDriverState *bs,
+                                     const WeirHeaderPlace *place,
+                                     WeirHeader *header, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    WeirConversionCall call = { .header = header, .limits = s->limits };
+    void *keys;
+    int ret = new_keys(&keys, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    call.keys = keys;
+    ret = conversion_call(place->name, &call, s->key_secret, errp);
+    if (ret >= 0) {
+        s->key_slot = ret;
+        s->info = *weir_header_info(header);
+        ret = conversion_open(bs, keys, &s->conversion, errp);
+    }
+    weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);
+    if (ret == 0) {
+        s->writes_header = !s->conversion->read_only;
+        ret = refresh_header_perms(bs, errp);
+    }
+    return ret;
+}
+
+/* --- migration --- */
+
+#define FIRST_COPY_BYTES 4096
+
+/* With the number of the header, which changes with all of it. */
+void weir_encryption_note_first_copy(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    WeirHeaderPlace place;
+
+    weir_header_place_of_node(&place, bs);
+    weir_header_bytes_from_disk(&place, FIRST_COPY_BYTES, &s->first_copy,
+                                NULL);
+}
+
+/* It was opened for a migration, and is to work now. */
+void coroutine_fn GRAPH_RDLOCK
+weir_encryption_co_invalidate_cache(BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    uint8_t *now;
+    int ret;
+
+    if (!s->first_copy) {
+        return;
+    }
+    now = qemu_blockalign(bs, FIRST_COPY_BYTES);
+    ret = bdrv_co_pread(s->header ?: bs->file, 0, FIRST_COPY_BYTES, now, 0);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "weir-encryption: Cannot read the header "
+                         "of node '%s'", bdrv_get_node_name(bs));
+    } else if (memcmp(now, s->first_copy, FIRST_COPY_BYTES)) {
+        error_setg(errp, "weir-encryption: The header of node '%s' has changed "
+                   "since it was opened; open it anew",
+                   bdrv_get_node_name(bs));
+    } else {
+        qemu_vfree(s->first_copy);
+        s->first_copy = NULL;
+    }
+    qemu_vfree(now);
+}
+
+/* --- jobs --- */
+
+void weir_encryption_drain_begin(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    if (s->conversion) {
+        qatomic_set(&s->conversion->drained, true);
+    }
+}
+
+void weir_encryption_drain_end(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    if (s->conversion) {
+        qatomic_set(&s->conversion->drained, false);
+    }
+}
+
+/* Whether what is flushed may be lost. */
+static bool is_unsafe(BlockDriverState *bs)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    return (bs->open_flags | bs->file->bs->open_flags |
+            header_child(bs)->bs->open_flags) & BDRV_O_NO_FLUSH;
+}
+
+static int job_take(BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    const char *why = NULL;
+
+    if (!s->conversion || weir_conversion_is_finished(s->conversion)) {
+        why = "it is not being converted";
+    } else if (s->conversion->taken) {
+        why = "it has a job";
+    } else if (s->conversion->read_only) {
+        why = "it is read-only, or not active";
+    } else if (is_unsafe(bs)) {
+        why = "it, or a disk below, is opened with cache.no-flush";
+    }
+    if (why) {
+        error_setg(errp, "weir-encryption: Node '%s': %s",
+                   bdrv_get_node_name(bs), why);
+        return -EINVAL;
+    }
+    s->conversion->taken = true;
+    return 0;
+}
+
+static void job_give(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    s->conversion->taken = false;
+}
+
+static int coroutine_fn job_step(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    return weir_conversion_step(s->conversion);
+}
+
+static bool job_progress(BlockDriverState *bs, uint64_t *done, uint64_t *total)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    return weir_conversion_progress(s->conversion, done, total);
+}
+
+#define BLANK_BYTES (64 * KiB)
+
+/* Nothing of value may be where the header goes. */
+static int check_blank(BlockBackend *blk, Error **errp)
+{
+    g_autofree uint8_t *bytes = g_malloc(BLANK_BYTES);
+    int64_t n = MIN(BLANK_BYTES, blk_getlength(blk));
+    int ret = n < 0 ? n : blk_pread(blk, 0, n, bytes, 0);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "weir-encryption: Cannot read node '%s'",
+                         bdrv_get_node_name(blk_bs(blk)));
+        return ret;
+    }
+    if (n > 0 && !buffer_is_zero(bytes, n)) {
+        error_setg(errp, "weir-encryption: Node '%s' is not blank: the header "
+                   "would overwrite what it has",
+                   bdrv_get_node_name(blk_bs(blk)));
+        return -EEXIST;
+    }
+    return 0;
+}
+
+static int make_header_on(BlockBackend *blk, int64_t disk_bytes,
+                          const WeirFilterJobStart *start, Error **errp)
+{
+    const WeirHeaderFormat format = {
+        .disk_bytes = MAX(0, blk_getlength(blk)),
+        .detached = true,
+        .key_bytes = WEIR_CONVERSION_KEY_BYTES,
+        .sector_bytes = start->sector_bytes,
+    };
+    WeirConversionCall call = {
+        .create = &format,
+        .begin = true,
+        .mode = WEIR_JOB_ENCRYPT,
+        .disk_bytes = disk_bytes,
+        .detached = true,
+        .limits = { WEIR_KDF_MEMORY_DEFAULT, WEIR_KDF_TIME_S_DEFAULT },
+    };
+    WeirHeaderPlace place;
+    int ret = check_blank(blk, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    weir_header_place_of_blk(&place, blk);
+    ret = conversion_call(place.name, &call, start->key_secret, errp);
+    if (ret == 0) {
+        ret = weir_header_to_disk(&place, call.header, errp);
+    }
+    weir_header_drop(call.header);
+    return ret;
+}
+
+static int job_make_header(BlockDriverState *header, int64_t disk_bytes,
+                           const WeirFilterJobStart *start, Error **errp)
+{
+    BlockBackend *blk = blk_new(bdrv_get_aio_context(header),
+        BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE, BLK_PERM_CONSISTENT_READ);
+    int ret = blk_insert_bs(blk, header, errp);
+
+    if (ret == 0) {
+        ret = make_header_on(blk, disk_bytes, start, errp);
+    }
+    blk_unref(blk);
+    return ret;
+}
+
+static bool may_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
+                      Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    const char *why = NULL;
+
+    if (s->conversion && !weir_conversion_is_finished(s->conversion)) {
+        why = "it is being converted already";
+    } else if (s->conversion) {
+        why = "it was just converted; open it anew first";
+    } else if (bdrv_is_read_only(bs) || bs->open_flags & BDRV_O_INACTIVE) {
+        why = "it is read-only, or not active";
+    } else if (s->header_changes) {
+        why = "its header is being changed";
+    } else if (is_unsafe(bs)) {
+        why = "it, or a disk below, is opened with cache.no-flush";
+    }
+    if (why) {
+        error_setg(errp, "weir-encryption: Node '%s': %s",
+                   bdrv_get_node_name(bs), why);
+    }
+    return !why;
+}
+
+static int64_t data_disk_bytes(BlockDriverState *bs)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    return bdrv_getlength(bs->file->bs);
+}
+
+/*
+ * The header says that the job has begun, with nothing done: that is as true
+ * while the node still works without it.
+ */
+static int begin_header(BlockDriverState *bs, const WeirFilterJobStart *start,
+                        uint8_t *keys, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    WeirConversionCall call = {
+        .begin = true,
+        .mode = (WeirJobMode)start->mode,
+        .disk_bytes = MAX(0, data_disk_bytes(bs)),
+        .detached = s->header,
+        .limits = s->limits,
+        .keys = keys,
+    };
+    WeirHeaderPlace place;
+    int ret;
+
+    weir_header_place_of_node(&place, bs);
+    ret = weir_header_from_disk(&place, &call.header, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = conversion_call(place.name, &call, start->key_secret, errp);
+    if (ret >= 0) {
+        s->key_slot = ret;
+        ret = weir_header_to_disk(&place, call.header, errp);
+    }
+    weir_header_drop(call.header);
+    return ret;
+}
+
+/* No request is under way while the node turns to another way of working. */
+static int begin_conversion(BlockDriverState *bs, const uint8_t *keys,
+                            Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    WeirConversion *conversion;
+    int ret;
+
+    bdrv_drained_begin(bs);
+    ret = conversion_open(bs, keys, &conversion, errp);
+    if (ret == 0) {
+        s->conversion = conversion;
+        weir_key_id_free(s->key_id);    /* there are two now */
+        s->key_id = NULL;
+    }
+    bdrv_drained_end(bs);
+    return ret;
+}
+
+static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
+                     Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    void *keys;
+    int ret;
+
+    if (!may_begin(bs, start, errp)) {
+        return -EINVAL;
+    }
+    ret = new_keys(&keys, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    s->hotzone_bytes = start->hotzone_bytes;
+    s->writes_header = true;
+    ret = refresh_header_perms(bs, errp);
+    if (ret == 0) {
+        ret = begin_header(bs, start, keys, errp);
+    }
+    if (ret == 0) {
+        ret = begin_conversion(bs, keys, errp);
+    }
+    if (ret < 0) {
+        s->writes_header = false;
+        refresh_header_perms(bs, NULL);
+    }
+    weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);
+    return ret;
+}
+
+/* Who uses the disk below must not see what is half converted. */
+int weir_encryption_prepare_detach(BlockDriverState *bs, bool force,
+                                   Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    if (!s->conversion || force ||
+        (weir_conversion_is_finished(s->conversion) &&
+         s->conversion->info.mode == WEIR_JOB_DECRYPT)) {
+        return 0;
+    }
+    error_setg(errp, "Node '%s' has encrypted the disk below it, or part of "
+               "it, which its users would see as it is; only 'force' detaches "
+               "it", bdrv_get_node_name(bs));
+    return -EBUSY;
+}
+
+const WeirFilterJob weir_encryption_job = {
+    .make_header = job_make_header,
+    .begin       = job_begin,
+    .take        = job_take,
+    .give        = job_give,
+    .step        = job_step,
+    .progress    = job_progress,
+};

@@ -1,0 +1,377 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks that are encrypted, rekeyed and decrypted in place while they are in
+use: what the client sees, what is on the disks afterwards, and what happens
+when the job is paused, cancelled, killed, or fails."""
+
+import os
+import random
+import time
+import unittest
+
+import nbd
+
+from lukstest import CHEAP, PASSPHRASE, Image, crypt, cryptsetup
+from weirtest import TestCase, main, wait_for
+
+SIZE = 6 << 20
+HEADER_BYTES = 16 << 20
+HOTZONE = 512 << 10
+SLOW = 1 << 20
+ROOT = os.geteuid() == 0
+
+
+class Client:
+    """Writes to a disk over NBD, and knows what it must have."""
+
+    def __init__(self, path, data, seed=1):
+        self.nbd = nbd.NBD()
+        self.nbd.connect_unix(path)
+        self.data = bytearray(data)
+        self.random = random.Random(seed)
+
+    def write_some(self):
+        n = 512 * self.random.randint(1, 64)
+        at = 512 * self.random.randint(0, (len(self.data) - n) // 512)
+        piece = self.random.randbytes(n)
+        self.nbd.pwrite(piece, at)
+        self.data[at:at + n] = piece
+
+    def read_some(self, test):
+        n = 512 * self.random.randint(1, 128)
+        at = 512 * self.random.randint(0, (len(self.data) - n) // 512)
+        test.assertEqual(self.nbd.pread(n, at), self.data[at:at + n], at)
+
+    def check_all(self, test):
+        for at in range(0, len(self.data), 1 << 20):
+            n = min(1 << 20, len(self.data) - at)
+            test.assertEqual(self.nbd.pread(n, at), self.data[at:at + n], at)
+
+    def close(self):
+        self.nbd.flush()
+        self.nbd.shutdown()
+
+
+class EncryptionJob(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.key_file = self.path('pass')
+        with open(self.key_file, 'w') as f:
+            f.write(PASSPHRASE)
+        self.head = self.path('head')
+        self.disk = self.path('disk')
+
+    # --- disks ---
+
+    def plain_disk(self, seed=1):
+        data = random.Random(seed).randbytes(SIZE)
+        with open(self.disk, 'wb') as f:
+            f.write(data)
+        with open(self.head, 'wb') as f:
+            f.truncate(HEADER_BYTES)
+        return data
+
+    def encrypted_disk(self, seed=1):
+        image = Image(self.dir, SIZE, detached=True)
+        data = random.Random(seed).randbytes(SIZE)
+        image.write_plain(data)
+        self.disk, self.head = image.path, image.header
+        return image, data
+
+    def found(self):
+        """What somebody else reads from the disk."""
+        path = self.path('vk')
+        cryptsetup('luksDump', '--dump-volume-key', '--volume-key-file', path,
+                   '--key-file', self.key_file, self.head)
+        with open(path, 'rb') as f:
+            key = f.read()
+        os.unlink(path)
+        with open(self.disk, 'rb') as f:
+            return crypt(key, f.read(), 512, decrypt=True)
+
+    # --- a daemon ---
+
+    def open(self, disk_options=None, head_options=None):
+        daemon = self.daemon('--object',
+                             f'secret,id=key0,file={self.key_file}',
+                             '--nbd-server', 'addr.type=unix,addr.path=' +
+                             self.path('nbd'))
+        file = {'driver': 'file', 'filename': self.disk}
+        head = {'driver': 'file', 'filename': self.head}
+        daemon.cmd('blockdev-add', {'node-name': 'disk', **file,
+                                    **(disk_options or {})})
+        daemon.cmd('blockdev-add', {'node-name': 'head', **head,
+                                    **(head_options or {})})
+        return daemon
+
+    def add_crypt(self, daemon):
+        daemon.cmd('blockdev-add', {'driver': 'weir-encryption',
+                                    'node-name': 'crypt', 'file': 'disk',
+                                    'header': 'head', 'key-secret': 'key0',
+                                    'hotzone-size': HOTZONE})
+
+    def export(self, daemon, node, data):
+        daemon.cmd('block-export-add', {'type': 'nbd', 'id': 'exp',
+                                        'node-name': node, 'name': '',
+                                        'writable': True})
+        return Client(self.path('nbd'), data)
+
+    def encrypt(self, daemon, **more):
+        daemon.cmd('weir-encrypt', {
+            'job-id': 'job0', 'node-name': 'disk', 'header': 'head',
+            'filter-node-name': 'crypt', 'key-secret': 'key0',
+            'hotzone-size': HOTZONE,
+            **{k.replace('_', '-'): v for k, v in more.items()}})
+
+    def job(self, daemon):
+        jobs = [j for j in daemon.cmd('query-jobs') if j['id'] == 'job0']
+        return jobs[0] if jobs else None
+
+    def work_until_concluded(self, daemon, client):
+        """Returns how many requests there were meanwhile."""
+        n = 0
+        while self.job(daemon)['status'] != 'concluded':
+            client.write_some()
+            client.read_some(self)
+            n += 2
+        self.assertNotIn('error', self.job(daemon))
+        daemon.cmd('job-dismiss', id='job0')
+        return n
+
+    def info(self, daemon):
+        return self.filter_info(daemon, 'crypt')['job']
+
+    def done(self, daemon):
+        return self.info(daemon)['done']
+
+    # --- all the way ---
+
+    def test_encrypt(self):
+        data = self.plain_disk()
+        daemon = self.open()
+        client = self.export(daemon, 'disk', data)
+        self.encrypt(daemon, speed=4 << 20)
+        self.assertGreater(self.work_until_concluded(daemon, client), 20)
+        self.assertEqual(self.info(daemon), {
+            'mode': 'encrypt', 'backward': False, 'total': SIZE, 'done': SIZE,
+            'finished': True})
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
+    def test_rekey(self):
+        image, data = self.encrypted_disk()
+        old_key = image.volume_key()
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        daemon.cmd('weir-rekey', {'job-id': 'job0', 'node-name': 'crypt',
+                                  'key-secret': 'key0', 'speed': 4 << 20,
+                                  'hotzone-size': HOTZONE})
+        self.assertGreater(self.work_until_concluded(daemon, client), 20)
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertNotEqual(image.volume_key(), old_key)
+        self.assertEqual(self.found(), bytes(client.data))
+
+    def test_decrypt_and_detach(self):
+        _, data = self.encrypted_disk()
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        daemon.cmd('weir-decrypt', {'job-id': 'job0', 'node-name': 'crypt',
+                                    'key-secret': 'key0', 'speed': 4 << 20,
+                                    'hotzone-size': HOTZONE})
+        self.assertGreater(self.work_until_concluded(daemon, client), 20)
+        daemon.cmd('weir-detach', {'node-name': 'crypt'})
+        client.write_some()
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        with open(self.disk, 'rb') as f:
+            self.assertEqual(f.read(), bytes(client.data))
+        daemon = self.open()
+        self.assertFails('not encrypted', self.add_crypt, daemon)
+
+    # --- stopped on the way ---
+
+    def test_cancel_and_resume(self):
+        data = self.plain_disk()
+        daemon = self.open()
+        client = self.export(daemon, 'disk', data)
+        self.encrypt(daemon, speed=SLOW)
+        wait_for(lambda: self.done(daemon) > HOTZONE, 'a hotzone is done')
+        self.assertFails('it has a job', daemon.cmd, 'weir-encryption-resume',
+                         {'job-id': 'job1', 'node-name': 'crypt'})
+        daemon.cmd('job-cancel', id='job0')
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'cancel')
+        daemon.cmd('job-dismiss', id='job0')
+        self.assertFails("only 'force'", daemon.cmd, 'weir-detach',
+                         {'node-name': 'crypt'})
+        done = self.done(daemon)
+        self.assertEqual(done % HOTZONE, 0)
+        self.assertLess(done, SIZE)
+        client.write_some()
+        client.check_all(self)
+        daemon.cmd('weir-encryption-resume', {
+            'job-id': 'job0', 'node-name': 'crypt', 'speed': 0})
+        self.work_until_concluded(daemon, client)
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
+    def test_pause(self):
+        data = self.plain_disk()
+        daemon = self.open()
+        client = self.export(daemon, 'disk', data)
+        self.encrypt(daemon, speed=SLOW)
+        wait_for(lambda: self.done(daemon) > 0, 'it has begun')
+        daemon.cmd('job-pause', id='job0')
+        wait_for(lambda: self.job(daemon)['status'] == 'paused', 'pause')
+        done = self.done(daemon)
+        time.sleep(0.3)
+        self.assertEqual(self.done(daemon), done)
+        client.check_all(self)
+        daemon.cmd('job-resume', id='job0')
+        wait_for(lambda: self.done(daemon) > done, 'it goes on')
+        client.close()
+        daemon.quit()
+
+    def killed_on_the_way(self):
+        """A disk, half encrypted, and what it must have."""
+        data = self.plain_disk()
+        daemon = self.open()
+        client = self.export(daemon, 'disk', data)
+        self.encrypt(daemon, speed=2 << 20)
+        while self.done(daemon) < SIZE // 3:
+            client.write_some()
+        client.nbd.flush()
+        daemon.kill()
+        return bytes(client.data)
+
+    def test_kill_and_resume(self):
+        data = self.killed_on_the_way()
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        client.check_all(self)
+        daemon.cmd('weir-encryption-resume', {
+            'job-id': 'job0', 'node-name': 'crypt', 'speed': 8 << 20})
+        self.work_until_concluded(daemon, client)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
+    @unittest.skipUnless(ROOT, 'cryptsetup reencrypt wants root')
+    def test_kill_and_cryptsetup_finishes(self):
+        data = self.killed_on_the_way()
+        resume = ['reencrypt', '--resume-only', '--force-offline-reencrypt',
+                  '--key-file', self.key_file, '--header', self.head,
+                  self.disk]
+        if cryptsetup(*resume, check=False).returncode:
+            cryptsetup('repair', '--key-file', self.key_file, '--header',
+                       self.head, self.disk)
+            cryptsetup(*resume)
+        self.assertEqual(self.found(), data)
+
+    @unittest.skipUnless(ROOT, 'cryptsetup reencrypt wants root')
+    def test_cryptsetup_begins(self):
+        data = self.plain_disk()
+        os.unlink(self.head)
+        cryptsetup('reencrypt', '--encrypt', '--init-only', '--type', 'luks2',
+                   *CHEAP, '--key-file', self.key_file, '--header', self.head,
+                   self.disk)
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        client.write_some()
+        daemon.cmd('weir-encryption-resume', {
+            'job-id': 'job0', 'node-name': 'crypt', 'speed': 8 << 20})
+        self.work_until_concluded(daemon, client)
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
+    # --- errors ---
+
+    def test_write_error_stops_the_job(self):
+        data = self.plain_disk()
+        daemon = self.daemon('--object',
+                             f'secret,id=key0,file={self.key_file}',
+                             '--nbd-server', 'addr.type=unix,addr.path=' +
+                             self.path('nbd'))
+        daemon.cmd('blockdev-add', {
+            'driver': 'blkdebug', 'node-name': 'disk',
+            'image': {'driver': 'file', 'filename': self.disk},
+            'inject-error': [{'event': 'none', 'iotype': 'write',
+                              'sector': 4096, 'once': True}]})
+        daemon.cmd('blockdev-add', {'driver': 'file', 'node-name': 'head',
+                                    'filename': self.head})
+        client = self.export(daemon, 'disk', data)
+        self.encrypt(daemon, speed=0)
+        wait_for(lambda: self.job(daemon)['status'] == 'paused', 'pause')
+        self.assertIn('has stopped', self.filter_info(daemon,
+                                                      'crypt')['reason'])
+        client.check_all(self)
+        daemon.cmd('job-resume', id='job0')
+        self.work_until_concluded(daemon, client)
+        self.assertEqual(self.filter_info(daemon, 'crypt')['state'], 'ok')
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
+    def test_refused(self):
+        self.plain_disk()
+        daemon = self.open()
+        self.assertFails("Node 'none' not found", self.encrypt, daemon,
+                         header='none')
+        self.assertFails('hotzone-size', self.encrypt, daemon, hotzone_size=1)
+        self.assertFails('sector-size', self.encrypt, daemon, sector_size=7)
+        self.assertFails("No secret with id 'no'", self.encrypt, daemon,
+                         key_secret='no')
+        self.assertFails('not a weir-encryption', daemon.cmd,
+                         'weir-encryption-resume',
+                         {'job-id': 'j', 'node-name': 'disk'})
+        daemon.quit()
+        with open(self.head, 'r+b') as f:
+            f.write(b'valuable')
+        daemon = self.open()
+        self.assertFails('is not blank', self.encrypt, daemon)
+        daemon.quit()
+        with open(self.head, 'rb') as f:
+            self.assertEqual(f.read(8), b'valuable')
+
+    def test_no_flush_is_refused(self):
+        self.plain_disk()
+        daemon = self.open(disk_options={'cache': {'no-flush': True}})
+        self.assertFails('cache.no-flush', self.encrypt, daemon)
+        daemon.quit()
+        with open(self.head, 'rb') as f:
+            self.assertEqual(f.read(4096), bytes(4096))
+
+    def test_rekey_with_a_wrong_passphrase(self):
+        _, data = self.encrypted_disk()
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        with open(self.path('wrong'), 'w') as f:
+            f.write('wrong')
+        daemon.cmd('object-add', {'qom-type': 'secret', 'id': 'key1',
+                                  'file': self.path('wrong')})
+        self.assertFails('opens no keyslot', daemon.cmd, 'weir-rekey',
+                         {'job-id': 'job0', 'node-name': 'crypt',
+                          'key-secret': 'key1'})
+        client.write_some()
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
+
+if __name__ == '__main__':
+    main()
