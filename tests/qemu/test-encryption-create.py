@@ -10,7 +10,8 @@ import threading
 import nbd
 
 from lukstest import PASSPHRASE, crypt, cryptsetup
-from weirtest import QMPError, TestCase, blockdev, main, run, wait_for
+from weirtest import (QMPError, TestCase, blockdev, main, run, statistics,
+                      wait_for)
 
 SIZE = 4 << 20
 HEADER = 16 << 20
@@ -494,6 +495,29 @@ class Keyslots(Commands):
             'kdf': 'pbkdf2', 'kdf-iterations': 500000})
         daemon.quit()
         self.assertTrue(self.opens('disk', 'first'))
+
+    def test_end_between_two_writes(self):
+        self.create(header=self.path('head'))
+        daemon = self.daemon(
+            *self.objects(), '--object',
+            'throttle-group,id=slow,limits.iops-total=2',
+            '--blockdev', blockdev(driver='file', node_name='disk',
+                                   filename=self.path('disk')),
+            '--blockdev', blockdev(driver='file', node_name='head',
+                                   filename=self.path('head')),
+            '--blockdev', blockdev(driver='weir-inspect', node_name='below',
+                                   file='head'),
+            '--blockdev', blockdev(driver='throttle', node_name='throttle',
+                                   file='below', throttle_group='slow'),
+            '--blockdev', blockdev(driver='weir-encryption', node_name='enc',
+                                   file='disk', header='throttle',
+                                   key_secret='first'))
+        daemon.cmd('weir-keyslot-add', {
+            'job-id': 'j', 'node-name': 'enc', 'new-secret': 'second', **FAST})
+        wait_for(lambda: statistics(self.filter_info(daemon, 'below'))
+                 ['write']['requests'] > 0, 'a write')
+        daemon.quit()
+        self.assertTrue(self.opens('head', 'first'))
 
     def refused(self, daemon, text, command, **arguments):
         """At once, or by the job."""
