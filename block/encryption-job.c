@@ -87,7 +87,9 @@ static int coroutine_fn encryption_job_run(Job *common, Error **errp)
 
     while (ret != 0 && !(may_stop && job_is_cancelled(common))) {
         ret = job->driver->step(job->bs);
-        if (ret == -EAGAIN) {
+        if (ret == -EAGAIN && job_is_cancelled(common)) {
+            break;                      /* whoever drains waits for us */
+        } else if (ret == -EAGAIN) {
             job_sleep_ns(common, DRAINED_NS);
             continue;
         }
@@ -110,12 +112,20 @@ static void encryption_job_user_resume(Job *common)
     weir_filter_set_state(job->bs, WEIR_STATE_OK, NULL);
 }
 
+/* Where there is no migration, nobody takes the blocker over. */
+static void unblock_migration(Error **blocker)
+{
+    migrate_del_blocker(blocker);
+    error_free(*blocker);
+    *blocker = NULL;
+}
+
 /* It has ended, and waits to be dismissed. */
 static void encryption_job_clean(Job *common)
 {
     EncryptionJob *job = container_of(common, EncryptionJob, common);
 
-    migrate_del_blocker(&job->blocker);
+    unblock_migration(&job->blocker);
     job->driver->give(job->bs);
     bdrv_unref(job->bs);
 }
@@ -179,7 +189,7 @@ static EncryptionJob *make_job(BlockDriverState *bs, const char *job_id,
                      qemu_get_aio_context(), JOB_MANUAL_DISMISS, NULL, NULL,
                      errp);
     if (!job) {
-        migrate_del_blocker(&blocker);
+        unblock_migration(&blocker);
         return NULL;
     }
     job->blocker = blocker;

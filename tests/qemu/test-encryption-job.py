@@ -24,22 +24,25 @@ ROOT = os.geteuid() == 0
 class Client:
     """Writes to a disk over NBD, and knows what it must have."""
 
-    def __init__(self, path, data, seed=1):
+    def __init__(self, path, data, unit=512, seed=1):
         self.nbd = nbd.NBD()
         self.nbd.connect_unix(path)
         self.data = bytearray(data)
+        self.unit = unit
         self.random = random.Random(seed)
 
     def write_some(self):
-        n = 512 * self.random.randint(1, 64)
-        at = 512 * self.random.randint(0, (len(self.data) - n) // 512)
+        n = self.unit * self.random.randint(1, 32768 // self.unit)
+        at = self.unit * self.random.randint(0, (len(self.data) - n) //
+                                             self.unit)
         piece = self.random.randbytes(n)
         self.nbd.pwrite(piece, at)
         self.data[at:at + n] = piece
 
     def read_some(self, test):
-        n = 512 * self.random.randint(1, 128)
-        at = 512 * self.random.randint(0, (len(self.data) - n) // 512)
+        n = self.unit * self.random.randint(1, 65536 // self.unit)
+        at = self.unit * self.random.randint(0, (len(self.data) - n) //
+                                             self.unit)
         test.assertEqual(self.nbd.pread(n, at), self.data[at:at + n], at)
 
     def check_all(self, test):
@@ -110,11 +113,11 @@ class EncryptionJob(TestCase):
                                     'header': 'head', 'key-secret': 'key0',
                                     'hotzone-size': HOTZONE})
 
-    def export(self, daemon, node, data):
+    def export(self, daemon, node, data, unit=512):
         daemon.cmd('block-export-add', {'type': 'nbd', 'id': 'exp',
                                         'node-name': node, 'name': '',
                                         'writable': True})
-        return Client(self.path('nbd'), data)
+        return Client(self.path('nbd'), data, unit)
 
     def encrypt(self, daemon, **more):
         daemon.cmd('weir-encrypt', {
@@ -286,7 +289,7 @@ class EncryptionJob(TestCase):
                    self.disk)
         daemon = self.open()
         self.add_crypt(daemon)
-        client = self.export(daemon, 'crypt', data)
+        client = self.export(daemon, 'crypt', data, unit=4096)
         client.write_some()
         daemon.cmd('weir-encryption-resume', {
             'job-id': 'job0', 'node-name': 'crypt', 'speed': 8 << 20})
