@@ -26,6 +26,7 @@ static int conversion_call(const char *name, WeirConversionCall *call,
     if (ret < 0) {
         return ret;
     }
+    weir_kdf_from_options(&call->kdf, &(WeirKdfOptions) { }, &error_abort);
     call->passphrase = passphrase.bytes;
     call->passphrase_bytes = passphrase.n_bytes;
     ret = weir_encryption_run(weir_conversion_call, call);

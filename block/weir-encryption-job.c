@@ -258,14 +258,9 @@ WeirEncryptionJobInfo *weir_conversion_query(WeirConversion *c)
 
 /* --- keys and headers --- */
 
-/* RFC 9106, 4, where memory is short: 64 MiB and 4 lanes; one pass more. */
-static const WeirHeaderKdf kdf_default = {
-    .type = "argon2id", .iterations = 4, .memory_kib = 64 * KiB, .threads = 4,
-};
-
 static int call_create(WeirConversionCall *call)
 {
-    return weir_header_create(&call->header, call->create, &kdf_default,
+    return weir_header_create(&call->header, call->create, &call->kdf,
                               call->passphrase, call->passphrase_bytes,
                               call->message, sizeof(call->message));
 }
@@ -274,7 +269,7 @@ static int call_begin(WeirConversionCall *call)
 {
     return weir_header_begin_job(call->header, call->mode, false,
                                  call->disk_bytes, call->detached,
-                                 &kdf_default, call->passphrase,
+                                 &call->kdf, call->passphrase,
                                  call->passphrase_bytes, &call->limits,
                                  call->message, sizeof(call->message));
 }

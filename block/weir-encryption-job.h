@@ -65,6 +65,7 @@ typedef struct WeirConversionCall {
     const uint8_t *passphrase;
     size_t passphrase_bytes;
     WeirHeaderLimits limits;
+    WeirHeaderKdf kdf;          /* of keyslots that are made */
     const WeirHeaderFormat *create; /* make a header first */
     uint8_t *keys;
     char message[256];
