@@ -353,12 +353,13 @@ static void check_twice(const Disk *disk, const void *opaque)
     const char *known = opens(disk, OLD) ? OLD : NEW;
     const Expectation again = { .always = known };
     WeirHeader *header;
-    Disk last = disk_copy(disk);
+    Disk last;
     Update u;
 
     if (e->together[0]) {
         return;
     }
+    last = disk_copy(disk);
     header = load_good(disk);
     add(header, known, "third");
     update_of(&u, header);
