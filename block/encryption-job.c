@@ -21,8 +21,6 @@
 #include "filter.h"
 
 #define SPEED_DEFAULT (64 * MiB)
-#define HOTZONE_DEFAULT (8 * MiB)
-#define HOTZONE_MAX (1 * GiB)
 #define SECTOR_DEFAULT 512
 #define SLICE_NS (100 * SCALE_MS)
 #define DRAINED_NS (10 * SCALE_MS)
@@ -231,28 +229,32 @@ static bool check_arguments(const char *job_id, const WeirFilterJobStart *start,
     }
     if (exists) {
         error_setg(errp, "Job ID '%s' already in use", job_id);
-    } else if (start->hotzone_bytes < 4096 ||
-               start->hotzone_bytes > HOTZONE_MAX) {
-        error_setg(errp, "hotzone-size must be between 4 KiB and 1 GiB");
     } else if (start->sector_bytes != 512 && start->sector_bytes != 4096) {
         error_setg(errp, "sector-size must be 512 or 4096");
     } else {
-        return true;
+        return weir_filter_check_hotzone(start->hotzone_bytes, errp);
     }
     return false;
 }
 
-static void begin_job(const char *job_id, const char *node_name,
-                      const WeirFilterJobStart *start, uint64_t speed,
-                      Error **errp)
+/* A disk that is encrypted; the header tells its sectors. */
+static void begin_job(WeirEncryptionJobMode mode, const char *job_id,
+                      const char *node_name, const char *key_secret,
+                      uint64_t hotzone_bytes, uint64_t speed, Error **errp)
 {
+    const WeirFilterJobStart start = {
+        .mode = mode,
+        .key_secret = key_secret,
+        .sector_bytes = SECTOR_DEFAULT,
+        .hotzone_bytes = hotzone_bytes,
+    };
     BlockDriverState *bs;
 
-    if (!check_arguments(job_id, start, errp)) {
+    if (!check_arguments(job_id, &start, errp)) {
         return;
     }
     bs = find_encrypted(node_name, errp);
-    if (bs && find_job_driver(bs)->begin(bs, start, errp) == 0) {
+    if (bs && find_job_driver(bs)->begin(bs, &start, errp) == 0) {
         start_job(bs, job_id, speed, errp);
     }
 }
@@ -262,15 +264,9 @@ void qmp_weir_rekey(const char *job_id, const char *node_name,
                     uint64_t hotzone_size, bool has_speed, uint64_t speed,
                     Error **errp)
 {
-    const WeirFilterJobStart start = {
-        .mode = WEIR_ENCRYPTION_JOB_MODE_REKEY,
-        .key_secret = key_secret,
-        .sector_bytes = SECTOR_DEFAULT,
-        .hotzone_bytes = has_hotzone_size ? hotzone_size : HOTZONE_DEFAULT,
-    };
-
-    begin_job(job_id, node_name, &start, has_speed ? speed : SPEED_DEFAULT,
-              errp);
+    begin_job(WEIR_ENCRYPTION_JOB_MODE_REKEY, job_id, node_name, key_secret,
+              has_hotzone_size ? hotzone_size : WEIR_HOTZONE_BYTES_DEFAULT,
+              has_speed ? speed : SPEED_DEFAULT, errp);
 }
 
 void qmp_weir_decrypt(const char *job_id, const char *node_name,
@@ -278,15 +274,9 @@ void qmp_weir_decrypt(const char *job_id, const char *node_name,
                       uint64_t hotzone_size, bool has_speed, uint64_t speed,
                       Error **errp)
 {
-    const WeirFilterJobStart start = {
-        .mode = WEIR_ENCRYPTION_JOB_MODE_DECRYPT,
-        .key_secret = key_secret,
-        .sector_bytes = SECTOR_DEFAULT,
-        .hotzone_bytes = has_hotzone_size ? hotzone_size : HOTZONE_DEFAULT,
-    };
-
-    begin_job(job_id, node_name, &start, has_speed ? speed : SPEED_DEFAULT,
-              errp);
+    begin_job(WEIR_ENCRYPTION_JOB_MODE_DECRYPT, job_id, node_name, key_secret,
+              has_hotzone_size ? hotzone_size : WEIR_HOTZONE_BYTES_DEFAULT,
+              has_speed ? speed : SPEED_DEFAULT, errp);
 }
 
 void qmp_weir_encryption_resume(const char *job_id, const char *node_name,
@@ -371,7 +361,8 @@ void qmp_weir_encrypt(const char *job_id, const char *node_name,
         .mode = WEIR_ENCRYPTION_JOB_MODE_ENCRYPT,
         .key_secret = key_secret,
         .sector_bytes = has_sector_size ? sector_size : SECTOR_DEFAULT,
-        .hotzone_bytes = has_hotzone_size ? hotzone_size : HOTZONE_DEFAULT,
+        .hotzone_bytes = has_hotzone_size ? hotzone_size
+                                          : WEIR_HOTZONE_BYTES_DEFAULT,
     };
     BlockDriverState *bs = bdrv_find_node(node_name);
     BlockDriverState *header_bs = bdrv_find_node(header);

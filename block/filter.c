@@ -16,6 +16,15 @@
 static QLIST_HEAD(, WeirFilterDriver) drivers =
     QLIST_HEAD_INITIALIZER(drivers);
 
+bool weir_filter_check_hotzone(uint64_t bytes, Error **errp)
+{
+    if (bytes < 4 * KiB || bytes > 1 * GiB) {
+        error_setg(errp, "hotzone-size must be between 4 KiB and 1 GiB");
+        return false;
+    }
+    return true;
+}
+
 void weir_filter_register(WeirFilterDriver *driver)
 {
     QLIST_INSERT_HEAD(&drivers, driver, next);

@@ -12,6 +12,7 @@
 #include "qapi/qapi-types-weir-types.h"
 #include "qapi/visitor.h"
 #include "qemu/timer.h"
+#include "qemu/units.h"
 #include "common/iostat.h"
 
 /*
@@ -44,6 +45,11 @@ typedef struct WeirHeaderChange {
     bool force;                 /* to remove the last one */
     const WeirKdfOptions *kdf;  /* to add or change a keyslot */
 } WeirHeaderChange;
+
+#define WEIR_HOTZONE_BYTES_DEFAULT (8 * MiB)
+
+/* Whether it is between 4 KiB and 1 GiB; else @errp is set. */
+bool weir_filter_check_hotzone(uint64_t bytes, Error **errp);
 
 /* What a job wants to begin with. */
 typedef struct WeirFilterJobStart {

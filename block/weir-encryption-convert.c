@@ -38,14 +38,6 @@ static int conversion_call(const char *name, WeirConversionCall *call,
     return ret;
 }
 
-static BdrvChild *header_child(BlockDriverState *bs)
-{
-    BDRVWeirEncryptionState *s = bs->opaque;
-
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    return s->header ?: bs->file;
-}
-
 /* The header as it is on disk, where one of its copies may be an older one. */
 static int conversion_open(BlockDriverState *bs, const uint8_t *keys,
                            WeirConversion **conversion, Error **errp)
@@ -59,9 +51,8 @@ static int conversion_open(BlockDriverState *bs, const uint8_t *keys,
     ret = weir_header_bytes_from_disk(&place, s->info.header_bytes, &bytes,
                                       errp);
     if (ret == 0) {
-        ret = weir_conversion_open(conversion, bs, header_child(bs), bytes,
-                                   s->info.header_bytes, keys,
-                                   s->hotzone_bytes, errp);
+        ret = weir_conversion_open(conversion, bs, bytes,
+                                   s->info.header_bytes, keys, errp);
         qemu_vfree(bytes);
     }
     return ret;
@@ -76,13 +67,6 @@ static int new_keys(void **keys, Error **errp)
                          "the volume keys (see RLIMIT_MEMLOCK)");
     }
     return ret;
-}
-
-/* The header is written to from now on; see encryption_child_perm(). */
-static int refresh_header_perms(BlockDriverState *bs, Error **errp)
-{
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    return bdrv_child_refresh_perms(bs, header_child(bs), errp);
 }
 
 int weir_encryption_go_on_converting(BlockDriverState *bs,
@@ -104,10 +88,13 @@ int weir_encryption_go_on_converting(BlockDriverState *bs,
         s->info = *weir_header_info(header);
         ret = conversion_open(bs, keys, &s->conversion, errp);
     }
+    if (ret == 0) {
+        s->vaes = s->conversion->info.vaes;
+    }
     weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);
     if (ret == 0) {
         s->writes_header = !s->conversion->read_only;
-        ret = refresh_header_perms(bs, errp);
+        ret = weir_header_refresh_perms(bs, errp);
     }
     return ret;
 }
@@ -139,7 +126,7 @@ weir_encryption_co_invalidate_cache(BlockDriverState *bs, Error **errp)
         return;
     }
     now = qemu_blockalign(bs, FIRST_COPY_BYTES);
-    ret = bdrv_co_pread(s->header ?: bs->file, 0, FIRST_COPY_BYTES, now, 0);
+    ret = bdrv_co_pread(weir_header_child(bs), 0, FIRST_COPY_BYTES, now, 0);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "weir-encryption: Cannot read the header "
                          "of node '%s'", bdrv_get_node_name(bs));
@@ -180,7 +167,7 @@ static bool is_unsafe(BlockDriverState *bs)
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
     return (bs->open_flags | bs->file->bs->open_flags |
-            header_child(bs)->bs->open_flags) & BDRV_O_NO_FLUSH;
+            weir_header_child(bs)->bs->open_flags) & BDRV_O_NO_FLUSH;
 }
 
 static int job_take(BlockDriverState *bs, Error **errp)
@@ -372,6 +359,7 @@ static int begin_conversion(BlockDriverState *bs, const uint8_t *keys,
     ret = conversion_open(bs, keys, &conversion, errp);
     if (ret == 0) {
         s->conversion = conversion;
+        s->vaes = conversion->info.vaes;
         weir_key_id_free(s->key_id);    /* there are two now */
         s->key_id = NULL;
     }
@@ -395,7 +383,7 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
     }
     s->hotzone_bytes = start->hotzone_bytes;
     s->writes_header = true;
-    ret = refresh_header_perms(bs, errp);
+    ret = weir_header_refresh_perms(bs, errp);
     if (ret == 0) {
         ret = begin_header(bs, start, keys, errp);
     }
@@ -404,7 +392,7 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
     }
     if (ret < 0) {
         s->writes_header = false;
-        refresh_header_perms(bs, NULL);
+        weir_header_refresh_perms(bs, NULL);
     }
     weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);
     return ret;

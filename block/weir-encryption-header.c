@@ -95,7 +95,7 @@ int weir_encryption_run(int (*func)(void *opaque), void *opaque)
 
 /* --- place --- */
 
-static BdrvChild * GRAPH_RDLOCK header_child(BlockDriverState *bs)
+BdrvChild *weir_header_child(BlockDriverState *bs)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
@@ -109,7 +109,7 @@ void weir_header_place_of_node(WeirHeaderPlace *place, BlockDriverState *bs)
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     *place = (WeirHeaderPlace) { .bs = bs, .detached = s->header };
     pstrcpy(place->name, sizeof(place->name),
-            bdrv_get_node_name(header_child(bs)->bs));
+            bdrv_get_node_name(weir_header_child(bs)->bs));
 }
 
 void weir_header_place_of_blk(WeirHeaderPlace *place, BlockBackend *blk)
@@ -161,7 +161,7 @@ static int coroutine_fn node_co_read(const WeirHeaderPlace *place,
         return ret;
     }
     bdrv_graph_co_rdlock();
-    ret = bdrv_co_pread(header_child(place->bs), 0, n_bytes, bytes, 0);
+    ret = bdrv_co_pread(weir_header_child(place->bs), 0, n_bytes, bytes, 0);
     bdrv_graph_co_rdunlock();
     bdrv_dec_in_flight(place->bs);
     return ret;
@@ -187,7 +187,7 @@ static int coroutine_fn node_co_write(const WeirHeaderPlace *place,
         return ret;
     }
     bdrv_graph_co_rdlock();
-    ret = child_co_write(header_child(place->bs), w);
+    ret = child_co_write(weir_header_child(place->bs), w);
     bdrv_graph_co_rdunlock();
     bdrv_dec_in_flight(place->bs);
     return ret;
@@ -200,7 +200,7 @@ static int node_read(const WeirHeaderPlace *place, int64_t n_bytes,
         return node_co_read(place, n_bytes, bytes);
     }
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    return bdrv_pread(header_child(place->bs), 0, n_bytes, bytes, 0);
+    return bdrv_pread(weir_header_child(place->bs), 0, n_bytes, bytes, 0);
 }
 
 static int node_write(const WeirHeaderPlace *place, const WeirHeaderWrite *w)
@@ -212,7 +212,7 @@ static int node_write(const WeirHeaderPlace *place, const WeirHeaderWrite *w)
         return node_co_write(place, w);
     }
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    child = header_child(place->bs);
+    child = weir_header_child(place->bs);
     ret = w->bytes ? bdrv_pwrite(child, w->offset_bytes, w->n_bytes, w->bytes,
                                  0)
                    : bdrv_pwrite_zeroes(child, w->offset_bytes, w->n_bytes, 0);
@@ -224,7 +224,7 @@ static int64_t coroutine_fn node_co_length(BlockDriverState *bs)
     int64_t bytes;
 
     bdrv_graph_co_rdlock();
-    bytes = bdrv_co_getlength(header_child(bs)->bs);
+    bytes = bdrv_co_getlength(weir_header_child(bs)->bs);
     bdrv_graph_co_rdunlock();
     return bytes;
 }
@@ -235,7 +235,7 @@ static int64_t node_length(BlockDriverState *bs)
         return node_co_length(bs);
     }
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    return bdrv_getlength(header_child(bs)->bs);
+    return bdrv_getlength(weir_header_child(bs)->bs);
 }
 
 /* --- requests to either --- */
@@ -412,10 +412,10 @@ int weir_header_to_disk(const WeirHeaderPlace *place, WeirHeader *header,
 
 /* --- permission and state --- */
 
-static int refresh_perms(BlockDriverState *bs, Error **errp)
+int weir_header_refresh_perms(BlockDriverState *bs, Error **errp)
 {
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    return bdrv_child_refresh_perms(bs, header_child(bs), errp);
+    return bdrv_child_refresh_perms(bs, weir_header_child(bs), errp);
 }
 
 int weir_header_change_begin(BlockDriverState *bs, Error **errp)
@@ -444,7 +444,7 @@ int weir_header_change_begin(BlockDriverState *bs, Error **errp)
         return -EROFS;
     }
     s->header_changes = true;
-    ret = refresh_perms(bs, errp);
+    ret = weir_header_refresh_perms(bs, errp);
     if (ret < 0) {
         s->header_changes = false;
     }
@@ -457,7 +457,7 @@ void weir_header_change_end(BlockDriverState *bs)
     Error *err = NULL;
 
     s->header_changes = false;
-    if (refresh_perms(bs, &err) < 0) {
+    if (weir_header_refresh_perms(bs, &err) < 0) {
         warn_report_err(err);
     }
 }

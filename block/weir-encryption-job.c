@@ -8,7 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
-#include "weir-encryption-job.h"
+#include "weir-encryption.h"
 
 #define CIPHERS 8
 #define CHUNK_BYTES (256 * KiB)
@@ -20,7 +20,8 @@ static BdrvChild * GRAPH_RDLOCK host_child(void *opaque,
 {
     WeirConversion *c = opaque;
 
-    return dev == WEIR_REENCRYPT_DATA ? c->bs->file : c->header;
+    return dev == WEIR_REENCRYPT_DATA ? c->bs->file
+                                      : weir_header_child(c->bs);
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -130,9 +131,9 @@ static int64_t disk_length(BlockDriverState *bs)
 }
 
 static int open_engine(WeirConversion *c, const void *bytes, size_t n_bytes,
-                       const uint8_t *keys, uint64_t hotzone_bytes,
-                       Error **errp)
+                       const uint8_t *keys, Error **errp)
 {
+    const BDRVWeirEncryptionState *s = c->bs->opaque;
     int64_t disk_bytes = disk_length(c->bs);
     const WeirReencryptOpen open = {
         .header = bytes,
@@ -143,7 +144,8 @@ static int open_engine(WeirConversion *c, const void *bytes, size_t n_bytes,
         .check_digest = true,
         .read_only = c->read_only,
         .ciphers = CIPHERS,
-        .hotzone_bytes = hotzone_bytes,
+        .no_vaes = !s->allow_vaes,
+        .hotzone_bytes = s->hotzone_bytes,
         .chunk_bytes = CHUNK_BYTES,
     };
     char message[256];
@@ -159,17 +161,15 @@ static int open_engine(WeirConversion *c, const void *bytes, size_t n_bytes,
 }
 
 int weir_conversion_open(WeirConversion **out, BlockDriverState *bs,
-                         BdrvChild *header, const void *bytes, size_t n_bytes,
-                         const uint8_t *keys, uint64_t hotzone_bytes,
-                         Error **errp)
+                         const void *bytes, size_t n_bytes,
+                         const uint8_t *keys, Error **errp)
 {
     WeirConversion *c = g_new0(WeirConversion, 1);
     int ret;
 
     c->bs = bs;
-    c->header = header;
     c->read_only = bdrv_is_read_only(bs) || bs->open_flags & BDRV_O_INACTIVE;
-    ret = open_engine(c, bytes, n_bytes, keys, hotzone_bytes, errp);
+    ret = open_engine(c, bytes, n_bytes, keys, errp);
     if (ret < 0) {
         weir_conversion_close(c);
         return ret;

@@ -16,7 +16,6 @@
 
 typedef struct WeirConversion {
     BlockDriverState *bs;       /* set at open */
-    BdrvChild *header;          /* set at open; bs->file if it is in there */
     WeirReencrypt *engine;      /* set at open; has its own lock */
     WeirReencryptInfo info;     /* set at open: what does not change of it */
     bool read_only;             /* set at open */
@@ -30,9 +29,8 @@ typedef struct WeirConversion {
  * Main thread; may poll.  Returns 0, or -errno with @errp set.
  */
 int weir_conversion_open(WeirConversion **conversion, BlockDriverState *bs,
-                         BdrvChild *header, const void *bytes, size_t n_bytes,
-                         const uint8_t *keys, uint64_t hotzone_bytes,
-                         Error **errp);
+                         const void *bytes, size_t n_bytes,
+                         const uint8_t *keys, Error **errp);
 
 /* NULL is fine. */
 void weir_conversion_close(WeirConversion *c);

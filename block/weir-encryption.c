@@ -20,8 +20,6 @@
 #include "encryption/secret.h"
 #include "weir-encryption.h"
 
-#define HOTZONE_BYTES_DEFAULT (8 * MiB)
-#define HOTZONE_BYTES_MAX (1 * GiB)
 #define WORKERS_DEFAULT 1
 /* For as many threads at least; each has its own copy of the key. */
 #define CIPHERS 8
@@ -50,13 +48,8 @@ static bool options_are_good(const WeirEncryptionOptions *opts, Error **errp)
                    WEIR_ENCRYPTION_WORKERS_MAX, opts->workers);
         return false;
     }
-    if (opts->has_hotzone_size && (opts->hotzone_size < 4096 ||
-                                   opts->hotzone_size > HOTZONE_BYTES_MAX)) {
-        error_setg(errp, "weir-encryption: hotzone-size must be between 4 KiB "
-                   "and 1 GiB");
-        return false;
-    }
-    return true;
+    return !opts->has_hotzone_size ||
+           weir_filter_check_hotzone(opts->hotzone_size, errp);
 }
 
 /* Take this driver's options from @options and check them. */
@@ -152,7 +145,7 @@ static int start_ciphers(BDRVWeirEncryptionState *s,
                          "cipher in locked memory (see RLIMIT_MEMLOCK)");
         return ret;
     }
-    s->vaes = weir_xts_set_vaes(s->xts, !opts->has_vaes || opts->vaes);
+    s->vaes = weir_xts_set_vaes(s->xts, s->allow_vaes);
     return 0;
 }
 
@@ -242,8 +235,9 @@ static void note_options(BDRVWeirEncryptionState *s,
 {
     s->key_secret = g_strdup(opts->key_secret);
     s->workers = opts->has_workers ? opts->workers : WORKERS_DEFAULT;
+    s->allow_vaes = !opts->has_vaes || opts->vaes;
     s->hotzone_bytes = opts->has_hotzone_size ? opts->hotzone_size
-                                              : HOTZONE_BYTES_DEFAULT;
+                                              : WEIR_HOTZONE_BYTES_DEFAULT;
     s->limits = (WeirHeaderLimits) {
         .memory_bytes = opts->has_max_kdf_memory ? opts->max_kdf_memory
                                                  : WEIR_KDF_MEMORY_DEFAULT,

@@ -37,7 +37,8 @@ typedef struct BDRVWeirEncryptionState {
     WeirKeyId *key_id;          /* set at open; has no key in it; may be NULL */
     QLIST_ENTRY(BDRVWeirEncryptionState) next; /* main thread; open ones */
     WeirXts *xts;               /* set at open; has its own lock */
-    bool vaes;                  /* set at open */
+    bool allow_vaes;            /* set at open */
+    bool vaes;                  /* in use; main thread */
     unsigned workers;           /* set at open */
     unsigned helpers;           /* in use for large requests; @lock */
     WeirBuffers *buffers;       /* set at open; @lock */
@@ -111,6 +112,12 @@ int weir_header_to_disk(const WeirHeaderPlace *place, WeirHeader *header,
 
 /* weir_header_free(), which may have to wait.  NULL is fine. */
 void weir_header_drop(WeirHeader *header);
+
+/* The node's child that has the header on it. */
+BdrvChild * GRAPH_RDLOCK weir_header_child(BlockDriverState *bs);
+
+/* Ask again for the permissions that the driver wants on it.  Main thread. */
+int weir_header_refresh_perms(BlockDriverState *bs, Error **errp);
 
 /*
  * Take the permission to write to the header of @bs, for one who changes it at

@@ -34,6 +34,7 @@ struct WeirReencrypt {
     size_t n_wipe;
     WeirXts *before, *after;            /* set at open; NULL: plain */
     WeirJobInfo info;                   /* set at open */
+    bool vaes;                          /* set at open */
     bool read_only;                     /* set at open */
     uint64_t data_bytes;                /* set at open */
     uint64_t hotzone_bytes;             /* set at open */
@@ -116,31 +117,35 @@ static int take_sizes(WeirReencrypt *r, const WeirReencryptOpen *open,
                                "the disk");
 }
 
-static int take_key(WeirXts **xts, const WeirJobSide *side, const void *key,
-                    unsigned ciphers, char *err, size_t err_size)
+static int take_key(WeirReencrypt *r, WeirXts **xts, const WeirJobSide *side,
+                    const void *key, const WeirReencryptOpen *open, char *err,
+                    size_t err_size)
 {
-    int ret = 0;
+    int ret;
 
-    if (side->is_crypt) {
-        ret = weir_xts_new(xts, key, side->key_bytes, side->sector_bytes,
-                           ciphers);
+    if (!side->is_crypt) {
+        return 0;
     }
+    ret = weir_xts_new(xts, key, side->key_bytes, side->sector_bytes,
+                       open->ciphers);
     if (ret < 0) {
         snprintf(err, err_size, "the cipher cannot be set up in locked memory "
                  "(see RLIMIT_MEMLOCK): %s", strerror(-ret));
+        return ret;
     }
-    return ret;
+    r->vaes |= weir_xts_set_vaes(*xts, !open->no_vaes);
+    return 0;
 }
 
 static int take_keys(WeirReencrypt *r, const WeirReencryptOpen *open,
                      char *err, size_t err_size)
 {
-    int ret = take_key(&r->before, &r->info.before, open->key_before,
-                       open->ciphers, err, err_size);
+    int ret = take_key(r, &r->before, &r->info.before, open->key_before, open,
+                       err, err_size);
 
     if (ret == 0) {
-        ret = take_key(&r->after, &r->info.after, open->key_after,
-                       open->ciphers, err, err_size);
+        ret = take_key(r, &r->after, &r->info.after, open->key_after, open,
+                       err, err_size);
     }
     if (ret == 0 && open->check_digest) {
         ret = weir_job_check_digest(r->job, open->key_before, open->key_after,
@@ -836,6 +841,7 @@ void weir_reencrypt_query(WeirReencrypt *r, WeirReencryptInfo *info)
         .done_bytes = r->done_bytes + (r->phase == WEIR_REENCRYPT_HOT
             ? r->zone.bytes - r->zone.left * r->info.block_bytes : 0),
         .block_bytes = r->info.block_bytes,
+        .vaes = r->vaes,
     };
     weir_reencrypt_unlock(r);
 }

@@ -6,6 +6,7 @@ when the job is paused, cancelled, killed, or fails."""
 
 import os
 import random
+import re
 import time
 import unittest
 
@@ -107,11 +108,11 @@ class EncryptionJob(TestCase):
                                     **(head_options or {})})
         return daemon
 
-    def add_crypt(self, daemon):
+    def add_crypt(self, daemon, **more):
         daemon.cmd('blockdev-add', {'driver': 'weir-encryption',
                                     'node-name': 'crypt', 'file': 'disk',
                                     'header': 'head', 'key-secret': 'key0',
-                                    'hotzone-size': HOTZONE})
+                                    'hotzone-size': HOTZONE, **more})
 
     def export(self, daemon, node, data, unit=512):
         daemon.cmd('block-export-add', {'type': 'nbd', 'id': 'exp',
@@ -225,6 +226,25 @@ class EncryptionJob(TestCase):
         client.close()
         daemon.quit()
         self.assertEqual(self.found(), bytes(client.data))
+
+    def test_vector_instructions_are_used_if_allowed(self):
+        """Also by a node that is opened half-way."""
+        self.plain_disk()
+        daemon = self.open()
+        self.encrypt(daemon, speed=1)
+        daemon.cmd('job-cancel', id='job0')
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'cancel')
+        with open('/proc/cpuinfo') as f:
+            has = re.search(r'^flags\b.* vaes .*', f.read(), re.M)
+        before = self.info(daemon)['vaes']
+        daemon.quit()
+        self.assertFalse(before and not has)
+        for allowed in True, False:
+            daemon = self.open()
+            self.add_crypt(daemon, vaes=allowed)
+            self.assertEqual(self.info(daemon)['vaes'], allowed and before)
+            self.assertFalse(self.info(daemon)['job']['finished'])
+            daemon.quit()
 
     def test_pause(self):
         data = self.plain_disk()
