@@ -8,6 +8,7 @@
 #include "block/block-io.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "qemu/error-report.h"
 #include "qemu/memalign.h"
 #include "qemu/units.h"
 #include "system/block-backend.h"
@@ -170,10 +171,21 @@ static bool is_unsafe(BlockDriverState *bs)
             weir_header_child(bs)->bs->open_flags) & BDRV_O_NO_FLUSH;
 }
 
+/* The disk is written to from now on, also if nobody uses the node. */
+static int set_taken(BlockDriverState *bs, bool taken, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    s->conversion->taken = taken;
+    return bdrv_child_refresh_perms(bs, bs->file, errp);
+}
+
 static int job_take(BlockDriverState *bs, Error **errp)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
     const char *why = NULL;
+    int ret;
 
     if (!s->conversion || weir_conversion_is_finished(s->conversion)) {
         why = "it is not being converted";
@@ -189,15 +201,20 @@ static int job_take(BlockDriverState *bs, Error **errp)
                    bdrv_get_node_name(bs), why);
         return -EINVAL;
     }
-    s->conversion->taken = true;
-    return 0;
+    ret = set_taken(bs, true, errp);
+    if (ret < 0) {
+        s->conversion->taken = false;
+    }
+    return ret;
 }
 
 static void job_give(BlockDriverState *bs)
 {
-    BDRVWeirEncryptionState *s = bs->opaque;
+    Error *err = NULL;
 
-    s->conversion->taken = false;
+    if (set_taken(bs, false, &err) < 0) {
+        warn_report_err(err);
+    }
 }
 
 static int coroutine_fn job_step(BlockDriverState *bs)

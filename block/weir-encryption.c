@@ -368,14 +368,23 @@ static uint64_t header_perm(BDRVWeirEncryptionState *s, BdrvChildRole role)
     return s->header_changes && has_header ? BLK_PERM_WRITE : 0;
 }
 
+/* Whether somebody uses the node, or a job works on its disk. */
+static bool GRAPH_RDLOCK is_in_use(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    return !QLIST_EMPTY(&bs->parents) ||
+           (s->conversion && s->conversion->taken);
+}
+
 /* A disk that is converted changes its header, when it is in use. */
 static uint64_t GRAPH_RDLOCK conversion_perm(BlockDriverState *bs,
                                              bool is_disk)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
-    return s->writes_header && (!is_disk || !QLIST_EMPTY(&bs->parents))
-           ? BLK_PERM_WRITE : 0;
+    return s->writes_header && (!is_disk || is_in_use(bs)) ? BLK_PERM_WRITE
+                                                           : 0;
 }
 
 /*
@@ -398,7 +407,7 @@ encryption_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
     if (bs->open_flags & BDRV_O_INACTIVE) {
         *nperm = 0;
         *nshared = BLK_PERM_ALL;
-    } else if (is_disk && QLIST_EMPTY(&bs->parents)) {
+    } else if (is_disk && !is_in_use(bs)) {
         *nshared = header_perm(s, role) ? *nshared : BLK_PERM_ALL;
     } else if (is_disk) {
         *nperm |= perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED |

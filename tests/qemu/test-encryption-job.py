@@ -236,15 +236,26 @@ class EncryptionJob(TestCase):
         wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'cancel')
         with open('/proc/cpuinfo') as f:
             has = re.search(r'^flags\b.* vaes .*', f.read(), re.M)
-        before = self.info(daemon)['vaes']
+        before = self.filter_info(daemon, 'crypt')['vaes']
         daemon.quit()
         self.assertFalse(before and not has)
         for allowed in True, False:
             daemon = self.open()
             self.add_crypt(daemon, vaes=allowed)
-            self.assertEqual(self.info(daemon)['vaes'], allowed and before)
-            self.assertFalse(self.info(daemon)['job']['finished'])
+            self.assertEqual(self.filter_info(daemon, 'crypt')['vaes'],
+                             allowed and before)
+            self.assertFalse(self.info(daemon)['finished'])
             daemon.quit()
+
+    def test_disk_that_nobody_uses(self):
+        """The job alone writes to it."""
+        data = self.plain_disk()
+        daemon = self.open()
+        self.encrypt(daemon, speed=0)
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'the end')
+        self.assertNotIn('error', self.job(daemon))
+        daemon.quit()
+        self.assertEqual(self.found(), data)
 
     def test_pause(self):
         data = self.plain_disk()
