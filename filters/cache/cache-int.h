@@ -9,6 +9,7 @@
 #include "cache/evict.h"
 #include "cache/format.h"
 #include "cache/index.h"
+#include "common/crc32c.h"
 
 /*
  * The state of a cache; `lock` is for all of it but what is set at opening. It
@@ -256,7 +257,7 @@ static inline uint64_t part_bytes(uint64_t offset, uint64_t bytes)
 static inline uint32_t crc_of(const WeirCache *c, uint64_t block,
                               const void *data)
 {
-    return weir_cache_crc(weir_cache_crc_seed(c->crc_seed, block), data,
+    return weir_crc32c(weir_cache_crc_seed(c->crc_seed, block), data,
                           BLOCK_BYTES);
 }
 

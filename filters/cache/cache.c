@@ -234,7 +234,7 @@ uint32_t guest_crc(const WeirCacheGuest *guest, uint64_t at, uint32_t crc,
 
         n = bytes - done;
         piece = guest_piece(guest, at + done, &n);
-        crc = weir_cache_crc(crc, piece, n);
+        crc = weir_crc32c(crc, piece, n);
     }
     return crc;
 }

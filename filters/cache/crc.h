@@ -2,15 +2,7 @@
 #ifndef WEIR_CACHE_CRC_H
 #define WEIR_CACHE_CRC_H
 
-#include <stddef.h>
 #include <stdint.h>
-
-/*
- * Go on with a CRC-32C (Castagnoli).
- * crc: of what came before, `seed` for the first part. The register is neither
- * inverted before nor after: weir_cache_crc(~0, ...) ^ ~0 is the usual value.
- */
-uint32_t weir_cache_crc(uint32_t crc, const void *data, size_t bytes);
 
 /*
  * What the checksum of a block begins with: another one for each cache and

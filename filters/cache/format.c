@@ -41,6 +41,8 @@
 
 #include "cache/crc.h"
 #include "cache/index.h"
+#include "common/crc32c.h"
+#include "common/le.h"
 
 #define VERSION 1
 #define JOURNAL_MAGIC UINT32_C(0x314a4357)     /* "WCJ1" */
@@ -51,33 +53,6 @@
 #define FLAG_STALE 8
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'C', 'A', 'C', 'H' };
-
-static void put(uint8_t *at, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++) {
-        at[i] = (uint8_t)(value >> 8 * i);
-    }
-}
-
-static uint64_t get(const uint8_t *at, unsigned bytes)
-{
-    uint64_t value = 0;
-
-    for (unsigned i = bytes; i > 0; i--) {
-        value = value << 8 | at[i - 1];
-    }
-    return value;
-}
-
-/* CRC of `buf` with the four bytes at `field` taken as 0. */
-static uint32_t crc_without(const uint8_t *buf, size_t bytes, size_t field,
-                            uint32_t seed)
-{
-    uint32_t crc = weir_cache_crc(seed, buf, field);
-
-    crc = weir_cache_crc(crc, "\0\0\0", 4);
-    return weir_cache_crc(crc, buf + field + 4, bytes - field - 4);
-}
 
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
@@ -160,43 +135,43 @@ void weir_cache_superblock_write(uint8_t *buf, const WeirCacheSuperblock *sb)
 {
     memset(buf, 0, WEIR_CACHE_SUPERBLOCK_BYTES);
     memcpy(buf, magic, sizeof(magic));
-    put(buf + 8, VERSION, 4);
-    put(buf + 32, sb->sequence, 8);
+    le_put(buf + 8, VERSION, 4);
+    le_put(buf + 32, sb->sequence, 8);
     memcpy(buf + 40, sb->uuid, sizeof(sb->uuid));
-    put(buf + 56, sb->incarnation, 8);
-    put(buf + 64, sb->journal_first, 8);
-    put(buf + 72, sb->base_bytes, 8);
-    put(buf + 88, sb->layout.journal_offset, 8);
-    put(buf + 96, sb->layout.journal_blocks, 4);
-    put(buf + 100, sb->layout.slots, 4);
-    put(buf + 104, sb->layout.table_offset, 8);
-    put(buf + 112, sb->layout.table_sectors, 4);
-    put(buf + 116, sb->region_shift, 4);
-    put(buf + 120, sb->layout.data_offset, 8);
-    put(buf + 128, (sb->in_use ? FLAG_IN_USE : 0u) |
+    le_put(buf + 56, sb->incarnation, 8);
+    le_put(buf + 64, sb->journal_first, 8);
+    le_put(buf + 72, sb->base_bytes, 8);
+    le_put(buf + 88, sb->layout.journal_offset, 8);
+    le_put(buf + 96, sb->layout.journal_blocks, 4);
+    le_put(buf + 100, sb->layout.slots, 4);
+    le_put(buf + 104, sb->layout.table_offset, 8);
+    le_put(buf + 112, sb->layout.table_sectors, 4);
+    le_put(buf + 116, sb->region_shift, 4);
+    le_put(buf + 120, sb->layout.data_offset, 8);
+    le_put(buf + 128, (sb->in_use ? FLAG_IN_USE : 0u) |
                    (sb->dirty ? FLAG_DIRTY : 0u) |
                    (sb->grows ? FLAG_GROWS : 0u) |
                    (sb->stale ? FLAG_STALE : 0u), 4);
     memcpy(buf + 136, sb->base_id, sizeof(sb->base_id));
-    put(buf + 12, crc_without(buf, WEIR_CACHE_SUPERBLOCK_BYTES, 12, ~0u), 4);
+    le_put(buf + 12, crc_without(buf, WEIR_CACHE_SUPERBLOCK_BYTES, 12, ~0u), 4);
 }
 
 static void superblock_fields(WeirCacheSuperblock *sb, const uint8_t *buf)
 {
-    uint32_t flags = (uint32_t)get(buf + 128, 4);
+    uint32_t flags = (uint32_t)le_get(buf + 128, 4);
 
-    sb->sequence = get(buf + 32, 8);
+    sb->sequence = le_get(buf + 32, 8);
     memcpy(sb->uuid, buf + 40, sizeof(sb->uuid));
-    sb->incarnation = get(buf + 56, 8);
-    sb->journal_first = get(buf + 64, 8);
-    sb->base_bytes = get(buf + 72, 8);
-    sb->layout.journal_offset = get(buf + 88, 8);
-    sb->layout.journal_blocks = (uint32_t)get(buf + 96, 4);
-    sb->layout.slots = (uint32_t)get(buf + 100, 4);
-    sb->layout.table_offset = get(buf + 104, 8);
-    sb->layout.table_sectors = (uint32_t)get(buf + 112, 4);
-    sb->region_shift = (uint32_t)get(buf + 116, 4);
-    sb->layout.data_offset = get(buf + 120, 8);
+    sb->incarnation = le_get(buf + 56, 8);
+    sb->journal_first = le_get(buf + 64, 8);
+    sb->base_bytes = le_get(buf + 72, 8);
+    sb->layout.journal_offset = le_get(buf + 88, 8);
+    sb->layout.journal_blocks = (uint32_t)le_get(buf + 96, 4);
+    sb->layout.slots = (uint32_t)le_get(buf + 100, 4);
+    sb->layout.table_offset = le_get(buf + 104, 8);
+    sb->layout.table_sectors = (uint32_t)le_get(buf + 112, 4);
+    sb->region_shift = (uint32_t)le_get(buf + 116, 4);
+    sb->layout.data_offset = le_get(buf + 120, 8);
     sb->in_use = flags & FLAG_IN_USE;
     sb->dirty = flags & FLAG_DIRTY;
     sb->grows = flags & FLAG_GROWS;
@@ -210,11 +185,11 @@ int weir_cache_superblock_read(WeirCacheSuperblock *sb, const uint8_t *buf,
     if (memcmp(buf, magic, sizeof(magic))) {
         return -ENOENT;
     }
-    if (get(buf + 12, 4) != crc_without(buf, WEIR_CACHE_SUPERBLOCK_BYTES, 12,
-                                        ~0u)) {
+    if (le_get(buf + 12, 4) != crc_without(buf, WEIR_CACHE_SUPERBLOCK_BYTES, 12,
+                                           ~0u)) {
         return -EINVAL;
     }
-    if (get(buf + 8, 4) != VERSION || get(buf + 16, 8)) {
+    if (le_get(buf + 8, 4) != VERSION || le_get(buf + 16, 8)) {
         return -ENOTSUP;
     }
     superblock_fields(sb, buf);
@@ -235,30 +210,31 @@ void weir_cache_journal_seal(uint8_t *buf, const WeirCacheJournalHeader *h,
 {
     size_t used = 48 + (size_t)h->records * WEIR_CACHE_RECORD_BYTES;
 
-    put(buf, JOURNAL_MAGIC, 4);
-    put(buf + 8, h->incarnation, 8);
-    put(buf + 16, h->sequence, 8);
-    put(buf + 24, h->durable, 8);
-    put(buf + 32, h->tail, 8);
-    put(buf + 40, h->records, 4);
-    put(buf + 44, 0, 4);
+    le_put(buf, JOURNAL_MAGIC, 4);
+    le_put(buf + 8, h->incarnation, 8);
+    le_put(buf + 16, h->sequence, 8);
+    le_put(buf + 24, h->durable, 8);
+    le_put(buf + 32, h->tail, 8);
+    le_put(buf + 40, h->records, 4);
+    le_put(buf + 44, 0, 4);
     memset(buf + used, 0, WEIR_CACHE_JOURNAL_BLOCK_BYTES - used);
-    put(buf + 4, crc_without(buf, WEIR_CACHE_JOURNAL_BLOCK_BYTES, 4, seed), 4);
+    le_put(buf + 4, crc_without(buf, WEIR_CACHE_JOURNAL_BLOCK_BYTES, 4, seed),
+           4);
 }
 
 bool weir_cache_journal_read(WeirCacheJournalHeader *h, const uint8_t *buf,
                              uint32_t seed)
 {
-    if (get(buf, 4) != JOURNAL_MAGIC ||
-        get(buf + 4, 4) != crc_without(buf, WEIR_CACHE_JOURNAL_BLOCK_BYTES, 4,
-                                       seed)) {
+    if (le_get(buf, 4) != JOURNAL_MAGIC ||
+        le_get(buf + 4, 4) != crc_without(buf, WEIR_CACHE_JOURNAL_BLOCK_BYTES,
+                                          4, seed)) {
         return false;
     }
-    h->incarnation = get(buf + 8, 8);
-    h->sequence = get(buf + 16, 8);
-    h->durable = get(buf + 24, 8);
-    h->tail = get(buf + 32, 8);
-    h->records = (uint32_t)get(buf + 40, 4);
+    h->incarnation = le_get(buf + 8, 8);
+    h->sequence = le_get(buf + 16, 8);
+    h->durable = le_get(buf + 24, 8);
+    h->tail = le_get(buf + 32, 8);
+    h->records = (uint32_t)le_get(buf + 40, 4);
     return h->records <= WEIR_CACHE_RECORDS;
 }
 
@@ -270,9 +246,9 @@ void weir_cache_record_write(uint8_t *buf, uint32_t i, const WeirCacheRecord *r)
     at[1] = r->flags;
     at[2] = (uint8_t)(r->block >> 32);
     at[3] = 0;
-    put(at + 4, (uint32_t)r->block, 4);
-    put(at + 8, r->slot, 4);
-    put(at + 12, r->crc, 4);
+    le_put(at + 4, (uint32_t)r->block, 4);
+    le_put(at + 8, r->slot, 4);
+    le_put(at + 12, r->crc, 4);
 }
 
 int weir_cache_record_read(WeirCacheRecord *r, const uint8_t *buf, uint32_t i,
@@ -283,9 +259,9 @@ int weir_cache_record_read(WeirCacheRecord *r, const uint8_t *buf, uint32_t i,
 
     r->op = at[0];
     r->flags = at[1];
-    r->block = (uint64_t)at[2] << 32 | get(at + 4, 4);
-    r->slot = (uint32_t)get(at + 8, 4);
-    r->crc = (uint32_t)get(at + 12, 4);
+    r->block = (uint64_t)at[2] << 32 | le_get(at + 4, 4);
+    r->slot = (uint32_t)le_get(at + 8, 4);
+    r->crc = (uint32_t)le_get(at + 12, 4);
     switch (r->op) {
     case WEIR_CACHE_OP_MAP:
         ok = r->slot < l->slots;
@@ -318,9 +294,9 @@ static uint32_t sector_seed(uint32_t seed, uint32_t sector)
 void weir_cache_sector_seal(uint8_t *buf, uint64_t lsn, uint32_t sector,
                             uint32_t seed)
 {
-    put(buf + 4, lsn, 8);
-    put(buf, crc_without(buf, WEIR_CACHE_SECTOR_BYTES, 0,
-                         sector_seed(seed, sector)), 4);
+    le_put(buf + 4, lsn, 8);
+    le_put(buf, crc_without(buf, WEIR_CACHE_SECTOR_BYTES, 0,
+                            sector_seed(seed, sector)), 4);
 }
 
 bool weir_cache_sector_read(const uint8_t *buf, uint64_t *lsn, uint32_t sector,
@@ -328,9 +304,9 @@ bool weir_cache_sector_read(const uint8_t *buf, uint64_t *lsn, uint32_t sector,
 {
     static const uint8_t blank[WEIR_CACHE_SECTOR_BYTES];
 
-    *lsn = get(buf + 4, 8);
-    return get(buf, 4) == crc_without(buf, WEIR_CACHE_SECTOR_BYTES, 0,
-                                      sector_seed(seed, sector)) ||
+    *lsn = le_get(buf + 4, 8);
+    return le_get(buf, 4) == crc_without(buf, WEIR_CACHE_SECTOR_BYTES, 0,
+                                         sector_seed(seed, sector)) ||
            !memcmp(buf, blank, sizeof(blank));
 }
 
@@ -339,8 +315,8 @@ void weir_cache_entry_write(uint8_t *buf, uint32_t i,
 {
     uint8_t *at = buf + 12 + i * 10;
 
-    put(at, entry->block, 5);
-    put(at + 5, entry->crc, 4);
+    le_put(at, entry->block, 5);
+    le_put(at + 5, entry->crc, 4);
     at[9] = entry->flags;
 }
 
@@ -349,7 +325,7 @@ void weir_cache_entry_read(WeirCacheTableEntry *entry, const uint8_t *buf,
 {
     const uint8_t *at = buf + 12 + i * 10;
 
-    entry->block = get(at, 5);
-    entry->crc = (uint32_t)get(at + 5, 4);
+    entry->block = le_get(at, 5);
+    entry->crc = (uint32_t)le_get(at + 5, 4);
     entry->flags = at[9];
 }

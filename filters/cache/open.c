@@ -264,7 +264,7 @@ static int set_up(WeirCache *c)
         weir_cache_index_destroy(&c->ix);
         return ret;
     }
-    c->crc_seed = weir_cache_crc(~0u, c->sb.uuid, sizeof(c->sb.uuid));
+    c->crc_seed = weir_crc32c(~0u, c->sb.uuid, sizeof(c->sb.uuid));
     c->table_dirty = calloc((c->layout.table_sectors + 63) / 64, 8);
     if (!c->journal && posix_memalign((void **)&c->journal, BLOCK_BYTES,
                                       PENDING_BLOCKS *

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache/crc.h"
+#include "common/crc32c.h"
 #include "cache/index.h"
 #include "made-cache.h"
 
@@ -77,7 +77,7 @@ static void run_crc(Bench *b)
 {
     uint64_t block = made_block(&b->made, random_slot(b, b->made.mapped));
 
-    sink = weir_cache_crc((uint32_t)block, b->made.data, sizeof(b->made.data));
+    sink = weir_crc32c((uint32_t)block, b->made.data, sizeof(b->made.data));
 }
 
 static void run_lookup(Bench *b)

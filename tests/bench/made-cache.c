@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cache/crc.h"
+#include "common/crc32c.h"
 #include "cache/index.h"
 
 #define FIRST_SEQUENCE 1000
@@ -151,11 +152,11 @@ static void make_crcs(MadeCache *made)
 {
     uint64_t zeroes[WEIR_CACHE_BLOCK_BYTES / sizeof(uint64_t)] = { 0 };
 
-    made->crc_seed = weir_cache_crc(~0u, made->sb.uuid, sizeof(made->sb.uuid));
-    made->crc_of_data = weir_cache_crc(0, made->data, sizeof(made->data));
+    made->crc_seed = weir_crc32c(~0u, made->sb.uuid, sizeof(made->sb.uuid));
+    made->crc_of_data = weir_crc32c(0, made->data, sizeof(made->data));
     for (uint32_t i = 0; i < 4; i++) {
         for (uint32_t byte = 0; byte < 256; byte++) {
-            made->crc_of_seed[i][byte] = weir_cache_crc(byte << 8 * i, zeroes,
+            made->crc_of_seed[i][byte] = weir_crc32c(byte << 8 * i, zeroes,
                                                         sizeof(zeroes));
         }
     }

@@ -15,6 +15,7 @@
 
 #include "cache/cache.h"
 #include "cache/crc.h"
+#include "common/crc32c.h"
 #include "cache/format.h"
 
 #define BASE_BYTES (200 * WEIR_CACHE_BLOCK_BYTES + 512)
@@ -278,7 +279,7 @@ static Part part_of(uint8_t number)
 
 static uint32_t seed_of(const Part *part, uint32_t piece)
 {
-    uint32_t seed = weir_cache_crc(~0u, fast + 40, WEIR_CACHE_UUID_BYTES);
+    uint32_t seed = weir_crc32c(~0u, fast + 40, WEIR_CACHE_UUID_BYTES);
 
     return part->crc_field == 12 ? ~0u
            : part->crc_field == 0 ? weir_cache_crc_seed(seed, piece) : seed;
@@ -293,7 +294,7 @@ static void seal(const Part *part, uint32_t number)
 
     if (part->crc_field < part->piece_bytes) {
         memset(field, 0, 4);
-        crc = weir_cache_crc(seed_of(part, number), piece, part->piece_bytes);
+        crc = weir_crc32c(seed_of(part, number), piece, part->piece_bytes);
         for (int i = 0; i < 4; i++) {
             field[i] = (uint8_t)(crc >> 8 * i);
         }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "cache/crc.h"
+#include "common/crc32c.h"
 
 #include <isa-l/crc.h>
 
-uint32_t weir_cache_crc(uint32_t crc, const void *data, size_t bytes)
+uint32_t weir_crc32c(uint32_t crc, const void *data, size_t bytes)
 {
     /* The library takes an int, and reads only. */
     const unsigned char *at = data;
