@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef WEIR_REPLICATION_SCAN_H
+#define WEIR_REPLICATION_SCAN_H
+
+#include "replication/cursor.h"
+
+/*
+ * Reading a replication log from its device. What yields is the host's read.
+ */
+
+/* Returns 0 or -errno; never less than was asked for. */
+typedef int (*WeirLogRead)(void *opaque, uint64_t offset, uint64_t bytes,
+                           void *buf);
+
+typedef struct WeirLogScan {
+    WeirLogRead read;
+    void *opaque;
+    WeirLogCursor cursor;
+    uint8_t *buf;               /* of one packet */
+    WeirLogPacket packet;       /* the last one: its head and its data are at
+                                   the beginning of buf */
+} WeirLogScan;
+
+/*
+ * Begin to read. sb: lives as long. from: the epoch to begin behind.
+ * Returns 0 or -ENOMEM. Ends with weir_log_scan_destroy().
+ */
+int weir_log_scan_init(WeirLogScan *s, WeirLogRead read, void *opaque,
+                       const WeirLogSuperblock *sb, const WeirLogCommit *from);
+void weir_log_scan_destroy(WeirLogScan *s);
+
+/*
+ * Take the next packet. Returns 1: it ends an epoch; 0: it is part of one, of
+ * which nobody knows yet whether it is valid; -ENODATA: there is none; another
+ * -errno of the host's read.
+ */
+int weir_log_scan_next(WeirLogScan *s);
+
+/*
+ * The last valid epoch of a log.
+ * end: set on success. Yields; takes one packet of memory.
+ * Returns 0, -ENOMEM or the error of a read.
+ */
+int weir_log_find_end(WeirLogRead read, void *opaque,
+                      const WeirLogSuperblock *sb, WeirLogCommit *end);
+
+#endif

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Whatever a replication log holds, reading it is free of crashes, and what is
+ * read makes sense: nothing outside of the device or of a packet is touched,
+ * and no epoch comes out that nobody has written, unless its packets were
+ * changed and sealed again.
+ *
+ * The input is a byte of flags, and changes to a log that was good: part (1
+ * byte), place (2), length (1), bytes. Part: 0 and 1 the superblocks, from 2 on
+ * the packets. Flags: 1, checksums are put right afterwards; 2, the chains of
+ * commits too.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/crc32c.h"
+#include "common/le.h"
+#include "replication/scan.h"
+#include "replication/writer.h"
+
+#define SEGMENTS 4
+#define DEVICE_BYTES (WEIR_LOG_RING_OFFSET + \
+                      SEGMENTS * WEIR_LOG_SEGMENT_BYTES_MIN)
+#define EPOCHS 5
+#define PACKETS_MAX 16
+
+enum { SEALED = 1, CHAINED = 2 };
+
+static uint8_t *made, *bytes;
+static WeirLogSuperblock sb;
+static uint64_t packets[PACKETS_MAX];
+static unsigned n_packets;
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void must(bool so, const char *what)
+{
+    if (!so) {
+        fprintf(stderr, "%s\n", what);
+        abort();
+    }
+}
+
+/* --- a good log --- */
+
+static void put(WeirLogWriter *w, WeirLogPacket *p,
+                const WeirLogRecord *records, const uint8_t *data)
+{
+    static uint8_t head[4096];
+    WeirLogCommit commit;
+
+    must(weir_log_writer_put(w, p, records, head, &commit) == 0, "no room");
+    packets[n_packets++] = weir_log_offset(&sb, p->position);
+    memcpy(made + weir_log_offset(&sb, p->position), head, p->head_bytes);
+    memcpy(made + weir_log_offset(&sb, p->position) + p->head_bytes, data,
+           p->data_bytes);
+}
+
+static void put_disk(WeirLogWriter *w)
+{
+    const WeirLogDisk disk = { .name = "vda" };
+    uint8_t data[WEIR_LOG_DATA_ALIGN_BYTES] = { 0 };
+    WeirLogRecord record = { .op = WEIR_LOG_DISK, .bytes = 1 << 20 };
+    WeirLogPacket p = { .records = 1 };
+
+    weir_log_disk_write(data, &disk);
+    record.crc = weir_log_data_crc(data, WEIR_LOG_DISK_BYTES);
+    put(w, &p, &record, data);
+}
+
+static void put_epoch(WeirLogWriter *w, const uint8_t *data, uint32_t length)
+{
+    WeirLogRecord records[] = {
+        { .op = WEIR_LOG_WRITE, .bytes = length,
+          .crc = weir_log_data_crc(data, length) },
+        { .op = WEIR_LOG_RESIZE, .bytes = 2 << 20 },
+        { .op = WEIR_LOG_DISCARD, .offset = 4096, .bytes = 512 },
+    };
+    WeirLogPacket p = { .commit = true, .consistent = true, .records = 3 };
+    WeirLogPacket last = { .last = true };
+    uint64_t all = weir_log_head_bytes(3) + length;
+
+    if (weir_log_writer_next(w, all) == WEIR_LOG_NEXT_LAST) {
+        put(w, &last, NULL, data);
+    }
+    if (weir_log_writer_next(w, all) == WEIR_LOG_NEXT_FIRST) {
+        put_disk(w);
+    }
+    put(w, &p, records, data);
+}
+
+static void make(void)
+{
+    const WeirLogCommit start = { .epoch = 0 };
+    static uint8_t data[400 << 10];
+    WeirLogWriter w;
+
+    made = calloc(1, DEVICE_BYTES);
+    bytes = malloc(DEVICE_BYTES);
+    sb.segment_bytes = WEIR_LOG_SEGMENT_BYTES_MIN;
+    must(weir_log_superblock_shape(&sb, DEVICE_BYTES) == 0, "no log");
+    weir_log_superblock_write(made, &sb);
+    sb.sequence = 1;
+    weir_log_superblock_write(made + WEIR_LOG_SUPERBLOCK_BYTES, &sb);
+    weir_log_writer_init(&w, &sb, &start, 1);
+    for (unsigned i = 0; i < EPOCHS; i++) {
+        put_epoch(&w, data, sizeof(data) >> i);
+    }
+}
+
+/* --- changes --- */
+
+static uint64_t part(unsigned number)
+{
+    return number < WEIR_LOG_SUPERBLOCKS
+           ? number * WEIR_LOG_SUPERBLOCK_BYTES
+           : packets[(number - WEIR_LOG_SUPERBLOCKS) % n_packets];
+}
+
+static void change_all(const uint8_t *data, size_t size)
+{
+    while (size >= 4) {
+        size_t n = data[3] < size - 4 ? data[3] : size - 4;
+        uint64_t place = (data[1] << 8 | data[2]) % 4096;
+
+        n = n < 4096 - place ? n : 4096 - place;
+        memcpy(bytes + part(data[0]) + place, data + 4, n);
+        data += 4 + n;
+        size -= 4 + n;
+    }
+}
+
+static void seal(bool chains)
+{
+    uint8_t chain[WEIR_LOG_CHAIN_BYTES] = { 0 };
+
+    for (unsigned i = 0; i < WEIR_LOG_SUPERBLOCKS; i++) {
+        le_put(bytes + part(i) + 12,
+               crc_without(bytes + part(i), WEIR_LOG_SUPERBLOCK_BYTES, 12,
+                           ~0u), 4);
+    }
+    for (unsigned i = 0; i < n_packets; i++) {
+        uint8_t *head = bytes + packets[i];
+        uint32_t head_bytes = weir_log_packet_peek(head);
+        WeirLogPacket p;
+        const char *why;
+
+        if (head_bytes == 0 ||
+            packets[i] + head_bytes > DEVICE_BYTES) {
+            continue;
+        }
+        le_put(head + 8, crc_without(head, head_bytes, 8, ~0u), 4);
+        if (chains && weir_log_packet_read(&p, head, &why) == 0) {
+            weir_log_chain_step(chain, &p);
+            if (p.commit) {
+                memcpy(head + 160, chain, sizeof(chain));
+                le_put(head + 8, crc_without(head, head_bytes, 8, ~0u), 4);
+            }
+        }
+    }
+}
+
+/* --- use --- */
+
+static int read_log(void *opaque, uint64_t offset, uint64_t length, void *buf)
+{
+    (void)opaque;
+    must(offset <= DEVICE_BYTES && length <= DEVICE_BYTES - offset,
+         "read outside of the device");
+    memcpy(buf, bytes + offset, length);
+    return 0;
+}
+
+static void scan(const WeirLogSuperblock *read, bool changed)
+{
+    WeirLogCommit end;
+    WeirLogScan s;
+
+    must(weir_log_find_end(read_log, NULL, read, &end) == 0, "no end");
+    must(changed || end.epoch <= EPOCHS, "an epoch that nobody wrote");
+    must(weir_log_scan_init(&s, read_log, NULL, read, &read->anchor) == 0,
+         "no memory");
+    for (int ret = 0; ret >= 0; ret = weir_log_scan_next(&s)) {
+        must(s.cursor.commit.end - read->tail <= weir_log_ring_bytes(read),
+             "an epoch outside of the ring");
+    }
+    weir_log_scan_destroy(&s);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    WeirLogSuperblock read;
+    char err[256] = "";
+
+    if (!made) {
+        make();
+    }
+    if (size < 1) {
+        return 0;
+    }
+    memcpy(bytes, made, DEVICE_BYTES);
+    change_all(data + 1, size - 1);
+    if (data[0] & (SEALED | CHAINED)) {
+        seal(data[0] & CHAINED);
+    }
+    if (weir_log_superblock_read(&read, bytes, DEVICE_BYTES, err,
+                                 sizeof(err)) == 0) {
+        scan(&read, data[0] & (SEALED | CHAINED));
+    } else {
+        must(err[0] && !strchr(err, '\n'), "refused without a reason");
+    }
+    return 0;
+}

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What is read is what was written, and each defect has its own refusal. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/crc32c.h"
+#include "common/le.h"
+#include "replication/cursor.h"
+#include "replication/writer.h"
+
+enum { DEVICE_BYTES = 9 << 20, DATA_BYTES = 1024 };
+
+static WeirLogSuperblock sb;
+
+typedef struct Made {
+    uint8_t bytes[8192];        /* head and data */
+    WeirLogPacket packet;
+} Made;
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&sb, 0, sizeof(sb));
+    assert_int_equal(weir_log_superblock_shape(&sb, DEVICE_BYTES), 0);
+    memset(sb.group, 7, sizeof(sb.group));
+    return 0;
+}
+
+/* Three records: a write of 700 bytes, a zeroing, a mark. */
+static void make(Made *made, bool commit, uint8_t *chain)
+{
+    WeirLogRecord records[] = {
+        { .op = WEIR_LOG_WRITE, .disk = 3, .offset = 4096, .bytes = 700 },
+        { .op = WEIR_LOG_ZERO, .disk = 63, .offset = 1 << 30,
+          .bytes = UINT64_C(1) << 40, .resync = true },
+        { .op = WEIR_LOG_MARK, .bytes = 7 },
+    };
+    uint8_t *data = made->bytes + weir_log_head_bytes(3);
+
+    memset(made, 0, sizeof(*made));
+    memset(data, 0xa5, 700);
+    memcpy(data + DATA_BYTES, "evening", 7);
+    records[0].crc = weir_log_data_crc(data, 700);
+    records[2].crc = weir_log_data_crc(data + DATA_BYTES, 7);
+    made->packet = (WeirLogPacket) {
+        .generation = 1, .session = 99, .position = 8192, .epoch = 5,
+        .number = 2, .records = 3, .commit = commit, .consistent = commit,
+        .wall_ns = commit ? 1000 : 0, .durable = { .epoch = 4, .end = 4096 },
+    };
+    memcpy(made->packet.group, sb.group, sizeof(sb.group));
+    weir_log_packet_write(made->bytes, &made->packet, records, chain);
+}
+
+static void seal(Made *made)
+{
+    uint32_t head_bytes = (uint32_t)le_get(made->bytes + 72, 4);
+
+    le_put(made->bytes + 8, crc_without(made->bytes, head_bytes, 8, ~0u), 4);
+}
+
+/* --- packets --- */
+
+static void a_packet_reads_as_it_was_written(void **state)
+{
+    uint8_t chain[WEIR_LOG_CHAIN_BYTES] = { 1 }, again[sizeof(chain)] = { 1 };
+    WeirLogPacket p;
+    WeirLogRecord r;
+    const char *why;
+    Made made;
+
+    (void)state;
+    make(&made, true, chain);
+    assert_int_equal(weir_log_packet_peek(made.bytes), 512);
+    assert_int_equal(weir_log_packet_read(&p, made.bytes, &why), 0);
+    assert_int_equal(p.position, 8192);
+    assert_int_equal(p.session, 99);
+    assert_int_equal(p.epoch, 5);
+    assert_int_equal(p.number, 2);
+    assert_int_equal(p.durable.end, 4096);
+    assert_int_equal(p.wall_ns, 1000);
+    assert_int_equal(p.crc, made.packet.crc);
+    assert_true(p.commit && p.consistent && !p.application_consistent);
+    assert_int_equal(weir_log_packet_bytes(&p), 4096);
+    assert_int_equal(weir_log_packet_check_data(&p, made.bytes,
+                                                made.bytes + 512, &why), 0);
+    weir_log_record_read(&r, made.bytes, 1);
+    assert_int_equal(r.op, WEIR_LOG_ZERO);
+    assert_int_equal(r.disk, 63);
+    assert_true(r.resync);
+    assert_int_equal(r.bytes, UINT64_C(1) << 40);
+    weir_log_chain_step(again, &p);
+    assert_memory_equal(again, chain, sizeof(chain));
+    assert_memory_equal(p.chain, chain, sizeof(chain));
+}
+
+typedef struct Defect {
+    uint32_t at, bytes;
+    uint64_t value;
+    const char *why;
+} Defect;
+
+static const Defect head_defects[] = {
+    { 0, 1, 'V', "no packet" },
+    { 68, 4, WEIR_LOG_RECORDS_MAX + 1, "no packet" },
+    { 72, 4, 1024, "no packet" },
+    { 12, 4, 8, "unknown flags" },
+    { 12, 4, 4, "epoch or position that cannot be" },       /* last, records */
+    { 136, 8, 1, "unknown flags" },             /* a time without a commit */
+    { 152, 4, 4, "unknown flags" },
+    { 156, 4, 1, "unknown flags" },
+    { 200, 1, 1, "unknown flags" },
+    { 56, 8, 0, "epoch or position that cannot be" },
+    { 80, 8, 5, "epoch or position that cannot be" },       /* itself */
+    { 48, 8, 512, "epoch or position that cannot be" },
+    { 48, 8, UINT64_C(1) << 63, "epoch or position that cannot be" },
+    { 256 + 4, 2, 64, "record that cannot be" },
+    { 256 + 6, 1, 0, "record that cannot be" },
+    { 256 + 6, 1, 7, "record that cannot be" },
+    { 256 + 7, 1, 2, "record that cannot be" },
+    { 256 + 8, 8, UINT64_MAX - 100, "record that cannot be" },
+    { 256 + 16, 8, 0, "record that cannot be" },
+    { 256 + 16, 8, (2 << 20) + 1, "record that cannot be" },
+    { 256 + 16, 8, 2 << 20, "length of its data" },
+    { 256 + 24, 8, 1, "record that cannot be" },
+    { 288, 4, 1, "record that cannot be" },     /* a CRC of no data */
+    { 288 + 8, 8, (UINT64_C(1) << 62) + 1, "record that cannot be" },
+    { 288 + 16, 8, (UINT64_C(1) << 62) + 1, "record that cannot be" },
+    { 320 + 4, 2, 1, "record that cannot be" }, /* a mark of a disk */
+    { 320 + 8, 8, 1, "record that cannot be" },
+    { 320 + 16, 8, 256, "record that cannot be" },
+    { 76, 4, 512, "length of its data" },
+    { 352, 1, 1, "record that cannot be" },     /* behind the table */
+};
+
+static void each_defect_of_a_head_is_refused(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(head_defects) / sizeof(head_defects[0]);
+         i++) {
+        const Defect *d = &head_defects[i];
+        uint8_t chain[WEIR_LOG_CHAIN_BYTES] = { 0 };
+        const char *why = "";
+        WeirLogPacket p;
+        Made made;
+
+        make(&made, false, chain);
+        le_put(made.bytes + d->at, d->value, d->bytes);
+        if (weir_log_packet_peek(made.bytes)) {
+            assert_int_equal(weir_log_packet_read(&p, made.bytes, &why),
+                             -EINVAL);
+            assert_string_equal(why, "checksum of its head");
+            seal(&made);
+        }
+        assert_int_equal(weir_log_packet_read(&p, made.bytes, &why), -EINVAL);
+        assert_string_equal(why, d->why);
+    }
+}
+
+static void changed_data_is_refused(void **state)
+{
+    static const uint32_t at[] = { 512, 512 + 699, 512 + DATA_BYTES + 6 };
+    uint8_t chain[WEIR_LOG_CHAIN_BYTES] = { 0 };
+    const char *why;
+    Made made;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        make(&made, false, chain);
+        made.bytes[at[i]] ^= 1;
+        assert_int_equal(weir_log_packet_check_data(&made.packet, made.bytes,
+                                                    made.bytes + 512, &why),
+                         -EINVAL);
+        assert_string_equal(why, "checksum of its data");
+    }
+}
+
+static void a_name_is_text_with_zeroes_behind(void **state)
+{
+    WeirLogDisk disk = { .uuid = { 5 }, .name = "vda" }, again;
+    uint8_t data[WEIR_LOG_DISK_BYTES];
+
+    (void)state;
+    weir_log_disk_write(data, &disk);
+    assert_int_equal(weir_log_disk_read(&again, data), 0);
+    assert_memory_equal(&again, &disk, sizeof(disk));
+    data[16 + 63] = 'x';
+    assert_int_equal(weir_log_disk_read(&again, data), -EINVAL);
+    memset(data + 16, 'x', 64);
+    assert_int_equal(weir_log_disk_read(&again, data), -EINVAL);
+    memset(data + 16, 0, 64);
+    assert_int_equal(weir_log_disk_read(&again, data), -EINVAL);
+}
+
+/* --- superblock --- */
+
+static void write_copies(uint8_t *copies)
+{
+    memset(copies, 0, 2 * WEIR_LOG_SUPERBLOCK_BYTES);
+    for (sb.sequence = 4; sb.sequence < 6; sb.sequence++) {
+        weir_log_superblock_write(copies + sb.sequence % 2 *
+                                  WEIR_LOG_SUPERBLOCK_BYTES, &sb);
+    }
+}
+
+static void the_newer_whole_copy_holds(void **state)
+{
+    uint8_t copies[2 * WEIR_LOG_SUPERBLOCK_BYTES];
+    WeirLogSuperblock read;
+    char err[256];
+
+    (void)state;
+    write_copies(copies);
+    assert_int_equal(weir_log_superblock_read(&read, copies, DEVICE_BYTES, err,
+                                              sizeof(err)), 0);
+    assert_int_equal(read.sequence, 5);
+    assert_memory_equal(read.group, sb.group, sizeof(sb.group));
+    copies[WEIR_LOG_SUPERBLOCK_BYTES + 100] ^= 1;
+    assert_int_equal(weir_log_superblock_read(&read, copies, DEVICE_BYTES, err,
+                                              sizeof(err)), 0);
+    assert_int_equal(read.sequence, 4);
+}
+
+static void shapes_fit_the_device(void **state)
+{
+    WeirLogSuperblock new = { .segment_bytes = 0 };
+
+    (void)state;
+    assert_int_equal(weir_log_superblock_shape(&new, UINT64_C(1) << 40), 0);
+    assert_int_equal(new.segment_bytes, 64 << 20);
+    assert_int_equal(new.segments, (1 << 14) - 1);
+    new.segment_bytes = 0;
+    assert_int_equal(weir_log_superblock_shape(&new, 4 << 20), -ENOSPC);
+    new.segment_bytes = (1 << 20) + 512;
+    assert_int_equal(weir_log_superblock_shape(&new, DEVICE_BYTES), -EINVAL);
+}
+
+static void assert_refused(const uint8_t *copies, uint64_t device_bytes,
+                           int ret, const char *why)
+{
+    WeirLogSuperblock read;
+    char err[256] = "";
+
+    assert_int_equal(weir_log_superblock_read(&read, copies, device_bytes, err,
+                                              sizeof(err)), ret);
+    assert_non_null(strstr(err, why));
+}
+
+typedef struct SuperblockDefect {
+    uint32_t at, bytes;
+    uint64_t value;
+    int ret;
+    const char *why;
+} SuperblockDefect;
+
+static const SuperblockDefect superblock_defects[] = {
+    { 0, 8, 0, -ENOENT, "no replication log" },
+    { 8, 4, 2, -ENOTSUP, "version" },
+    { 16, 8, 1, -ENOTSUP, "features" },
+    { 56, 8, 4096, -EINVAL, "segments" },
+    { 56, 8, (1 << 20) + 1, -EINVAL, "segments" },
+    { 56, 8, UINT64_C(1) << 31, -EINVAL, "segments" },
+    { 64, 4, 3, -EINVAL, "segments" },
+    { 64, 4, (1 << 24) + 1, -EINVAL, "segments" },
+    { 64, 4, 9, -ENOSPC, "9502720 bytes long, its device 9437184" },
+    { 68, 4, 0, -EINVAL, "history" },
+    { 68, 4, 2, -EINVAL, "history" },
+    { 68, 4, 33, -EINVAL, "history" },
+    { 512, 8, 0, -EINVAL, "history" },
+    { 80, 8, 4096, -EINVAL, "from a place" },
+    { 80, 8, 1 << 20, -EINVAL, "from a place" },
+    { 96, 8, 512, -EINVAL, "from a place" },
+    { 96, 8, (8 << 20) + 4096, -EINVAL, "from a place" },
+};
+
+static void each_defect_of_a_superblock_is_refused(void **state)
+{
+    uint8_t copies[2 * WEIR_LOG_SUPERBLOCK_BYTES];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(superblock_defects) /
+                           sizeof(superblock_defects[0]); i++) {
+        const SuperblockDefect *d = &superblock_defects[i];
+
+        write_copies(copies);
+        for (uint8_t *at = copies; at < copies + sizeof(copies);
+             at += WEIR_LOG_SUPERBLOCK_BYTES) {
+            le_put(at + d->at, d->value, d->bytes);
+        }
+        if (d->ret != -ENOENT) {
+            assert_refused(copies, DEVICE_BYTES, -EINVAL, "damaged");
+        }
+        for (uint8_t *at = copies; at < copies + sizeof(copies);
+             at += WEIR_LOG_SUPERBLOCK_BYTES) {
+            le_put(at + 12, crc_without(at, WEIR_LOG_SUPERBLOCK_BYTES, 12,
+                                        ~0u), 4);
+        }
+        assert_refused(copies, DEVICE_BYTES, d->ret, d->why);
+    }
+    write_copies(copies);
+    assert_refused(copies, 4096, -ENOSPC, "before the");
+}
+
+/* --- order --- */
+
+/* A writer's packets, without data; the last one commits. */
+static void write_epoch(WeirLogWriter *w, WeirLogPacket *p, unsigned n)
+{
+    uint8_t head[WEIR_LOG_DATA_ALIGN_BYTES];
+    WeirLogCommit commit;
+
+    for (unsigned i = 0; i < n; i++) {
+        p[i] = (WeirLogPacket) { .commit = i + 1 == n, .wall_ns = 5 };
+        assert_int_equal(weir_log_writer_put(w, &p[i], NULL, head, &commit),
+                         0);
+    }
+}
+
+static const char *refusal(const WeirLogCursor *c, const WeirLogPacket *p)
+{
+    WeirLogCursor copy;
+    const char *why = NULL;
+
+    memcpy(&copy, c, sizeof(copy));
+    if (weir_log_cursor_take(&copy, p, &why) >= 0) {
+        return "taken";
+    }
+    assert_memory_equal(&copy, c, sizeof(copy));
+    return why;
+}
+
+static void a_reader_takes_only_what_belongs_there(void **state)
+{
+    const WeirLogCommit start = { .epoch = 0 };
+    WeirLogPacket p[3], other[3], wrong;
+    WeirLogWriter w, later;
+    WeirLogCursor c;
+    const char *why;
+
+    (void)state;
+    weir_log_writer_init(&w, &sb, &start, 1);
+    weir_log_writer_init(&later, &sb, &start, 2);
+    write_epoch(&w, p, 3);
+    write_epoch(&later, other, 3);
+    weir_log_cursor_init(&c, &sb, &start);
+    assert_string_equal(refusal(&c, &p[1]), "it is not where it belongs");
+    wrong = p[0];
+    wrong.group[0] ^= 1;
+    assert_string_equal(refusal(&c, &wrong), "it is of another group");
+    wrong = p[0];
+    wrong.epoch = 2;
+    assert_string_equal(refusal(&c, &wrong), "it is of another epoch");
+    wrong = p[0];
+    wrong.number = 1;
+    assert_string_equal(refusal(&c, &wrong), "it has another number");
+    wrong = p[0];
+    wrong.generation = 2;
+    assert_string_equal(refusal(&c, &wrong), "it is of another generation");
+    wrong = p[0];
+    wrong.first = false;
+    assert_string_equal(refusal(&c, &wrong), "it is not where it belongs");
+    assert_int_equal(weir_log_cursor_take(&c, &p[0], &why), 0);
+    assert_string_equal(refusal(&c, &other[1]), "it is of another session");
+    assert_int_equal(weir_log_cursor_take(&c, &p[1], &why), 0);
+    wrong = p[2];
+    wrong.chain[31] ^= 1;
+    assert_string_equal(refusal(&c, &wrong),
+                        "its epoch is not what the writer meant");
+    assert_int_equal(weir_log_cursor_take(&c, &p[2], &why), 1);
+    assert_int_equal(c.commit.epoch, 1);
+    assert_int_equal(c.commit.end, 3 * 4096);
+}
+
+/* Even if the session were the same: the chain knows the packet before. */
+static void packets_of_two_writers_make_no_epoch(void **state)
+{
+    const WeirLogCommit start = { .epoch = 0 };
+    uint8_t head[512];
+    WeirLogRecord zero = { .op = WEIR_LOG_ZERO, .bytes = 512 };
+    WeirLogPacket p[2], other = { .records = 1 };
+    WeirLogWriter w, later;
+    WeirLogCursor c;
+    const char *why;
+
+    (void)state;
+    weir_log_writer_init(&w, &sb, &start, 1);
+    weir_log_writer_init(&later, &sb, &start, 1);
+    write_epoch(&w, p, 2);
+    assert_int_equal(weir_log_writer_put(&later, &other, &zero, head, NULL),
+                     0);
+    weir_log_cursor_init(&c, &sb, &start);
+    assert_int_equal(weir_log_cursor_take(&c, &other, &why), 0);
+    assert_string_equal(refusal(&c, &p[1]),
+                        "its epoch is not what the writer meant");
+}
+
+static void the_clock_of_commits_never_goes_back(void **state)
+{
+    const WeirLogCommit start = { .epoch = 9, .wall_ns = 100 };
+    WeirLogPacket p;
+    WeirLogWriter w;
+
+    (void)state;
+    weir_log_writer_init(&w, &sb, &start, 1);
+    write_epoch(&w, &p, 1);
+    assert_int_equal(p.wall_ns, 101);
+    write_epoch(&w, &p, 1);
+    assert_int_equal(p.wall_ns, 102);
+}
+
+static void a_promotion_ends_the_old_generation(void **state)
+{
+    const WeirLogCommit start = { .epoch = 0 };
+    WeirLogSuperblock promoted = sb;
+    WeirLogPacket p[2];
+    WeirLogWriter w;
+    WeirLogCursor c;
+    const char *why;
+
+    (void)state;
+    weir_log_writer_init(&w, &sb, &start, 1);
+    write_epoch(&w, &p[0], 1);
+    write_epoch(&w, &p[1], 1);
+    promoted.history[1] = (WeirLogGeneration) { .number = 2,
+                                                .first_epoch = 2 };
+    promoted.history_count = 2;
+    weir_log_cursor_init(&c, &promoted, &start);
+    assert_int_equal(weir_log_cursor_take(&c, &p[0], &why), 1);
+    assert_string_equal(refusal(&c, &p[1]), "it is of another generation");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_packet_reads_as_it_was_written),
+        cmocka_unit_test(each_defect_of_a_head_is_refused),
+        cmocka_unit_test(changed_data_is_refused),
+        cmocka_unit_test(a_name_is_text_with_zeroes_behind),
+        cmocka_unit_test(the_newer_whole_copy_holds),
+        cmocka_unit_test(shapes_fit_the_device),
+        cmocka_unit_test(each_defect_of_a_superblock_is_refused),
+        cmocka_unit_test(a_reader_takes_only_what_belongs_there),
+        cmocka_unit_test(packets_of_two_writers_make_no_epoch),
+        cmocka_unit_test(the_clock_of_commits_never_goes_back),
+        cmocka_unit_test(a_promotion_ends_the_old_generation),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
