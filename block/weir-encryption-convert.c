@@ -90,7 +90,7 @@ int weir_encryption_go_on_converting(BlockDriverState *bs,
         ret = conversion_open(bs, keys, &s->conversion, errp);
     }
     if (ret == 0) {
-        s->vaes = s->conversion->info.vaes;
+        s->vaes_bits = s->conversion->info.vaes_bits;
     }
     weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);
     if (ret == 0) {
@@ -376,7 +376,7 @@ static int begin_conversion(BlockDriverState *bs, const uint8_t *keys,
     ret = conversion_open(bs, keys, &conversion, errp);
     if (ret == 0) {
         s->conversion = conversion;
-        s->vaes = conversion->info.vaes;
+        s->vaes_bits = conversion->info.vaes_bits;
         weir_key_id_free(s->key_id);    /* there are two now */
         s->key_id = NULL;
     }

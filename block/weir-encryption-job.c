@@ -144,7 +144,7 @@ static int open_engine(WeirConversion *c, const void *bytes, size_t n_bytes,
         .check_digest = true,
         .read_only = c->read_only,
         .ciphers = CIPHERS,
-        .no_vaes = !s->allow_vaes,
+        .vaes_bits = s->vaes_bits_max,
         .hotzone_bytes = s->hotzone_bytes,
         .chunk_bytes = CHUNK_BYTES,
     };

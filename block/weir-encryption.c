@@ -18,6 +18,7 @@
 #include "qemu/module.h"
 #include "qemu/units.h"
 #include "encryption/secret.h"
+#include "encryption/vaes.h"
 #include "weir-encryption.h"
 
 #define WORKERS_DEFAULT 1
@@ -145,7 +146,7 @@ static int start_ciphers(BDRVWeirEncryptionState *s,
                          "cipher in locked memory (see RLIMIT_MEMLOCK)");
         return ret;
     }
-    s->vaes = weir_xts_set_vaes(s->xts, s->allow_vaes);
+    s->vaes_bits = weir_xts_set_vaes(s->xts, s->vaes_bits_max);
     return 0;
 }
 
@@ -235,7 +236,7 @@ static void note_options(BDRVWeirEncryptionState *s,
 {
     s->key_secret = g_strdup(opts->key_secret);
     s->workers = opts->has_workers ? opts->workers : WORKERS_DEFAULT;
-    s->allow_vaes = !opts->has_vaes || opts->vaes;
+    s->vaes_bits_max = !opts->has_vaes || opts->vaes ? WEIR_VAES_BITS_MAX : 0;
     s->hotzone_bytes = opts->has_hotzone_size ? opts->hotzone_size
                                               : WEIR_HOTZONE_BYTES_DEFAULT;
     s->limits = (WeirHeaderLimits) {
@@ -507,7 +508,7 @@ static void encryption_query(BlockDriverState *bs, WeirFilterInfo *node)
                             : NULL;
     out->job = s->conversion ? weir_conversion_query(s->conversion) : NULL;
     out->workers = s->workers;
-    out->vaes = s->vaes;
+    out->vaes_bits = s->vaes_bits;
     QLIST_FOREACH(other, &open_disks, next) {
         if (has_same_key(s, other)) {
             QAPI_LIST_PREPEND(out->same_key,

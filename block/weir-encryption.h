@@ -37,8 +37,8 @@ typedef struct BDRVWeirEncryptionState {
     WeirKeyId *key_id;          /* set at open; has no key in it; may be NULL */
     QLIST_ENTRY(BDRVWeirEncryptionState) next; /* main thread; open ones */
     WeirXts *xts;               /* set at open; has its own lock */
-    bool allow_vaes;            /* set at open */
-    bool vaes;                  /* in use; main thread */
+    unsigned vaes_bits_max;     /* set at open; 0: none */
+    unsigned vaes_bits;         /* in use, or 0; main thread */
     unsigned workers;           /* set at open */
     unsigned helpers;           /* in use for large requests; @lock */
     WeirBuffers *buffers;       /* set at open; @lock */

@@ -102,24 +102,36 @@ int weir_guest_encrypt(WeirXts *xts, const WeirGuestData *data, size_t at,
     return ret;
 }
 
+/* Straight to the guest's memory as well, if nothing else is written there. */
 int weir_guest_decrypt(WeirXts *xts, const WeirGuestData *data, size_t at,
                        size_t bytes)
 {
-    size_t end = at + bytes;
+    size_t sector_bytes = weir_xts_sector_bytes(xts), end = at + bytes;
+    size_t most = weir_xts_writes_once(xts) ? sector_bytes : SCRATCH_BYTES;
     UNINITIALIZED uint8_t scratch[SCRATCH_BYTES];
     Cursor c = cursor_at(data, at);
+    size_t scattered = 0;
     int ret = 0;
 
     while (at < end && ret == 0) {
-        size_t n = end - at < sizeof(scratch) ? end - at : sizeof(scratch);
+        uint64_t unit = data->unit + at / WEIR_XTS_UNIT_BYTES;
+        const uint8_t *from = data->buffer + at;
+        size_t n = in_one_piece(&c, end - at);
 
-        ret = weir_xts_decrypt(xts, data->unit + at / WEIR_XTS_UNIT_BYTES,
-                               data->buffer + at, scratch, n);
-        if (ret == 0) {
-            scatter(&c, scratch, n);
+        n -= n % sector_bytes;
+        if (n > 0 && weir_xts_writes_once(xts)) {
+            ret = weir_xts_decrypt(xts, unit, from, place(&c), n);
+            c.at += n;
+        } else {
+            n = end - at < most ? end - at : most;
+            ret = weir_xts_decrypt(xts, unit, from, scratch, n);
+            if (ret == 0) {
+                scatter(&c, scratch, n);
+            }
+            scattered = scattered > n ? scattered : n;
         }
         at += n;
     }
-    explicit_bzero(scratch, bytes < sizeof(scratch) ? bytes : sizeof(scratch));
+    explicit_bzero(scratch, scattered);
     return ret;
 }

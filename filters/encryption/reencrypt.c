@@ -34,7 +34,7 @@ struct WeirReencrypt {
     size_t n_wipe;
     WeirXts *before, *after;            /* set at open; NULL: plain */
     WeirJobInfo info;                   /* set at open */
-    bool vaes;                          /* set at open */
+    unsigned vaes_bits;                 /* set at open */
     bool read_only;                     /* set at open */
     uint64_t data_bytes;                /* set at open */
     uint64_t hotzone_bytes;             /* set at open */
@@ -121,6 +121,7 @@ static int take_key(WeirReencrypt *r, WeirXts **xts, const WeirJobSide *side,
                     const void *key, const WeirReencryptOpen *open, char *err,
                     size_t err_size)
 {
+    unsigned bits;
     int ret;
 
     if (!side->is_crypt) {
@@ -133,7 +134,8 @@ static int take_key(WeirReencrypt *r, WeirXts **xts, const WeirJobSide *side,
                  "(see RLIMIT_MEMLOCK): %s", strerror(-ret));
         return ret;
     }
-    r->vaes |= weir_xts_set_vaes(*xts, !open->no_vaes);
+    bits = weir_xts_set_vaes(*xts, open->vaes_bits);
+    r->vaes_bits = bits > r->vaes_bits ? bits : r->vaes_bits;
     return 0;
 }
 
@@ -841,7 +843,7 @@ void weir_reencrypt_query(WeirReencrypt *r, WeirReencryptInfo *info)
         .done_bytes = r->done_bytes + (r->phase == WEIR_REENCRYPT_HOT
             ? r->zone.bytes - r->zone.left * r->info.block_bytes : 0),
         .block_bytes = r->info.block_bytes,
-        .vaes = r->vaes,
+        .vaes_bits = r->vaes_bits,
     };
     weir_reencrypt_unlock(r);
 }

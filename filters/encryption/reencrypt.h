@@ -68,7 +68,7 @@ typedef struct WeirReencryptOpen {
     bool check_digest;          /* false: the caller has done it */
     bool read_only;             /* no step is done, nothing is written */
     unsigned ciphers;           /* as weir_xts_new() has it */
-    bool no_vaes;               /* see weir_xts_set_vaes() */
+    unsigned vaes_bits;         /* see weir_xts_set_vaes() */
     uint64_t hotzone_bytes;     /* at most; cut to what the area has room for */
     uint32_t chunk_bytes;       /* converted at a time; a power of 2, up to
                                    WEIR_REENCRYPT_CHUNK_BYTES_MAX */
@@ -92,7 +92,7 @@ typedef struct WeirReencryptInfo {
     uint64_t done_bytes;        /* converted, as the header says, and of the
                                    hotzone */
     uint32_t block_bytes;       /* requests are multiples of it */
-    bool vaes;                  /* vector instructions are used */
+    unsigned vaes_bits;         /* of the vectors that are used, or 0 */
 } WeirReencryptInfo;
 
 /*

@@ -21,8 +21,8 @@
 struct WeirXts {
     uint32_t sector_bytes;              /* set at new */
     unsigned made;                      /* set at new */
-    WeirVaesKey *vaes;                  /* set at new; NULL: is not good */
-    bool use_vaes;                      /* set before requests */
+    WeirVaesKey *vaes;                  /* set at new; NULL: cannot be */
+    unsigned vaes_bits;                 /* set before requests; 0: libgcrypt */
     pthread_mutex_t lock;
     pthread_cond_t free;                /* one was given back */
     unsigned idle;                      /* lock */
@@ -136,7 +136,7 @@ static int crypt_sectors(gcry_cipher_hd_t cipher, CipherFn *fn, uint64_t unit,
 /* --- VAES --- */
 
 /* It does, with this key, what libgcrypt does. */
-static bool vaes_is_good(WeirXts *xts)
+static bool vaes_is_good(WeirXts *xts, unsigned bits)
 {
     const uint64_t unit = UINT64_C(0x123456789abcdef0);
     uint8_t plain[CHECK_BYTES], theirs[CHECK_BYTES], ours[CHECK_BYTES];
@@ -148,20 +148,34 @@ static bool vaes_is_good(WeirXts *xts)
                       theirs, sizeof(plain), xts->sector_bytes) < 0) {
         return false;
     }
-    weir_vaes_encrypt(xts->vaes, unit, plain, ours, sizeof(plain),
+    weir_vaes_encrypt(xts->vaes, bits, unit, plain, ours, sizeof(plain),
                       xts->sector_bytes);
     if (memcmp(ours, theirs, sizeof(ours))) {
         return false;
     }
-    weir_vaes_decrypt(xts->vaes, unit, theirs, ours, sizeof(ours),
+    weir_vaes_decrypt(xts->vaes, bits, unit, theirs, ours, sizeof(ours),
                       xts->sector_bytes);
     return !memcmp(ours, plain, sizeof(ours));
 }
 
-static void vaes_free(WeirXts *xts)
+/* With larger sectors, libgcrypt is as fast as the narrow ones. */
+static bool vaes_is_faster(const WeirXts *xts, unsigned bits)
 {
-    weir_secret_free(xts->vaes, sizeof(*xts->vaes));
-    xts->vaes = NULL;
+    return bits > 256 || xts->sector_bytes < 4096;
+}
+
+unsigned weir_xts_set_vaes(WeirXts *xts, unsigned bits)
+{
+    static const unsigned widths[] = { 512, 256 };
+
+    xts->vaes_bits = 0;
+    for (size_t i = 0; i < 2 && xts->vaes && xts->vaes_bits == 0; i++) {
+        if (widths[i] <= bits && weir_vaes_supported(widths[i]) &&
+            vaes_is_faster(xts, widths[i]) && vaes_is_good(xts, widths[i])) {
+            xts->vaes_bits = widths[i];
+        }
+    }
+    return xts->vaes_bits;
 }
 
 /* Without it, or without locked memory for it, libgcrypt does. */
@@ -169,23 +183,13 @@ static void vaes_new(WeirXts *xts, const void *key, size_t key_bytes)
 {
     void *secret;
 
-    if (xts->sector_bytes > WEIR_VAES_SECTOR_BYTES_MAX ||
-        !weir_vaes_supported() ||
+    if (!weir_vaes_supported(256) ||
         weir_secret_new(&secret, sizeof(*xts->vaes)) < 0) {
         return;
     }
     xts->vaes = secret;
     weir_vaes_set_key(xts->vaes, key, key_bytes);
-    if (!vaes_is_good(xts)) {
-        vaes_free(xts);
-    }
-    xts->use_vaes = xts->vaes;
-}
-
-bool weir_xts_set_vaes(WeirXts *xts, bool use)
-{
-    xts->use_vaes = use && xts->vaes;
-    return xts->use_vaes;
+    weir_xts_set_vaes(xts, WEIR_VAES_BITS_MAX);
 }
 
 /* --- new --- */
@@ -255,7 +259,7 @@ void weir_xts_free(WeirXts *xts)
     for (unsigned i = 0; i < xts->made; i++) {
         gcry_cipher_close(xts->ciphers[i]);
     }
-    vaes_free(xts);
+    weir_secret_free(xts->vaes, sizeof(*xts->vaes));
     pthread_cond_destroy(&xts->free);
     pthread_mutex_destroy(&xts->lock);
     free(xts);
@@ -300,14 +304,20 @@ uint32_t weir_xts_sector_bytes(const WeirXts *xts)
     return xts->sector_bytes;
 }
 
+bool weir_xts_writes_once(const WeirXts *xts)
+{
+    return xts->vaes_bits;
+}
+
 int weir_xts_encrypt(WeirXts *xts, uint64_t unit, const void *in, void *out,
                      size_t bytes)
 {
     if (bytes % xts->sector_bytes) {
         return -EINVAL;
     }
-    if (xts->use_vaes) {
-        weir_vaes_encrypt(xts->vaes, unit, in, out, bytes, xts->sector_bytes);
+    if (xts->vaes_bits) {
+        weir_vaes_encrypt(xts->vaes, xts->vaes_bits, unit, in, out, bytes,
+                          xts->sector_bytes);
         return 0;
     }
     return crypt_run(xts, gcry_cipher_encrypt, unit, in, out, bytes);
@@ -319,8 +329,9 @@ int weir_xts_decrypt(WeirXts *xts, uint64_t unit, const void *in, void *out,
     if (bytes % xts->sector_bytes) {
         return -EINVAL;
     }
-    if (xts->use_vaes) {
-        weir_vaes_decrypt(xts->vaes, unit, in, out, bytes, xts->sector_bytes);
+    if (xts->vaes_bits) {
+        weir_vaes_decrypt(xts->vaes, xts->vaes_bits, unit, in, out, bytes,
+                          xts->sector_bytes);
         return 0;
     }
     return crypt_run(xts, gcry_cipher_decrypt, unit, in, out, bytes);

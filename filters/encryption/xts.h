@@ -45,17 +45,23 @@ int weir_xts_new(WeirXts **xts, const void *key, size_t key_bytes,
                  uint32_t sector_bytes, unsigned ciphers);
 
 /*
- * libgcrypt encrypts, or vector instructions do (see vaes.h): with sectors up
- * to WEIR_VAES_SECTOR_BYTES_MAX, wherever the processor has them, there is
- * locked memory for the keys, and they agreed with libgcrypt when the object
- * was made. Only while no other call is running.
- * use: false for libgcrypt.
- * Returns whether they are used from now on.
+ * libgcrypt encrypts, or vector instructions do (see vaes.h): the widest that
+ * the processor has, that are faster, and that agree with libgcrypt; where
+ * there is locked memory for their keys. At first they may be of any width.
+ * Only while no other call is running.
+ * bits: the width at most; 0 for libgcrypt.
+ * Returns which are used from now on, 256 or 512; 0 for libgcrypt.
  */
-bool weir_xts_set_vaes(WeirXts *xts, bool use);
+unsigned weir_xts_set_vaes(WeirXts *xts, unsigned bits);
 
 /* As it was given to weir_xts_new(). */
 uint32_t weir_xts_sector_bytes(const WeirXts *xts);
+
+/*
+ * Whether all that encrypting and decrypting writes to out is final. libgcrypt
+ * puts there what it only needs for a moment.
+ */
+bool weir_xts_writes_once(const WeirXts *xts);
 
 /* Zero and free it. No other call may be running or follow. NULL is fine. */
 void weir_xts_free(WeirXts *xts);

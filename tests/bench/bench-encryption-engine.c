@@ -57,15 +57,21 @@ static double median(double *values, unsigned n)
     return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-static WeirXts *xts_new(size_t sector_bytes, bool *vaes)
+/* bits: of the vectors at most; gets those that are used. */
+static WeirXts *xts_new(size_t sector_bytes, unsigned *bits)
 {
     WeirXts *xts;
 
     if (weir_xts_new(&xts, key, KEY_BYTES, sector_bytes, 2) < 0) {
         die("no cipher");
     }
-    *vaes = weir_xts_set_vaes(xts, *vaes);
+    *bits = weir_xts_set_vaes(xts, *bits);
     return xts;
+}
+
+static const char *name_of(unsigned bits)
+{
+    return bits == 0 ? "libgcrypt" : bits == 256 ? "VAES-256" : "VAES-512";
 }
 
 /* --- against libgcrypt --- */
@@ -120,10 +126,10 @@ static double time_of(WeirXts *xts, gcry_cipher_hd_t cipher, const Case *c)
     return now_s(CLOCK_THREAD_CPUTIME_ID) - begin;
 }
 
-static void measure(const Case *c, gcry_cipher_hd_t cipher, bool vaes)
+static void measure(const Case *c, gcry_cipher_hd_t cipher, unsigned bits)
 {
     static double ours_s[ROUNDS_MAX], theirs_s[ROUNDS_MAX], ratio[ROUNDS_MAX];
-    WeirXts *xts = xts_new(c->sector_bytes, &vaes);
+    WeirXts *xts = xts_new(c->sector_bytes, &bits);
     double bytes = (double)(mib * (size_t)MIB / c->bytes * c->bytes);
 
     for (unsigned r = 0; r < rounds; r++) {
@@ -135,7 +141,7 @@ static void measure(const Case *c, gcry_cipher_hd_t cipher, bool vaes)
         die("the results differ");
     }
     printf("%-9s sectors %4zu, %7zu bytes, %s: %5.2f GB/s, libgcrypt %5.2f "
-           "GB/s, RATIO %.2f\n", vaes ? "VAES" : "libgcrypt", c->sector_bytes,
+           "GB/s, RATIO %.2f\n", name_of(bits), c->sector_bytes,
            c->bytes, c->decrypt ? "decrypt" : "encrypt",
            bytes / median(ours_s, rounds) / 1e9,
            bytes / median(theirs_s, rounds) / 1e9, median(ratio, rounds));
@@ -143,7 +149,7 @@ static void measure(const Case *c, gcry_cipher_hd_t cipher, bool vaes)
     weir_xts_free(xts);
 }
 
-static void measure_all(bool vaes)
+static void measure_all(unsigned bits)
 {
     static const Case cases[] = {
         { 512, 512, false }, { 512, 4096, false }, { 512, 4096, true },
@@ -159,9 +165,7 @@ static void measure_all(bool vaes)
         die("no AES-XTS in libgcrypt");
     }
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        if (!vaes || cases[i].sector_bytes <= WEIR_VAES_SECTOR_BYTES_MAX) {
-            measure(&cases[i], cipher, vaes);
-        }
+        measure(&cases[i], cipher, bits);
     }
     gcry_cipher_close(cipher);
 }
@@ -212,10 +216,10 @@ static double time_pieces(WeirXts *xts, bool encrypt, Worker *w)
     return now_s(CLOCK_MONOTONIC) - begin;
 }
 
-static void measure_threads(bool encrypt, bool vaes)
+static void measure_threads(bool encrypt, unsigned bits)
 {
     static double one_s[ROUNDS_MAX], two_s[ROUNDS_MAX], ratio[ROUNDS_MAX];
-    WeirXts *xts = xts_new(512, &vaes);
+    WeirXts *xts = xts_new(512, &bits);
 
     for (unsigned r = 0; r < rounds; r++) {
         Worker w = { 0 };
@@ -231,7 +235,7 @@ static void measure_threads(bool encrypt, bool vaes)
         ratio[r] = one_s[r] / two_s[r];
     }
     printf("%-9s 1 MiB, %s: one thread %5.2f GB/s, two %5.2f GB/s, RATIO "
-           "%.2f\n", vaes ? "VAES" : "libgcrypt",
+           "%.2f\n", name_of(bits),
            encrypt ? "encrypt" : "decrypt",
            mib * (double)MIB / median(one_s, rounds) / 1e9,
            mib * (double)MIB / median(two_s, rounds) / 1e9,
@@ -276,7 +280,6 @@ int main(int argc, char **argv)
         { "mib", required_argument, NULL, 'm' },
         { NULL, 0, NULL, 0 },
     };
-    bool has_vaes = weir_vaes_supported();
     int option;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -289,12 +292,15 @@ int main(int argc, char **argv)
         }
     }
     make_data();
-    printf("AES-256-XTS, %u rounds of %u MiB, medians%s\n", rounds, mib,
-           has_vaes ? "" : "; this processor has no VAES");
-    for (int vaes = 0; vaes <= has_vaes; vaes++) {
-        measure_all(vaes);
-        measure_threads(true, vaes);
-        measure_threads(false, vaes);
+    printf("AES-256-XTS, %u rounds of %u MiB, medians\n", rounds, mib);
+    for (unsigned bits = 0; bits <= WEIR_VAES_BITS_MAX; bits += 256) {
+        if (bits > 0 && !weir_vaes_supported(bits)) {
+            printf("this processor has no VAES of %u bits\n", bits);
+            continue;
+        }
+        measure_all(bits);
+        measure_threads(true, bits);
+        measure_threads(false, bits);
     }
     free(plain);
     free(out);

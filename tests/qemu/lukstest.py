@@ -28,6 +28,17 @@ def crypt(key, data, sector_bytes, first_unit=0, decrypt=False):
     return bytes(out)
 
 
+def vaes_bits(sector_bytes):
+    """What query-weir says on this machine if nobody forbids it."""
+    with open('/proc/cpuinfo') as f:
+        flags = set(f.read().split())
+    if not {'vaes', 'vpclmulqdq', 'avx2'} <= flags:
+        return 0
+    if {'avx512f', 'avx512bw', 'avx512vl'} <= flags:
+        return 512
+    return 256 if sector_bytes < 4096 else 0
+
+
 class Image:
     """An image with its header, attached or in a file of its own."""
 

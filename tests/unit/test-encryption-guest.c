@@ -13,6 +13,7 @@
 
 #include "encryption/guest.h"
 #include "encryption/pieces.h"
+#include "encryption/vaes.h"
 
 #define DATA_BYTES (3 * WEIR_PIECE_BYTES + 12288)
 #define PIECES 4
@@ -110,14 +111,14 @@ static void check_guest(void)
     }
 }
 
-static void setup(uint32_t sector_bytes, bool vaes)
+static void setup(uint32_t sector_bytes, unsigned vaes_bits)
 {
     uint8_t key[WEIR_XTS_KEY_BYTES_MAX];
 
     fill(key, sizeof(key), 5);
     fill(plain, sizeof(plain), 6);
     assert_int_equal(weir_xts_new(&xts, key, sizeof(key), sector_bytes, 2), 0);
-    weir_xts_set_vaes(xts, vaes);
+    weir_xts_set_vaes(xts, vaes_bits);
     assert_int_equal(weir_xts_encrypt(xts, UNIT, plain, expected,
                                       DATA_BYTES), 0);
 }
@@ -153,9 +154,9 @@ static void pieces_of_any_length(void **state)
     static const size_t longest[] = { 100, 511, 513, 5000, 70000, DATA_BYTES };
 
     (void)state;
-    for (int vaes = 0; vaes < 2; vaes++) {
+    for (unsigned bits = 0; bits <= WEIR_VAES_BITS_MAX; bits += 256) {
         for (uint32_t sector = 512; sector <= 4096; sector *= 8) {
-            setup(sector, vaes);
+            setup(sector, bits);
             for (size_t i = 0; i < sizeof(longest) / sizeof(size_t); i++) {
                 guest_make(longest[i], i + sector);
                 guest_copy(plain, true);
@@ -168,6 +169,55 @@ static void pieces_of_any_length(void **state)
         }
     }
 }
+
+/* --- a guest that looks on --- */
+
+typedef struct Watch {
+    bool quit;                          /* atomic */
+    unsigned looks, surprises;
+} Watch;
+
+/* Looks at memory in one piece, which has been decrypted to before. */
+static void *watch(void *opaque)
+{
+    const uint8_t *memory = guest.memory + SKIP_BYTES;
+    Watch *w = opaque;
+
+    while (!__atomic_load_n(&w->quit, __ATOMIC_RELAXED)) {
+        size_t at = w->looks++ * 4799 % DATA_BYTES;
+
+        w->surprises += __atomic_load_n(memory + at, __ATOMIC_RELAXED) !=
+                        plain[at];
+    }
+    return NULL;
+}
+
+/* Nothing but plaintext that is final ever gets there. */
+static void guest_sees_plaintext_only(void **state)
+{
+    (void)state;
+    for (unsigned bits = 0; bits <= WEIR_VAES_BITS_MAX; bits += 256) {
+        WeirGuestData data = guest_data();
+        Watch w = { 0 };
+        pthread_t thread;
+
+        setup(512, bits);
+        guest.iov[0] = (struct iovec) { guest.memory, sizeof(guest.memory) };
+        memcpy(buffer, expected, DATA_BYTES);
+        assert_int_equal(weir_guest_decrypt(xts, &data, 0, DATA_BYTES), 0);
+        assert_int_equal(pthread_create(&thread, NULL, watch, &w), 0);
+        for (int round = 0; round < 500; round++) {
+            weir_guest_decrypt(xts, &data, 0, DATA_BYTES);
+        }
+        __atomic_store_n(&w.quit, true, __ATOMIC_RELAXED);
+        pthread_join(thread, NULL);
+        assert_int_not_equal(w.looks, 0);
+        assert_int_equal(w.surprises, 0);
+        weir_xts_free(xts);
+    }
+}
+
+/* --- several threads --- */
 
 static void *run_pieces(void *opaque)
 {
@@ -198,7 +248,7 @@ static void run_threads(bool encrypt)
 static void threads_share_a_request(void **state)
 {
     (void)state;
-    setup(512, true);
+    setup(512, WEIR_VAES_BITS_MAX);
     for (int round = 0; round < 20; round++) {
         guest_make(20000, round);
         guest_copy(plain, true);
@@ -218,7 +268,7 @@ static void late_threads_find_nothing(void **state)
     WeirPieces pieces;
 
     (void)state;
-    setup(4096, true);
+    setup(4096, WEIR_VAES_BITS_MAX);
     guest_make(20000, 1);
     guest_copy(plain, true);
     weir_pieces_init(&pieces, xts, &data, true);
@@ -236,7 +286,7 @@ static void errors_are_told(void **state)
     WeirPieces pieces;
 
     (void)state;
-    setup(4096, true);
+    setup(4096, WEIR_VAES_BITS_MAX);
     guest_make(20000, 1);
     data.bytes -= 512;                  /* no whole sectors */
     weir_pieces_init(&pieces, xts, &data, false);
@@ -249,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces_of_any_length),
+        cmocka_unit_test(guest_sees_plaintext_only),
         cmocka_unit_test(threads_share_a_request),
         cmocka_unit_test(late_threads_find_nothing),
         cmocka_unit_test(errors_are_told),
