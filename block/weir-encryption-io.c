@@ -2,7 +2,7 @@
 /*
  * Requests of weir-encryption.
  *
- *   read    bs->file -> buffer -> decrypt on the stack -> guest
+ *   read    bs->file -> buffer -> decrypt -> guest
  *   write   guest -> encrypt -> buffer -> bs->file
  *
  * A buffer only ever holds ciphertext, unless the disk is being converted.
