@@ -10,6 +10,7 @@
  * nothing goes into the cache, and later readers ask the base again.
  */
 #include "cache/cache-int.h"
+#include "common/zero.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -118,11 +119,6 @@ static Miss *miss_find(const WeirCache *c, uint64_t block, uint32_t *count)
 
 /* --- filling --- */
 
-static bool is_zero(const uint8_t *data)
-{
-    return !data[0] && !memcmp(data, data + 1, BLOCK_BYTES - 1);
-}
-
 /*
  * Whether a block of a miss still has to come in. One that was in doubt since
  * a crash, and is what the base has, is believed again.
@@ -139,7 +135,7 @@ static bool is_wanted(WeirCache *c, const Miss *m, uint32_t i)
         return false;
     }
     if (c->ix.flags[slot] & WEIR_SLOT_ZERO
-        ? is_zero(data)
+        ? weir_is_zero(data, BLOCK_BYTES)
         : c->ix.node[slot].crc == crc_of(c, m->block + i, data)) {
         weir_cache_index_set_flags(&c->ix, slot, WEIR_SLOT_SUSPECT, 0);
         slot_changed(c, slot);
@@ -170,7 +166,7 @@ static uint32_t fill_run(Miss *m, uint32_t i)
     WeirCache *c = m->cache;
     uint8_t *data = m->data + (size_t)i * BLOCK_BYTES;
     uint32_t crc[SEGMENT_BLOCKS];
-    bool zero = is_zero(data);
+    bool zero = weir_is_zero(data, BLOCK_BYTES);
     uint32_t n = 1, slot;
     int ret;
 
@@ -178,7 +174,7 @@ static uint32_t fill_run(Miss *m, uint32_t i)
         return 1;
     }
     while (!zero && i + n < m->count && is_wanted(c, m, i + n) &&
-           !is_zero(data + (size_t)n * BLOCK_BYTES)) {
+           !weir_is_zero(data + (size_t)n * BLOCK_BYTES, BLOCK_BYTES)) {
         n++;
     }
     n = slots_take(c, n, &slot);

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/zero.h"
 #include "encryption/header-int.h"
 #include "encryption/json.h"
 
@@ -129,17 +130,12 @@ int weir_header_give(WeirHeader **out, WeirHeader *header, int ret)
     return ret;
 }
 
-static bool is_zero(const uint8_t *bytes, size_t n)
-{
-    return n == 0 || (bytes[0] == 0 && !memcmp(bytes, bytes + 1, n - 1));
-}
-
 void weir_header_copy_sparse(uint8_t *to, const uint8_t *from, size_t n_bytes)
 {
     for (size_t at = 0; at < n_bytes; at += COPY_BYTES) {
         size_t n = n_bytes - at < COPY_BYTES ? n_bytes - at : COPY_BYTES;
 
-        if (!is_zero(from + at, n)) {
+        if (!weir_is_zero(from + at, n)) {
             memcpy(to + at, from + at, n);
         }
     }
@@ -151,7 +147,7 @@ static int copy_in(WeirHeader *header, const uint8_t *bytes, size_t n_bytes)
     for (size_t at = 0; at < n_bytes; at += COPY_BYTES) {
         size_t n = n_bytes - at < COPY_BYTES ? n_bytes - at : COPY_BYTES;
 
-        if (is_zero(bytes + at, n)) {
+        if (weir_is_zero(bytes + at, n)) {
             continue;
         }
         if (pwrite(header->fd, bytes + at, n, at) != (ssize_t)n) {

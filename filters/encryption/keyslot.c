@@ -225,15 +225,17 @@ static int try_all(WeirHeader *header, uint32_t keyslots,
     return result;
 }
 
-static int unlock(WeirHeader *header, int keyslot, const void *passphrase,
-                  size_t passphrase_bytes, const WeirHeaderLimits *limits,
-                  void *key, char *err, size_t err_size)
+/* keyslots: which they may be, as bits, if any one will do. */
+static int unlock(WeirHeader *header, int keyslot, uint32_t keyslots,
+                  const void *passphrase, size_t passphrase_bytes,
+                  const WeirHeaderLimits *limits, void *key, char *err,
+                  size_t err_size)
 {
     double time_left_s = limits->time_s;
     int ret;
 
     if (keyslot == WEIR_HEADER_ANY_KEYSLOT) {
-        return try_all(header, ALL_KEYSLOTS, passphrase, passphrase_bytes,
+        return try_all(header, keyslots, passphrase, passphrase_bytes,
                        limits, key, err, err_size);
     }
     ret = check_keyslot(header, keyslot, err, err_size);
@@ -242,25 +244,7 @@ static int unlock(WeirHeader *header, int keyslot, const void *passphrase,
                                        key, err, err_size);
 }
 
-int weir_header_unlock(WeirHeader *header, int keyslot,
-                       const void *passphrase, size_t passphrase_bytes,
-                       const WeirHeaderLimits *limits, void *key, char *err,
-                       size_t err_size)
-{
-    char message[256];
-    int ret;
-
-    weir_header_enter();
-    ret = unlock(header, keyslot, passphrase, passphrase_bytes, limits, key,
-                 message, sizeof(message));
-    weir_header_leave();
-    if (ret < 0) {
-        snprintf(err, err_size, "%s", message);
-    }
-    return ret;
-}
-
-int weir_header_unlock_some(WeirHeader *header, uint32_t keyslots,
+static int enter_and_unlock(WeirHeader *header, int keyslot, uint32_t keyslots,
                             const void *passphrase, size_t passphrase_bytes,
                             const WeirHeaderLimits *limits, void *key,
                             char *err, size_t err_size)
@@ -269,13 +253,32 @@ int weir_header_unlock_some(WeirHeader *header, uint32_t keyslots,
     int ret;
 
     weir_header_enter();
-    ret = try_all(header, keyslots, passphrase, passphrase_bytes, limits, key,
-                  message, sizeof(message));
+    ret = unlock(header, keyslot, keyslots, passphrase, passphrase_bytes,
+                 limits, key, message, sizeof(message));
     weir_header_leave();
     if (ret < 0) {
         snprintf(err, err_size, "%s", message);
     }
     return ret;
+}
+
+int weir_header_unlock(WeirHeader *header, int keyslot,
+                       const void *passphrase, size_t passphrase_bytes,
+                       const WeirHeaderLimits *limits, void *key, char *err,
+                       size_t err_size)
+{
+    return enter_and_unlock(header, keyslot, ALL_KEYSLOTS, passphrase,
+                            passphrase_bytes, limits, key, err, err_size);
+}
+
+int weir_header_unlock_some(WeirHeader *header, uint32_t keyslots,
+                            const void *passphrase, size_t passphrase_bytes,
+                            const WeirHeaderLimits *limits, void *key,
+                            char *err, size_t err_size)
+{
+    return enter_and_unlock(header, WEIR_HEADER_ANY_KEYSLOT, keyslots,
+                            passphrase, passphrase_bytes, limits, key, err,
+                            err_size);
 }
 
 /* --- add, change, remove --- */
@@ -382,8 +385,8 @@ static int change(WeirHeader *header, int keyslot, const void *old_passphrase,
                  strerror(-ret));
         return ret;
     }
-    ret = unlock(header, keyslot, old_passphrase, old_bytes, limits, key, err,
-                 err_size);
+    ret = unlock(header, keyslot, ALL_KEYSLOTS, old_passphrase, old_bytes,
+                 limits, key, err, err_size);
     weir_secret_free(key, header->info.key_bytes);
     if (ret >= 0) {
         keyslot = ret;

@@ -42,6 +42,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/zero.h"
 #include "inspect/block-hash.h"
 
 #define BLOCK WEIR_INSPECT_BLOCK_BYTES
@@ -122,16 +123,11 @@ static int32_t entropy_of_counts(uint16_t count[LANES][256])
     return bits < 8 * WEIR_ENTROPY_ONE_BIT ? bits : 8 * WEIR_ENTROPY_ONE_BIT;
 }
 
-static bool is_zero(const uint8_t *block)
-{
-    return block[0] == 0 && memcmp(block, block + 1, BLOCK - 1) == 0;
-}
-
 int32_t weir_entropy_of_block(const uint8_t *block)
 {
     uint16_t count[LANES][256];
 
-    if (is_zero(block)) {
+    if (weir_is_zero(block, BLOCK)) {
         return WEIR_ENTROPY_EMPTY;
     }
     memset(count, 0, sizeof(count));

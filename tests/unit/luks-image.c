@@ -19,16 +19,20 @@
 
 static char folder[64];
 
-void luks_folder_make(void)
+int luks_folder_make(void **state)
 {
+    (void)state;
     strcpy(folder, "/tmp/weir-luks-XXXXXX");
     assert_non_null(mkdtemp(folder));
     luks_write_file("key", "correct horse", 13, 13);
+    return 0;
 }
 
-void luks_folder_remove(void)
+int luks_folder_remove(void **state)
 {
+    (void)state;
     assert_int_equal(luks_shell("rm -r %s", folder), 0);
+    return 0;
 }
 
 const char *luks_path(char path[256], const char *name)

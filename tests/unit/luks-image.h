@@ -25,9 +25,9 @@ typedef struct LuksImage {
     uint64_t disk_bytes;
 } LuksImage;
 
-/* A temporary folder, and the files in it by name. */
-void luks_folder_make(void);
-void luks_folder_remove(void);
+/* A temporary folder, before and after the tests; the files in it by name. */
+int luks_folder_make(void **state);
+int luks_folder_remove(void **state);
 const char *luks_path(char path[256], const char *name);
 
 /* Run a shell command in the folder; returns its exit status. */

@@ -727,20 +727,6 @@ static void all_keyslots_in_use(void **state)
     weir_header_free(header);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    luks_folder_make();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    luks_folder_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -764,5 +750,6 @@ int main(void)
         cmocka_unit_test(all_keyslots_in_use),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, luks_folder_make,
+                                  luks_folder_remove);
 }

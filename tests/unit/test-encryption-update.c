@@ -637,20 +637,6 @@ static void a_new_header_is_whole_or_not_there(void **state)
     free(disk.bytes);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    luks_folder_make();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    luks_folder_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -664,5 +650,6 @@ int main(void)
         cmocka_unit_test(a_new_header_is_whole_or_not_there),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, luks_folder_make,
+                                  luks_folder_remove);
 }
