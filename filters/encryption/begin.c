@@ -16,12 +16,10 @@
 static int load_job(WeirHeader *header, WeirJob **job, char *err,
                     size_t err_size)
 {
-    const char *json;
     int ret;
 
     weir_header_enter();
-    json = weir_header_json(header);
-    ret = json ? weir_job_load(job, json, err, err_size) : -EINVAL;
+    ret = weir_job_load(job, weir_header_text(header), err, err_size);
     weir_header_leave();
     return ret;
 }

@@ -3,6 +3,7 @@
 #ifndef WEIR_ENCRYPTION_HEADER_INT_H
 #define WEIR_ENCRYPTION_HEADER_INT_H
 
+#include <json-c/json.h>
 #include <libcryptsetup.h>
 
 #include "encryption/header.h"
@@ -77,7 +78,10 @@ hidden int weir_header_fail(WeirHeader *header, int ret, char *err,
                             size_t err_size, const char *text);
 
 /* The metadata as JSON, valid until the header is changed; or NULL. */
-hidden const char *weir_header_json(WeirHeader *header);
+hidden const char *weir_header_text(WeirHeader *header);
+
+/* The same, read; to be given back with json_object_put(). Or NULL. */
+hidden json_object *weir_header_json(WeirHeader *header);
 
 /* Open the device again, after its memfd was changed by other means. */
 hidden int weir_header_reload(WeirHeader *header, char *err, size_t err_size);

@@ -50,11 +50,16 @@ int weir_header_fail(WeirHeader *header, int ret, char *err, size_t err_size,
     return ret;
 }
 
-const char *weir_header_json(WeirHeader *header)
+const char *weir_header_text(WeirHeader *header)
 {
-    const char *json = NULL;
+    const char *text = NULL;
 
-    return crypt_dump_json(header->device, &json, 0) < 0 ? NULL : json;
+    return crypt_dump_json(header->device, &text, 0) < 0 ? NULL : text;
+}
+
+json_object *weir_header_json(WeirHeader *header)
+{
+    return weir_json_parse(weir_header_text(header));
 }
 
 /* --- memory --- */
@@ -193,7 +198,7 @@ static int check_requirements(WeirHeader *header, char *err, size_t err_size)
                                 "the header's requirements cannot be read");
     }
     header->info.has_job = flags == CRYPT_REQUIREMENT_ONLINE_REENCRYPT &&
-                           weir_job_exists(weir_header_json(header));
+                           weir_job_exists(weir_header_text(header));
     if (header->info.has_job) {
         return 0;
     }
@@ -211,21 +216,20 @@ static int check_requirements(WeirHeader *header, char *err, size_t err_size)
     return 0;
 }
 
-static int check_segment(const char *json, char *err, size_t err_size)
+static int check_segment(json_object *json, char *err, size_t err_size)
 {
-    const char *segments = weir_json_member(json, "segments");
-    const char *segment = weir_json_member(segments, "0");
+    json_object *segments = weir_json_member(json, "segments");
+    json_object *segment = weir_json_member(segments, "0");
     const char *why = NULL;
 
     if (weir_json_count(segments) != 1 || !segment) {
         why = "the image has other segments than a single one";
-    } else if (!weir_json_is(weir_json_member(segment, "type"), "crypt")) {
+    } else if (!weir_json_is(segment, "type", "crypt")) {
         why = "the image is not encrypted: the type of its segment is not "
               "'crypt'";
     } else if (weir_json_member(segment, "integrity")) {
         why = "the image has integrity protection, which is not supported";
-    } else if (!weir_json_is(weir_json_member(segment, "encryption"),
-                             "aes-xts-plain64")) {
+    } else if (!weir_json_is(segment, "encryption", "aes-xts-plain64")) {
         why = "the image has another cipher than aes-xts-plain64";
     }
     if (why) {
@@ -236,22 +240,19 @@ static int check_segment(const char *json, char *err, size_t err_size)
 }
 
 /* Where the data is; nothing of it may wrap around. */
-static int check_place(WeirHeader *header, const char *json, bool detached,
+static int check_place(WeirHeader *header, json_object *json, bool detached,
                        char *err, size_t err_size)
 {
-    const char *segment = weir_json_member(weir_json_member(json, "segments"),
-                                           "0");
-    const char *size = weir_json_member(segment, "size");
+    json_object *segment = weir_json_member(weir_json_member(json, "segments"),
+                                            "0");
     WeirHeaderInfo *info = &header->info;
     uint64_t bytes = INT64_MAX, last;
 
     info->data_bytes = UINT64_MAX;
-    if (!weir_json_u64(weir_json_member(segment, "offset"),
-                       &info->data_offset_bytes) ||
-        !weir_json_u64(weir_json_member(segment, "iv_tweak"),
-                       &info->tweak_units) ||
-        (!weir_json_is(size, "dynamic") &&
-         !weir_json_u64(size, &info->data_bytes))) {
+    if (!weir_json_u64(segment, "offset", &info->data_offset_bytes) ||
+        !weir_json_u64(segment, "iv_tweak", &info->tweak_units) ||
+        (!weir_json_is(segment, "size", "dynamic") &&
+         !weir_json_u64(segment, "size", &info->data_bytes))) {
         snprintf(err, err_size, "offset, size or tweak of the image's data is "
                  "no number");
         return -EINVAL;
@@ -277,7 +278,7 @@ static int check_place(WeirHeader *header, const char *json, bool detached,
 }
 
 /* How long the header says that it is. */
-static int check_length(WeirHeader *header, const char *json,
+static int check_length(WeirHeader *header, json_object *json,
                         uint64_t disk_bytes, char *err, size_t err_size)
 {
     uint64_t metadata_bytes = 0, keyslots_bytes = 0;
@@ -344,13 +345,13 @@ static uint32_t larger(uint32_t a, uint32_t b)
 }
 
 /* The segments of a job change; what stays is what it says of its sides. */
-static int check_job(WeirHeader *header, const char *json, bool detached,
-                     char *err, size_t err_size)
+static int check_job(WeirHeader *header, bool detached, char *err,
+                     size_t err_size)
 {
     WeirHeaderInfo *info = &header->info;
     const WeirJobInfo *found;
     WeirJob *job;
-    int ret = weir_job_load(&job, json, err, err_size);
+    int ret = weir_job_load(&job, weir_header_text(header), err, err_size);
 
     if (ret < 0) {
         return ret;
@@ -372,21 +373,17 @@ static int check_job(WeirHeader *header, const char *json, bool detached,
     return ret;
 }
 
-int weir_header_check(WeirHeader *header, uint64_t disk_bytes, bool detached,
-                      char *err, size_t err_size)
+static int check_json(WeirHeader *header, json_object *json,
+                      uint64_t disk_bytes, bool detached, char *err,
+                      size_t err_size)
 {
-    const char *uuid = crypt_get_uuid(header->device);
-    const char *json = weir_header_json(header);
-    int ret;
+    int ret = check_length(header, json, disk_bytes, err, err_size);
 
-    snprintf(header->info.uuid, sizeof(header->info.uuid), "%s",
-             uuid ? uuid : "");
-    ret = check_length(header, json, disk_bytes, err, err_size);
     if (ret == 0) {
         ret = check_requirements(header, err, err_size);
     }
     if (ret == 0 && header->info.has_job) {
-        return check_job(header, json, detached, err, err_size);
+        return check_job(header, detached, err, err_size);
     }
     if (ret == 0) {
         ret = check_segment(json, err, err_size);
@@ -398,6 +395,20 @@ int weir_header_check(WeirHeader *header, uint64_t disk_bytes, bool detached,
         weir_header_list_keyslots(header);
         ret = check_sizes(header, err, err_size);
     }
+    return ret;
+}
+
+int weir_header_check(WeirHeader *header, uint64_t disk_bytes, bool detached,
+                      char *err, size_t err_size)
+{
+    const char *uuid = crypt_get_uuid(header->device);
+    json_object *json = weir_header_json(header);
+    int ret;
+
+    snprintf(header->info.uuid, sizeof(header->info.uuid), "%s",
+             uuid ? uuid : "");
+    ret = check_json(header, json, disk_bytes, detached, err, err_size);
+    json_object_put(json);
     return ret;
 }
 

@@ -351,18 +351,21 @@ const char *weir_job_finish(WeirJob *job, WeirJobArea *areas, size_t *n_areas)
 
 /* --- load --- */
 
+static bool has_requirement(json_object *root)
+{
+    json_object *config = weir_json_member(root, "config");
+
+    return weir_json_has(weir_json_member(weir_json_member(
+        config, "requirements"), "mandatory"), REQUIREMENT);
+}
+
 bool weir_job_exists(const char *json)
 {
-    const char *list = weir_json_member(weir_json_member(weir_json_member(
-        json, "config"), "requirements"), "mandatory");
-    const char *at = NULL, *value;
+    json_object *root = weir_json_parse(json);
+    bool exists = has_requirement(root);
 
-    while ((value = weir_json_next(list, &at, NULL, NULL))) {
-        if (weir_json_is(value, REQUIREMENT)) {
-            return true;
-        }
-    }
-    return false;
+    json_object_put(root);
+    return exists;
 }
 
 static int fail(char *err, size_t err_size, int ret, const char *why)
@@ -656,8 +659,8 @@ static int parse(WeirJob *job, const char *json, char *err, size_t err_size)
 {
     int ret;
 
-    job->root = json_tokener_parse(json);
-    if (!job->root || !weir_job_exists(json)) {
+    job->root = weir_json_parse(json);
+    if (!has_requirement(job->root)) {
         return fail(err, err_size, -EINVAL, "there is no re-encryption of "
                     "version 2 in the header");
     }

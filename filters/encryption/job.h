@@ -59,12 +59,12 @@ typedef struct WeirJobArea {
 
 typedef struct WeirJob WeirJob;
 
-/* Whether the JSON text of a valid header says that there is a job. */
+/* Whether the JSON text of a header says that there is a job. */
 bool weir_job_exists(const char *json);
 
 /*
  * job: gets the new object, freed with weir_job_free().
- * json: of a valid header.
+ * json: of a header, valid or not.
  * Returns 0; with *job NULL: -ENOTSUP for a sound job that is not supported,
  * -EINVAL for one that is not sound, -ENOMEM.
  */

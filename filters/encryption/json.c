@@ -1,143 +1,134 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "encryption/json.h"
 
-static const char *skip_space(const char *p)
+json_object *weir_json_parse(const char *text)
 {
-    return p + strspn(p, " \t\r\n");
-}
+    size_t bytes = text ? strlen(text) : 0;
+    json_tokener *tokener;
+    json_object *root;
+    size_t end;
 
-/* p: at the opening quote. Returns what follows the closing one. */
-static const char *skip_string(const char *p)
-{
-    for (p++; *p && *p != '"'; p++) {
-        if (*p == '\\' && p[1]) {
-            p++;
-        }
-    }
-    return *p ? p + 1 : p;
-}
-
-/* Without recursion: the depth comes from the header. */
-static const char *skip_value(const char *p)
-{
-    size_t depth = 0;
-
-    do {
-        p = skip_space(p);
-        if (*p == '"') {
-            p = skip_string(p);
-        } else if (*p == '{' || *p == '[') {
-            depth++;
-            p++;
-        } else if (*p == '}' || *p == ']') {
-            if (depth == 0) {
-                return p;
-            }
-            depth--;
-            p++;
-        } else if (*p == ',' || *p == ':') {
-            p++;
-        } else {
-            p += strcspn(p, ",:{}[]\" \t\r\n");
-        }
-    } while (depth > 0 && *p);
-    return p;
-}
-
-const char *weir_json_next(const char *value, const char **at,
-                           const char **name, size_t *name_bytes)
-{
-    const char *p, *end;
-
-    if (!value || (*value != '{' && *value != '[')) {
+    if (bytes == 0 || bytes > INT_MAX) {
         return NULL;
     }
-    p = skip_space(*at ? *at : value + 1);
-    if (*at && *p == ',') {
-        p = skip_space(p + 1);
-    }
-    if (!*p || *p == '}' || *p == ']') {
+    tokener = json_tokener_new_ex(WEIR_JSON_DEPTH_MAX);
+    if (!tokener) {
         return NULL;
     }
-    if (*value == '{') {
-        if (*p != '"') {
-            return NULL;
-        }
-        end = skip_string(p);
-        if (name) {
-            *name = p + 1;
-            *name_bytes = end - p > 1 ? end - p - 2 : 0;
-        }
-        p = skip_space(end);
-        p = skip_space(*p == ':' ? p + 1 : p);
-    }
-    end = skip_value(p);
-    if (end == p) {
+    root = json_tokener_parse_ex(tokener, text, bytes);
+    end = json_tokener_get_parse_end(tokener);
+    end += strspn(text + end, " \t\r\n");
+    json_tokener_free(tokener);
+    if (end != bytes || !json_object_is_type(root, json_type_object)) {
+        json_object_put(root);
         return NULL;
     }
-    *at = end;
-    return p;
+    return root;
 }
 
-const char *weir_json_member(const char *value, const char *name)
+json_object *weir_json_member(json_object *object, const char *name)
 {
-    const char *at = NULL, *found = NULL, *member = NULL;
-    size_t bytes = 0;
+    json_object *value = NULL;
 
-    while ((member = weir_json_next(value, &at, &found, &bytes))) {
-        if (*value == '{' && bytes == strlen(name) &&
-            !memcmp(found, name, bytes)) {
-            return member;
+    json_object_object_get_ex(object, name, &value);
+    return value;
+}
+
+json_object *weir_json_numbered(json_object *object, unsigned number)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "%u", number);
+    return weir_json_member(object, name);
+}
+
+struct lh_entry *weir_json_first(json_object *object)
+{
+    return json_object_is_type(object, json_type_object)
+           ? json_object_get_object(object)->head : NULL;
+}
+
+unsigned weir_json_count(json_object *object)
+{
+    return json_object_is_type(object, json_type_object)
+           ? json_object_object_length(object) : 0;
+}
+
+/* NULL when it is something else. */
+static const char *string_of(json_object *value)
+{
+    const char *text;
+
+    if (!json_object_is_type(value, json_type_string)) {
+        return NULL;
+    }
+    text = json_object_get_string(value);
+    return strlen(text) == (size_t)json_object_get_string_len(value) ? text
+                                                                    : NULL;
+}
+
+static bool is_string(json_object *value, const char *string)
+{
+    const char *text = string_of(value);
+
+    return text && !strcmp(text, string);
+}
+
+const char *weir_json_string(json_object *object, const char *name)
+{
+    const char *text = string_of(weir_json_member(object, name));
+
+    return text ? text : "";
+}
+
+bool weir_json_is(json_object *object, const char *name, const char *string)
+{
+    return is_string(weir_json_member(object, name), string);
+}
+
+bool weir_json_has(json_object *array, const char *string)
+{
+    size_t n = json_object_is_type(array, json_type_array)
+               ? json_object_array_length(array) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (is_string(json_object_array_get_idx(array, i), string)) {
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
-size_t weir_json_count(const char *value)
+static bool digits_u64(const char *text, uint64_t *out)
 {
-    const char *at = NULL;
-    size_t count = 0;
+    unsigned long long number;
 
-    while (weir_json_next(value, &at, NULL, NULL)) {
-        count++;
-    }
-    return count;
-}
-
-bool weir_json_is(const char *value, const char *string)
-{
-    size_t bytes = strlen(string);
-
-    return value && *value == '"' && !strncmp(value + 1, string, bytes) &&
-           value[1 + bytes] == '"';
-}
-
-bool weir_json_u64(const char *value, uint64_t *out)
-{
-    uint64_t number = 0;
-    const char *p = value;
-    bool quoted;
-
-    *out = 0;
-    if (!value) {
+    if (!text[0] || text[strspn(text, "0123456789")]) {
         return false;
     }
-    quoted = *value == '"';
-    p += quoted;
-    if (*p < '0' || *p > '9') {
-        return false;
-    }
-    for (; *p >= '0' && *p <= '9'; p++) {
-        if (__builtin_mul_overflow(number, 10, &number) ||
-            __builtin_add_overflow(number, *p - '0', &number)) {
-            return false;
-        }
-    }
-    if (quoted ? *p != '"' : !strchr(",}] \t\r\n", *p)) {
+    errno = 0;
+    number = strtoull(text, NULL, 10);
+    if (errno) {
         return false;
     }
     *out = number;
     return true;
+}
+
+bool weir_json_u64(json_object *object, const char *name, uint64_t *out)
+{
+    json_object *value = weir_json_member(object, name);
+
+    *out = 0;
+    if (json_object_is_type(value, json_type_int)) {
+        *out = json_object_get_uint64(value);
+        return json_object_get_int64(value) >= 0;
+    }
+    return digits_u64(weir_json_string(object, name), out);
 }

@@ -25,16 +25,15 @@ typedef struct Cost {
 } Cost;
 
 /* Each trial also computes the digest that tells whether the key is right. */
-static double digest_time_s(const char *json)
+static double digest_time_s(json_object *json)
 {
-    const char *digests = weir_json_member(json, "digests");
-    const char *at = NULL, *digest;
+    json_object *digests = weir_json_member(json, "digests");
     double time_s = 0;
 
-    while ((digest = weir_json_next(digests, &at, NULL, NULL))) {
+    for (struct lh_entry *e = weir_json_first(digests); e; e = e->next) {
         uint64_t iterations;
 
-        if (!weir_json_u64(weir_json_member(digest, "iterations"),
+        if (!weir_json_u64((json_object *)lh_entry_v(e), "iterations",
                            &iterations)) {
             iterations = UINT64_MAX;
         }
@@ -43,22 +42,21 @@ static double digest_time_s(const char *json)
     return time_s;
 }
 
-static int kdf_cost(const char *kdf, Cost *cost)
+static int kdf_cost(json_object *kdf, Cost *cost)
 {
     uint64_t iterations, kib, threads;
 
     *cost = (Cost) { 0 };
-    if (weir_json_is(weir_json_member(kdf, "type"), "pbkdf2")) {
-        if (!weir_json_u64(weir_json_member(kdf, "iterations"),
-                           &iterations)) {
+    if (weir_json_is(kdf, "type", "pbkdf2")) {
+        if (!weir_json_u64(kdf, "iterations", &iterations)) {
             return -EINVAL;
         }
         cost->time_s = iterations / ITERATIONS_PER_S;
         return 0;
     }
-    if (!weir_json_u64(weir_json_member(kdf, "time"), &iterations) ||
-        !weir_json_u64(weir_json_member(kdf, "memory"), &kib) ||
-        !weir_json_u64(weir_json_member(kdf, "cpus"), &threads) ||
+    if (!weir_json_u64(kdf, "time", &iterations) ||
+        !weir_json_u64(kdf, "memory", &kib) ||
+        !weir_json_u64(kdf, "cpus", &threads) ||
         threads > THREADS_MAX) {
         return -EINVAL;
     }
@@ -67,26 +65,23 @@ static int kdf_cost(const char *kdf, Cost *cost)
     return 0;
 }
 
-static int keyslot_cost(WeirHeader *header, int keyslot, Cost *cost)
+static int keyslot_cost(json_object *json, int keyslot, Cost *cost)
 {
-    const char *json = weir_header_json(header);
-    char name[16];
-    int ret;
+    json_object *keyslots = weir_json_member(json, "keyslots");
+    int ret = kdf_cost(weir_json_member(weir_json_numbered(keyslots, keyslot),
+                                        "kdf"), cost);
 
-    snprintf(name, sizeof(name), "%d", keyslot);
-    ret = kdf_cost(weir_json_member(weir_json_member(weir_json_member(
-        json, "keyslots"), name), "kdf"), cost);
     cost->time_s += digest_time_s(json);
     return ret;
 }
 
 /* time_left_s: in what is spent before the keyslot is tried. */
-static int pay(WeirHeader *header, int keyslot, const WeirHeaderLimits *limits,
+static int pay(json_object *json, int keyslot, const WeirHeaderLimits *limits,
                double *time_left_s, char *err, size_t err_size)
 {
     Cost cost;
 
-    if (keyslot_cost(header, keyslot, &cost) < 0) {
+    if (keyslot_cost(json, keyslot, &cost) < 0) {
         snprintf(err, err_size, "keyslot %d has no valid parameters, or more "
                  "than %d threads", keyslot, THREADS_MAX);
         return -EINVAL;
@@ -165,12 +160,13 @@ static int try_keyslot(WeirHeader *header, int keyslot, const void *passphrase,
     return ret < 0 ? ret : keyslot;
 }
 
-static int pay_and_try(WeirHeader *header, int keyslot,
+/* json: of the header. */
+static int pay_and_try(WeirHeader *header, json_object *json, int keyslot,
                        const void *passphrase, size_t passphrase_bytes,
                        const WeirHeaderLimits *limits, double *time_left_s,
                        void *key, char *err, size_t err_size)
 {
-    int ret = pay(header, keyslot, limits, time_left_s, err, err_size);
+    int ret = pay(json, keyslot, limits, time_left_s, err, err_size);
 
     return ret < 0 ? ret : try_keyslot(header, keyslot, passphrase,
                                        passphrase_bytes, key, err, err_size);
@@ -190,7 +186,7 @@ static bool is_wanted(WeirHeader *header, int keyslot, uint32_t keyslots)
  * Of these, in their order; what is told at last is why one was not tried, if
  * so.
  */
-static int try_all(WeirHeader *header, uint32_t keyslots,
+static int try_all(WeirHeader *header, json_object *json, uint32_t keyslots,
                    const void *passphrase, size_t passphrase_bytes,
                    const WeirHeaderLimits *limits, void *key, char *err,
                    size_t err_size)
@@ -210,8 +206,9 @@ static int try_all(WeirHeader *header, uint32_t keyslots,
                 crypt_keyslot_get_priority(header->device, slot) != order[i]) {
                 continue;
             }
-            ret = pay_and_try(header, slot, passphrase, passphrase_bytes,
-                              limits, &time_left_s, key, err, err_size);
+            ret = pay_and_try(header, json, slot, passphrase,
+                              passphrase_bytes, limits, &time_left_s, key,
+                              err, err_size);
             if (ret >= 0) {
                 return ret;
             }
@@ -226,22 +223,35 @@ static int try_all(WeirHeader *header, uint32_t keyslots,
 }
 
 /* keyslots: which they may be, as bits, if any one will do. */
-static int unlock(WeirHeader *header, int keyslot, uint32_t keyslots,
-                  const void *passphrase, size_t passphrase_bytes,
-                  const WeirHeaderLimits *limits, void *key, char *err,
-                  size_t err_size)
+static int unlock_with(WeirHeader *header, json_object *json, int keyslot,
+                       uint32_t keyslots, const void *passphrase,
+                       size_t passphrase_bytes, const WeirHeaderLimits *limits,
+                       void *key, char *err, size_t err_size)
 {
     double time_left_s = limits->time_s;
     int ret;
 
     if (keyslot == WEIR_HEADER_ANY_KEYSLOT) {
-        return try_all(header, keyslots, passphrase, passphrase_bytes,
+        return try_all(header, json, keyslots, passphrase, passphrase_bytes,
                        limits, key, err, err_size);
     }
     ret = check_keyslot(header, keyslot, err, err_size);
-    return ret < 0 ? ret : pay_and_try(header, keyslot, passphrase,
+    return ret < 0 ? ret : pay_and_try(header, json, keyslot, passphrase,
                                        passphrase_bytes, limits, &time_left_s,
                                        key, err, err_size);
+}
+
+static int unlock(WeirHeader *header, int keyslot, uint32_t keyslots,
+                  const void *passphrase, size_t passphrase_bytes,
+                  const WeirHeaderLimits *limits, void *key, char *err,
+                  size_t err_size)
+{
+    json_object *json = weir_header_json(header);
+    int ret = unlock_with(header, json, keyslot, keyslots, passphrase,
+                          passphrase_bytes, limits, key, err, err_size);
+
+    json_object_put(json);
+    return ret;
 }
 
 static int enter_and_unlock(WeirHeader *header, int keyslot, uint32_t keyslots,
@@ -447,7 +457,7 @@ int weir_header_remove_keyslot(WeirHeader *header, int keyslot, bool force,
 }
 
 /* The keyslots that it opens, of one or of all; those to be ignored as well. */
-static int remove_opened(WeirHeader *header, int keyslot,
+static int remove_opened(WeirHeader *header, json_object *json, int keyslot,
                          const void *passphrase, size_t passphrase_bytes,
                          const WeirHeaderLimits *limits, bool force,
                          void *key, char *err, size_t err_size)
@@ -462,8 +472,8 @@ static int remove_opened(WeirHeader *header, int keyslot,
             (keyslot != WEIR_HEADER_ANY_KEYSLOT && slot != keyslot)) {
             continue;
         }
-        ret = pay_and_try(header, slot, passphrase, passphrase_bytes, limits,
-                          &time_left_s, key, err, err_size);
+        ret = pay_and_try(header, json, slot, passphrase, passphrase_bytes,
+                          limits, &time_left_s, key, err, err_size);
         if (ret == -EACCES) {
             continue;
         }
@@ -487,6 +497,7 @@ int weir_header_remove_passphrase(WeirHeader *header, int keyslot,
                                   const WeirHeaderLimits *limits, bool force,
                                   char *err, size_t err_size)
 {
+    json_object *json;
     void *key;
     int ret = weir_secret_new(&key, header->info.key_bytes);
 
@@ -496,8 +507,10 @@ int weir_header_remove_passphrase(WeirHeader *header, int keyslot,
         return ret;
     }
     weir_header_enter();
-    ret = remove_opened(header, keyslot, passphrase, passphrase_bytes, limits,
-                        force, key, err, err_size);
+    json = weir_header_json(header);
+    ret = remove_opened(header, json, keyslot, passphrase, passphrase_bytes,
+                        limits, force, key, err, err_size);
+    json_object_put(json);
     weir_header_list_keyslots(header);
     weir_header_leave();
     weir_secret_free(key, header->info.key_bytes);
@@ -556,46 +569,45 @@ int weir_header_erase(WeirHeader *header, char *err, size_t err_size)
 
 /* --- what they are --- */
 
-static void read_kdf(const char *kdf, WeirHeaderKeyslot *out)
+static void read_kdf(json_object *kdf, WeirHeaderKeyslot *out)
 {
     uint64_t number;
     static const char *const types[] = { "pbkdf2", "argon2i", "argon2id" };
 
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        if (weir_json_is(weir_json_member(kdf, "type"), types[i])) {
+        if (weir_json_is(kdf, "type", types[i])) {
             out->kdf.type = types[i];
         }
     }
-    weir_json_u64(weir_json_member(kdf, "iterations"), &number);
+    weir_json_u64(kdf, "iterations", &number);
     if (!number) {
-        weir_json_u64(weir_json_member(kdf, "time"), &number);
+        weir_json_u64(kdf, "time", &number);
     }
     out->kdf.iterations = number;
-    weir_json_u64(weir_json_member(kdf, "memory"), &number);
+    weir_json_u64(kdf, "memory", &number);
     out->kdf.memory_kib = number;
-    weir_json_u64(weir_json_member(kdf, "cpus"), &number);
+    weir_json_u64(kdf, "cpus", &number);
     out->kdf.threads = number;
 }
 
 void weir_header_list_keyslots(WeirHeader *header)
 {
-    const char *keyslots = weir_json_member(weir_header_json(header),
-                                            "keyslots");
+    json_object *json = weir_header_json(header);
+    json_object *keyslots = weir_json_member(json, "keyslots");
 
     header->n_keyslots = 0;
     for (int slot = 0; slot < WEIR_HEADER_KEYSLOTS; slot++) {
         WeirHeaderKeyslot *out = &header->keyslots[header->n_keyslots];
-        char name[16];
 
         if (!is_active(header, slot)) {
             continue;
         }
-        snprintf(name, sizeof(name), "%d", slot);
         *out = (WeirHeaderKeyslot) { .keyslot = slot, .kdf.type = "" };
-        read_kdf(weir_json_member(weir_json_member(keyslots, name), "kdf"),
+        read_kdf(weir_json_member(weir_json_numbered(keyslots, slot), "kdf"),
                  out);
         header->n_keyslots++;
     }
+    json_object_put(json);
 }
 
 const WeirHeaderKeyslot *weir_header_keyslots(const WeirHeader *header,

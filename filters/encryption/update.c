@@ -42,27 +42,36 @@ static size_t n_blocks(const WeirHeader *header)
     return (header->info.header_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
 }
 
+static void mark_area(const WeirHeader *header, json_object *area,
+                      uint8_t *in_use, uint8_t mark)
+{
+    uint64_t offset, n_bytes;
+
+    if (!weir_json_u64(area, "offset", &offset) ||
+        !weir_json_u64(area, "size", &n_bytes)) {
+        return;
+    }
+    for (uint64_t i = offset / BLOCK_BYTES;
+         i < n_blocks(header) && i * BLOCK_BYTES < offset + n_bytes; i++) {
+        in_use[i] |= mark;
+    }
+}
+
 /* Areas of the keyslots by blocks; those of a re-encryption are no keys. */
 static void mark_areas(WeirHeader *header, uint8_t *in_use, uint8_t mark)
 {
-    const char *keyslots = weir_json_member(weir_header_json(header),
-                                            "keyslots");
-    const char *at = NULL, *keyslot;
+    json_object *json = weir_header_json(header);
+    json_object *keyslots = weir_json_member(json, "keyslots");
 
-    while ((keyslot = weir_json_next(keyslots, &at, NULL, NULL))) {
-        const char *area = weir_json_member(keyslot, "area");
-        uint64_t offset, n_bytes;
+    for (struct lh_entry *e = weir_json_first(keyslots); e; e = e->next) {
+        json_object *keyslot = (json_object *)lh_entry_v(e);
 
-        if (!weir_json_is(weir_json_member(keyslot, "type"), "luks2") ||
-            !weir_json_u64(weir_json_member(area, "offset"), &offset) ||
-            !weir_json_u64(weir_json_member(area, "size"), &n_bytes)) {
-            continue;
-        }
-        for (uint64_t i = offset / BLOCK_BYTES;
-             i < n_blocks(header) && i * BLOCK_BYTES < offset + n_bytes; i++) {
-            in_use[i] |= mark;
+        if (weir_json_is(keyslot, "type", "luks2")) {
+            mark_area(header, weir_json_member(keyslot, "area"), in_use,
+                      mark);
         }
     }
+    json_object_put(json);
 }
 
 int weir_header_set_on_disk(WeirHeader *header, const void *bytes)

@@ -43,8 +43,8 @@ class Layers(unittest.TestCase):
             engine = os.path.relpath(path, SOURCE).split(os.sep)[1]
             for kind, name in includes(path):
                 if kind == '"':
-                    self.assertRegex(name, rf'^(common|{engine})/[a-z0-9-]+\.h$',
-                                     path)
+                    self.assertRegex(
+                        name, rf'^(common|{engine})/[a-z0-9-]+\.h$', path)
                     self.assertTrue(os.path.exists(os.path.join(
                         SOURCE, 'filters', name)), f'{path}: {name}')
                 elif name not in ENGINE_LIBRARIES.get(engine, ()):
