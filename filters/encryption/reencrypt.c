@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/ranges.h"
 #include "encryption/hotzone.h"
 #include "encryption/metadata.h"
-#include "encryption/ranges.h"
 #include "encryption/reencrypt.h"
 #include "encryption/xts.h"
 

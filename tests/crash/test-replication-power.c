@@ -403,12 +403,12 @@ static void begin_life(void *arg)
     WeirLogCommit end;
 
     (void)arg;
+    look(&log_.disk, &log_.sb, &end);
+    check_end(&end);
     if (mutation != 5 &&
         memdisk_request(&log_.disk, MEM_FLUSH, 0, 0, NULL, NULL) < 0) {
         return;
     }
-    look(&log_.disk, &log_.sb, &end);
-    check_end(&end);
     log_.last = log_.durable = end.epoch;
     weir_log_writer_init(&log_.writer, &log_.sb, &end, coop_random());
     coop_spawn(write_epochs, NULL);

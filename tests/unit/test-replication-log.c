@@ -14,7 +14,7 @@
 #include "replication/cursor.h"
 #include "replication/writer.h"
 
-enum { DEVICE_BYTES = 9 << 20, DATA_BYTES = 1024 };
+enum { DEVICE_BYTES = 72 << 20, DATA_BYTES = 1024 };
 
 static WeirLogSuperblock sb;
 
@@ -236,7 +236,7 @@ static void shapes_fit_the_device(void **state)
     assert_int_equal(new.segments, (1 << 14) - 1);
     new.segment_bytes = 0;
     assert_int_equal(weir_log_superblock_shape(&new, 4 << 20), -ENOSPC);
-    new.segment_bytes = (1 << 20) + 512;
+    new.segment_bytes = (8 << 20) + 512;
     assert_int_equal(weir_log_superblock_shape(&new, DEVICE_BYTES), -EINVAL);
 }
 
@@ -263,19 +263,19 @@ static const SuperblockDefect superblock_defects[] = {
     { 8, 4, 2, -ENOTSUP, "version" },
     { 16, 8, 1, -ENOTSUP, "features" },
     { 56, 8, 4096, -EINVAL, "segments" },
-    { 56, 8, (1 << 20) + 1, -EINVAL, "segments" },
+    { 56, 8, (8 << 20) + 1, -EINVAL, "segments" },
     { 56, 8, UINT64_C(1) << 31, -EINVAL, "segments" },
     { 64, 4, 3, -EINVAL, "segments" },
     { 64, 4, (1 << 24) + 1, -EINVAL, "segments" },
-    { 64, 4, 9, -ENOSPC, "9502720 bytes long, its device 9437184" },
+    { 64, 4, 9, -ENOSPC, "75563008 bytes long, its device 75497472" },
     { 68, 4, 0, -EINVAL, "history" },
     { 68, 4, 2, -EINVAL, "history" },
     { 68, 4, 33, -EINVAL, "history" },
     { 512, 8, 0, -EINVAL, "history" },
     { 80, 8, 4096, -EINVAL, "from a place" },
-    { 80, 8, 1 << 20, -EINVAL, "from a place" },
+    { 80, 8, 8 << 20, -EINVAL, "from a place" },
     { 96, 8, 512, -EINVAL, "from a place" },
-    { 96, 8, (8 << 20) + 4096, -EINVAL, "from a place" },
+    { 96, 8, (64 << 20) + 4096, -EINVAL, "from a place" },
 };
 
 static void each_defect_of_a_superblock_is_refused(void **state)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <stddef.h>
 
-#include "encryption/ranges.h"
+#include "common/ranges.h"
 
 void weir_ranges_init(WeirRanges *ranges)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#ifndef WEIR_ENCRYPTION_RANGES_H
-#define WEIR_ENCRYPTION_RANGES_H
+#ifndef WEIR_COMMON_RANGES_H
+#define WEIR_COMMON_RANGES_H
 
 #include <stdbool.h>
 #include <stdint.h>
