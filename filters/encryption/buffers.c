@@ -6,34 +6,51 @@
 
 #include "encryption/buffers.h"
 
-#define SMALL_BYTES (64 * 1024)
-#define SMALL_COUNT 128
-#define LARGE_BYTES WEIR_BUFFERS_BYTES_MAX
-#define LARGE_COUNT 8
-#define SMALL_ALL_BYTES ((size_t)SMALL_BYTES * SMALL_COUNT)
-#define ALL_BYTES (SMALL_ALL_BYTES + (size_t)LARGE_BYTES * LARGE_COUNT)
+#define KIB 1024
+#define SIZES 3
+#define COUNT_MAX 128
 
-/* The small ones come first. The last one given back is taken next. */
+/* From small to large. A request must not wait for much larger ones. */
+static const struct {
+    size_t bytes;
+    unsigned count;
+} sizes[SIZES] = {
+    { 64 * KIB, COUNT_MAX }, { 256 * KIB, 16 }, { WEIR_BUFFERS_BYTES_MAX, 8 },
+};
+
+/* Those of a size lie together. The last one given back is taken next. */
+typedef struct Size {
+    uint8_t *end;               /* of all of them */
+    unsigned idle;
+    void *buffer[COUNT_MAX];
+} Size;
+
 struct WeirBuffers {
     uint8_t *memory;
-    unsigned small_idle, large_idle;
-    void *small[SMALL_COUNT];
-    void *large[LARGE_COUNT];
+    Size size[SIZES];
 };
+
+static size_t all_bytes(void)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < SIZES; i++) {
+        bytes += sizes[i].bytes * sizes[i].count;
+    }
+    return bytes;
+}
 
 static void make_idle(WeirBuffers *buffers)
 {
-    uint8_t *large = buffers->memory + SMALL_ALL_BYTES;
+    uint8_t *at = buffers->memory;
 
-    while (buffers->small_idle < SMALL_COUNT) {
-        buffers->small[buffers->small_idle] =
-            buffers->memory + (size_t)buffers->small_idle * SMALL_BYTES;
-        buffers->small_idle++;
-    }
-    while (buffers->large_idle < LARGE_COUNT) {
-        buffers->large[buffers->large_idle] =
-            large + (size_t)buffers->large_idle * LARGE_BYTES;
-        buffers->large_idle++;
+    for (int i = 0; i < SIZES; i++) {
+        Size *size = &buffers->size[i];
+
+        for (; size->idle < sizes[i].count; at += sizes[i].bytes) {
+            size->buffer[size->idle++] = at;
+        }
+        size->end = at;
     }
 }
 
@@ -45,13 +62,13 @@ int weir_buffers_new(WeirBuffers **out)
     if (!buffers) {
         return -ENOMEM;
     }
-    buffers->memory = mmap(NULL, ALL_BYTES, PROT_READ | PROT_WRITE,
+    buffers->memory = mmap(NULL, all_bytes(), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (buffers->memory == MAP_FAILED) {
         free(buffers);
         return -ENOMEM;
     }
-    madvise(buffers->memory, ALL_BYTES, MADV_DONTDUMP);
+    madvise(buffers->memory, all_bytes(), MADV_DONTDUMP);
     make_idle(buffers);
     *out = buffers;
     return 0;
@@ -60,28 +77,29 @@ int weir_buffers_new(WeirBuffers **out)
 void weir_buffers_free(WeirBuffers *buffers)
 {
     if (buffers) {
-        munmap(buffers->memory, ALL_BYTES);
+        munmap(buffers->memory, all_bytes());
         free(buffers);
     }
 }
 
 void *weir_buffers_take(WeirBuffers *buffers, size_t bytes)
 {
-    if (bytes <= SMALL_BYTES) {
-        return buffers->small_idle ? buffers->small[--buffers->small_idle]
-                                   : NULL;
+    for (int i = 0; i < SIZES; i++) {
+        Size *size = &buffers->size[i];
+
+        if (bytes <= sizes[i].bytes) {
+            return size->idle ? size->buffer[--size->idle] : NULL;
+        }
     }
-    return bytes <= LARGE_BYTES && buffers->large_idle
-           ? buffers->large[--buffers->large_idle] : NULL;
+    return NULL;
 }
 
 void weir_buffers_give(WeirBuffers *buffers, void *buffer)
 {
-    size_t offset = (uint8_t *)buffer - buffers->memory;
+    Size *size = buffers->size;
 
-    if (offset < SMALL_ALL_BYTES) {
-        buffers->small[buffers->small_idle++] = buffer;
-    } else {
-        buffers->large[buffers->large_idle++] = buffer;
+    while ((uint8_t *)buffer >= size->end) {
+        size++;
     }
+    size->buffer[size->idle++] = buffer;
 }

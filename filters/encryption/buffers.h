@@ -5,9 +5,9 @@
 #include <stddef.h>
 
 /*
- * Buffers for data on its way: 128 of 64 KiB and 8 of 1 MiB. The memory, 16
- * MiB, is asked for at the start; as much of it is used as there ever were
- * requests at a time. It is left out of core dumps. The caller locks.
+ * Buffers for data on its way: 128 of 64 KiB, 16 of 256 KiB and 8 of 1 MiB. The
+ * memory, 20 MiB, is asked for at the start; as much of it is used as there
+ * ever were requests at a time. It is left out of core dumps. The caller locks.
  */
 
 #define WEIR_BUFFERS_BYTES_MAX (1024 * 1024)

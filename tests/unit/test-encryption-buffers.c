@@ -9,7 +9,7 @@
 
 #include "encryption/buffers.h"
 
-enum { SMALL = 64 * 1024, MANY = 200 };
+enum { KIB = 1024, MANY = 200 };
 
 static unsigned take_all(WeirBuffers *buffers, size_t bytes, void **taken)
 {
@@ -34,26 +34,35 @@ static void check_own(void **taken, unsigned n, size_t bytes)
     }
 }
 
+/* bytes: the most, and the least beyond the size before. */
+static const struct {
+    size_t bytes, least;
+    unsigned count;
+} sizes[] = {
+    { 64 * KIB, 1, 128 },
+    { 256 * KIB, 64 * KIB + 1, 16 },
+    { WEIR_BUFFERS_BYTES_MAX, 256 * KIB + 1, 8 },
+};
+#define SIZES (sizeof(sizes) / sizeof(sizes[0]))
+
 static void sizes_do_not_take_from_each_other(void **state)
 {
-    void *small[MANY], *large[MANY];
+    static void *taken[SIZES][MANY];
     WeirBuffers *buffers;
 
     (void)state;
     assert_int_equal(weir_buffers_new(&buffers), 0);
     for (int round = 0; round < 3; round++) {
-        unsigned n_small = take_all(buffers, SMALL, small);
-        unsigned n_large = take_all(buffers, WEIR_BUFFERS_BYTES_MAX, large);
-
-        assert_int_equal(n_small, 128);
-        assert_int_equal(n_large, 8);
-        check_own(small, n_small, SMALL);
-        check_own(large, n_large, WEIR_BUFFERS_BYTES_MAX);
-        while (n_small > 0) {
-            weir_buffers_give(buffers, small[--n_small]);
+        for (size_t i = 0; i < SIZES; i++) {
+            assert_int_equal(take_all(buffers, sizes[i].bytes, taken[i]),
+                             sizes[i].count);
+            assert_null(weir_buffers_take(buffers, sizes[i].least));
         }
-        while (n_large > 0) {
-            weir_buffers_give(buffers, large[--n_large]);
+        for (size_t i = 0; i < SIZES; i++) {
+            check_own(taken[i], sizes[i].count, sizes[i].bytes);
+            for (unsigned n = 0; n < sizes[i].count; n++) {
+                weir_buffers_give(buffers, taken[i][n]);
+            }
         }
     }
     assert_null(weir_buffers_take(buffers, WEIR_BUFFERS_BYTES_MAX + 1));
