@@ -15,10 +15,10 @@
  *            [--all 1] [--cut INSTANT.HOW [--again INSTANT.HOW]]
  *            [--mutation RULE] [--trace BLOCK]
  * Of each scenario about N cuts are made, but one at each instant at least, and
- * N second cuts, most of them within recoveries; --all makes each first one.
- * --cut makes this one only, as a message has named it. With --mutation the
- * engine leaves a rule out, and the test passes only when it finds something
- * wrong.
+ * N second cuts, most of them within recoveries, 300 unless told otherwise;
+ * --all makes each first one. --cut makes this one only, as a message has named
+ * it. With --mutation the engine leaves a rule out, and the test passes only
+ * when it finds something wrong.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -33,7 +33,7 @@
 #include "scenario.h"
 
 #define LEVELS 2                        /* of cuts, one in another */
-#define CUTS 1200                       /* of a scenario, and second ones */
+#define CUTS 300                        /* of a scenario, and second ones */
 #define STRIDE_MAX 8                    /* less than the ways of any instant */
 #define CHOSEN_MAX 4                    /* requests: all sets of them */
 #define SINGLE_MAX 16                   /* each single one is lost */

@@ -29,7 +29,7 @@ BLOCKS = 1024                   # of the disk; half of them fit in the cache
 SECTOR = 512
 LOG_MAGIC = 0x6a736677736872
 FLUSH, DISCARD = 1, 4
-STEPS = 200
+STEPS = int(os.environ.get('WEIR_LOGWRITES_STEPS', '120'))
 MIDDLE = 2 * MIB                # behind journal and table of the cache
 SETTLE_S = 0.5                  # for a mark; it is left out then
 

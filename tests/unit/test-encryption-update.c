@@ -27,6 +27,11 @@
 #define OLD "correct horse"     /* in keyslot 0, as in the file "key" */
 #define SECOND "second"         /* in keyslot 1 */
 #define NEW "a new one"
+#if defined(WEIR_SANITIZED)
+#define IS_SHORT true
+#else
+#define IS_SHORT false
+#endif
 
 static const WeirHeaderLimits limits = {
     .memory_bytes = 64 << 20, .time_s = 5,
@@ -229,7 +234,7 @@ static void tear(const Disk *before, const WeirHeaderWrite *w, Check check,
                  const void *opaque)
 {
     size_t n = w->n_bytes / SECTOR;
-    size_t step = n > 64 ? n / 4 : 5;
+    size_t step = IS_SHORT ? n / 2 + 1 : n > 64 ? n / 4 : 5;
 
     for (size_t i = 0; i <= n; i += step) {
         Disk head = disk_copy(before), tail = disk_copy(before);
@@ -386,7 +391,10 @@ static void check_after(const Disk *before, const Update *u,
     free(disk.bytes);
 }
 
-/* further: cryptsetup opens it as well, and another change can be made. */
+/*
+ * further: cryptsetup opens it as well, and another change can be made.
+ * cryptsetup has no sanitizers.
+ */
 static void check_change(const Disk *before, const Expectation *e,
                          bool further)
 {
@@ -397,7 +405,9 @@ static void check_change(const Disk *before, const Expectation *e,
     update_of(&u, header);
     assert_int_equal(cut(before, &u, true, check_opens, e), e->flushes);
     if (further) {
-        cut(before, &u, false, check_there, e);
+        if (!IS_SHORT) {
+            cut(before, &u, false, check_there, e);
+        }
         cut(before, &u, false, check_twice, e);
     }
     check_after(before, &u, e);
@@ -440,9 +450,10 @@ static void a_cut_leaves_a_header_that_opens(void **state)
     (void)state;
     make(&disk);
     for (size_t i = 0; i < N_EXPECTATIONS; i++) {
-        check_change(&disk, &expectations[i], true);
+        check_change(&disk, &expectations[i],
+                     !IS_SHORT || expectations[i].change == change_old);
     }
-    assert_true(outcomes > 300);
+    assert_true(outcomes > (IS_SHORT ? 100 : 300));
     free(disk.bytes);
 }
 

@@ -20,7 +20,7 @@
 
 #define ERROR_MAX 0.02
 #define SIZES 100
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(WEIR_SANITIZED)
 #define SEEDS 1                         /* slow, and the numbers are the same */
 #else
 #define SEEDS 4
