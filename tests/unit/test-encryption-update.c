@@ -27,11 +27,6 @@
 #define OLD "correct horse"     /* in keyslot 0, as in the file "key" */
 #define SECOND "second"         /* in keyslot 1 */
 #define NEW "a new one"
-#if defined(WEIR_SANITIZED)
-#define IS_SHORT true
-#else
-#define IS_SHORT false
-#endif
 
 static const WeirHeaderLimits limits = {
     .memory_bytes = 64 << 20, .time_s = 5,
@@ -234,7 +229,7 @@ static void tear(const Disk *before, const WeirHeaderWrite *w, Check check,
                  const void *opaque)
 {
     size_t n = w->n_bytes / SECTOR;
-    size_t step = IS_SHORT ? n / 2 + 1 : n > 64 ? n / 4 : 5;
+    size_t step = LUKS_SHORT ? n / 2 + 1 : n > 64 ? n / 4 : 5;
 
     for (size_t i = 0; i <= n; i += step) {
         Disk head = disk_copy(before), tail = disk_copy(before);
@@ -405,7 +400,7 @@ static void check_change(const Disk *before, const Expectation *e,
     update_of(&u, header);
     assert_int_equal(cut(before, &u, true, check_opens, e), e->flushes);
     if (further) {
-        if (!IS_SHORT) {
+        if (!LUKS_SHORT) {
             cut(before, &u, false, check_there, e);
         }
         cut(before, &u, false, check_twice, e);
@@ -451,9 +446,9 @@ static void a_cut_leaves_a_header_that_opens(void **state)
     make(&disk);
     for (size_t i = 0; i < N_EXPECTATIONS; i++) {
         check_change(&disk, &expectations[i],
-                     !IS_SHORT || expectations[i].change == change_old);
+                     !LUKS_SHORT || expectations[i].change == change_old);
     }
-    assert_true(outcomes > (IS_SHORT ? 100 : 300));
+    assert_true(outcomes > (LUKS_SHORT ? 100 : 300));
     free(disk.bytes);
 }
 
