@@ -15,37 +15,35 @@
 #define CIPHER "aes-xts-plain64"
 #define UNIT_BYTES 512
 #define SEGMENTS_MAX 3
+#define KEYSLOTS_MAX 32
+#define DIGESTS_MAX 8
+#define LOWER_CASE "abcdefghijklmnopqrstuvwxyz-"
+/* End of what a header can have: 2 x 4 MiB of metadata, 128 MiB of areas. */
+#define AREA_END_MAX (136 * 1024 * 1024)
+/* By the estimate of WeirHeaderLimits, 10 s; cryptsetup takes 1/8 s. */
+#define DIGEST_ITERATIONS_MAX 10000000
 
 json_object *weir_job_member(json_object *object, const char *name)
 {
-    json_object *value = NULL;
-
-    json_object_object_get_ex(object, name, &value);
-    return value;
+    return weir_json_member(object, name);
 }
 
 static const char *string_of(json_object *object, const char *name)
 {
-    json_object *value = weir_job_member(object, name);
-
-    return json_object_is_type(value, json_type_string)
-           ? json_object_get_string(value) : "";
+    return weir_json_string(object, name);
 }
 
 static bool is_string(json_object *object, const char *name, const char *text)
 {
-    return !strcmp(string_of(object, name), text);
+    return weir_json_is(object, name, text);
 }
 
 /* LUKS2 has numbers of 64 bits as strings. */
 static bool get_u64(json_object *object, const char *name, uint64_t *out)
 {
-    const char *text = string_of(object, name);
-    char *end;
-
-    errno = 0;
-    *out = strtoull(text, &end, 10);
-    return *text >= '0' && *text <= '9' && !*end && !errno;
+    return json_object_is_type(weir_json_member(object, name),
+                               json_type_string) &&
+           weir_json_u64(object, name, out);
 }
 
 static void put_u64(json_object *object, const char *name, uint64_t value)
@@ -58,27 +56,20 @@ static void put_u64(json_object *object, const char *name, uint64_t value)
 
 static bool array_has(json_object *array, const char *text)
 {
-    size_t n = json_object_is_type(array, json_type_array)
-               ? json_object_array_length(array) : 0;
-
-    for (size_t i = 0; i < n; i++) {
-        json_object *value = json_object_array_get_idx(array, i);
-
-        if (json_object_is_type(value, json_type_string) &&
-            !strcmp(json_object_get_string(value), text)) {
-            return true;
-        }
-    }
-    return false;
+    return weir_json_has(array, text);
 }
 
 static void array_remove(json_object *array, const char *text)
 {
-    for (size_t i = array ? json_object_array_length(array) : 0; i-- > 0;) {
-        if (!strcmp(json_object_get_string(json_object_array_get_idx(array,
-                                                                     i)),
-                    text)) {
-            json_object_array_del_idx(array, i, 1);
+    size_t n = json_object_is_type(array, json_type_array)
+               ? json_object_array_length(array) : 0;
+
+    while (n-- > 0) {
+        json_object *value = json_object_array_get_idx(array, n);
+
+        if (json_object_is_type(value, json_type_string) &&
+            !strcmp(json_object_get_string(value), text)) {
+            json_object_array_del_idx(array, n, 1);
         }
     }
 }
@@ -87,9 +78,11 @@ static void array_remove(json_object *array, const char *text)
 static json_object *find_flagged(json_object *segments, const char *flag,
                                  const char **id)
 {
-    json_object_object_foreach(segments, name, segment) {
+    for (struct lh_entry *e = weir_json_first(segments); e; e = e->next) {
+        json_object *segment = (json_object *)lh_entry_v(e);
+
         if (array_has(weir_job_member(segment, "flags"), flag)) {
-            *id = name;
+            *id = lh_entry_k(e);
             return segment;
         }
     }
@@ -101,9 +94,10 @@ static int digest_of(WeirJob *job, const char *list, const char *id)
 {
     json_object *digests = weir_job_member(job->root, "digests");
 
-    json_object_object_foreach(digests, name, digest) {
-        if (array_has(weir_job_member(digest, list), id)) {
-            return atoi(name);
+    for (int i = 0; i < DIGESTS_MAX; i++) {
+        if (array_has(weir_job_member(weir_json_numbered(digests, i), list),
+                      id)) {
+            return i;
         }
     }
     return -1;
@@ -111,10 +105,7 @@ static int digest_of(WeirJob *job, const char *list, const char *id)
 
 static json_object *digest_at(WeirJob *job, int id)
 {
-    char name[16];
-
-    snprintf(name, sizeof(name), "%d", id);
-    return weir_job_member(weir_job_member(job->root, "digests"), name);
+    return weir_json_numbered(weir_job_member(job->root, "digests"), id);
 }
 
 /* --- segments --- */
@@ -215,9 +206,13 @@ static void assign_none(WeirJob *job)
 {
     json_object *digests = weir_job_member(job->root, "digests");
 
-    json_object_object_foreach(digests, name, digest) {
-        (void)name;
-        json_object_object_add(digest, "segments", json_object_new_array());
+    for (int i = 0; i < DIGESTS_MAX; i++) {
+        json_object *digest = weir_json_numbered(digests, i);
+
+        if (json_object_is_type(digest, json_type_object)) {
+            json_object_object_add(digest, "segments",
+                                   json_object_new_array());
+        }
     }
 }
 
@@ -283,6 +278,15 @@ static bool is_removed(const WeirJob *job, int keyslot)
            (before->is_crypt && before->keyslots & 1u << keyslot);
 }
 
+/* False for what cannot be in a header. */
+static bool get_area(json_object *json, WeirJobArea *area)
+{
+    return get_u64(json, "offset", &area->offset) &&
+           get_u64(json, "size", &area->bytes) &&
+           area->bytes <= AREA_END_MAX &&
+           area->offset <= AREA_END_MAX - area->bytes;
+}
+
 static void remove_keyslot(WeirJob *job, int id, WeirJobArea *areas,
                            size_t *n_areas)
 {
@@ -294,14 +298,13 @@ static void remove_keyslot(WeirJob *job, int id, WeirJobArea *areas,
 
     snprintf(name, sizeof(name), "%d", id);
     json = weir_job_member(weir_job_member(keyslots, name), "area");
-    if (get_u64(json, "offset", &area->offset) &&
-        get_u64(json, "size", &area->bytes)) {
+    if (get_area(json, area)) {
         (*n_areas)++;
     }
     json_object_object_del(keyslots, name);
-    json_object_object_foreach(tokens, token_name, token) {
-        (void)token_name;
-        array_remove(weir_job_member(token, "keyslots"), name);
+    for (struct lh_entry *e = weir_json_first(tokens); e; e = e->next) {
+        array_remove(weir_job_member((json_object *)lh_entry_v(e),
+                                     "keyslots"), name);
     }
 }
 
@@ -332,7 +335,7 @@ const char *weir_job_finish(WeirJob *job, WeirJobArea *areas, size_t *n_areas)
 
     *n_areas = 0;
     add_segment(segments, 0, make_segment(job, true, 0, UINT64_MAX));
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < KEYSLOTS_MAX; i++) {
         if (is_removed(job, i)) {
             remove_keyslot(job, i, areas, n_areas);
         }
@@ -378,16 +381,35 @@ static int find_keyslot(WeirJob *job, char *err, size_t err_size)
 {
     json_object *keyslots = weir_job_member(job->root, "keyslots");
 
-    json_object_object_foreach(keyslots, name, keyslot) {
+    for (int i = 0; i < KEYSLOTS_MAX; i++) {
+        json_object *keyslot = weir_json_numbered(keyslots, i);
+        char name[16];
+
         if (is_string(keyslot, "type", "reencrypt")) {
+            snprintf(name, sizeof(name), "%d", i);
             job->keyslot = keyslot;
-            job->keyslot_id = atoi(name);
+            job->keyslot_id = i;
             job->digest_id = digest_of(job, "keyslots", name);
         }
     }
     if (!job->keyslot || job->digest_id < 0) {
         return fail(err, err_size, -EINVAL, "a re-encryption has begun, but "
                     "its keyslot or digest is missing");
+    }
+    return 0;
+}
+
+/* It is computed when the job is opened, in addition to the keyslots. */
+static int check_cost(WeirJob *job, char *err, size_t err_size)
+{
+    uint64_t iterations;
+
+    if (!weir_json_u64(digest_at(job, job->digest_id), "iterations",
+                       &iterations) || iterations > DIGEST_ITERATIONS_MAX) {
+        snprintf(err, err_size, "the digest of the re-encryption says no "
+                 "number of iterations, or more than %d",
+                 DIGEST_ITERATIONS_MAX);
+        return -EINVAL;
     }
     return 0;
 }
@@ -415,12 +437,15 @@ static int parse_area(WeirJob *job, char *err, size_t err_size)
 {
     json_object *area = weir_job_member(job->keyslot, "area");
     WeirJobInfo *info = &job->info;
+    WeirJobArea place;
 
     if (!is_string(area, "type", "checksum")) {
-        snprintf(err, err_size, "a re-encryption with the resilience '%s' has "
-                 "begun; only 'checksum' is supported here: finish it with "
+        const char *type = string_of(area, "type");
+
+        snprintf(err, err_size, "a re-encryption with the resilience '%.*s' "
+                 "has begun; only 'checksum' is supported here: finish it with "
                  "'cryptsetup reencrypt --resume-only'",
-                 string_of(area, "type"));
+                 (int)strspn(type, LOWER_CASE), type);
         return -ENOTSUP;
     }
     info->hash = gcry_md_map_name(string_of(area, "hash"));
@@ -433,12 +458,12 @@ static int parse_area(WeirJob *job, char *err, size_t err_size)
     }
     if (info->block_bytes < UNIT_BYTES || info->block_bytes > 65536 ||
         info->block_bytes & (info->block_bytes - 1) ||
-        !get_u64(area, "offset", &info->area_offset) ||
-        !get_u64(area, "size", &info->area_bytes) ||
-        info->area_bytes < info->hash_bytes) {
+        !get_area(area, &place) || place.bytes < info->hash_bytes) {
         return fail(err, err_size, -EINVAL, "the area of the re-encryption's "
                     "checksums is not valid");
     }
+    info->area_offset = place.offset;
+    info->area_bytes = place.bytes;
     return 0;
 }
 
@@ -448,10 +473,12 @@ static void parse_keyslots(WeirJob *job, WeirJobSide *side)
                                         "keyslots");
     json_object *keyslots = weir_job_member(job->root, "keyslots");
 
-    json_object_object_foreach(keyslots, name, keyslot) {
-        unsigned id = atoi(name);
+    for (unsigned id = 0; id < KEYSLOTS_MAX; id++) {
+        json_object *keyslot = weir_json_numbered(keyslots, id);
+        char name[16];
 
-        if (id < 32 && array_has(list, name)) {
+        snprintf(name, sizeof(name), "%u", id);
+        if (keyslot && array_has(list, name)) {
             side->keyslots |= 1u << id;
             side->key_bytes = json_object_get_int(weir_job_member(keyslot,
                                                   "key_size"));
@@ -665,6 +692,9 @@ static int parse(WeirJob *job, const char *json, char *err, size_t err_size)
                     "version 2 in the header");
     }
     ret = find_keyslot(job, err, err_size);
+    if (ret == 0) {
+        ret = check_cost(job, err, err_size);
+    }
     if (ret == 0) {
         ret = parse_mode(job, err, err_size);
     }

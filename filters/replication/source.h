@@ -15,8 +15,8 @@
  *
  * The whole way of a request is written here once, straight down, and calls its
  * host for I/O and for waiting. A function that "yields" calls the host; no
- * lock is held over that. Any thread may call any function. Offsets and lengths are
- * bytes. Functions return 0 or -errno.
+ * lock is held over that. Any thread may call any function. Offsets and lengths
+ * are bytes. Functions return 0 or -errno.
  */
 
 typedef struct WeirSource WeirSource;
