@@ -34,7 +34,7 @@ typedef struct WeirFilter {
 typedef struct WeirHeaderChange {
     enum {
         WEIR_HEADER_ADD, WEIR_HEADER_CHANGE, WEIR_HEADER_REMOVE,
-        WEIR_HEADER_ERASE, WEIR_HEADER_REPAIR,
+        WEIR_HEADER_ERASE, WEIR_HEADER_REPAIR, WEIR_HEADER_BIND,
     } kind;
     const char *job_id;
     const char *node_name;

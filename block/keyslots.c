@@ -101,3 +101,15 @@ void qmp_weir_encryption_repair(const char *job_id, const char *node_name,
 
     change_header(&change, errp);
 }
+
+void qmp_weir_encryption_bind(const char *job_id, const char *node_name,
+                              Error **errp)
+{
+    const WeirHeaderChange change = {
+        .kind = WEIR_HEADER_BIND,
+        .job_id = job_id,
+        .node_name = node_name,
+    };
+
+    change_header(&change, errp);
+}

@@ -105,14 +105,44 @@ int weir_encryption_go_on_converting(BlockDriverState *bs,
 #define FIRST_COPY_BYTES 4096
 
 /* With the number of the header, which changes with all of it. */
-void weir_encryption_note_first_copy(BlockDriverState *bs)
+int weir_encryption_note_first_copy(BlockDriverState *bs, Error **errp)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
     WeirHeaderPlace place;
 
     weir_header_place_of_node(&place, bs);
-    weir_header_bytes_from_disk(&place, FIRST_COPY_BYTES, &s->first_copy,
-                                NULL);
+    s->was_inactive = true;
+    return weir_header_bytes_from_disk(&place, FIRST_COPY_BYTES,
+                                       &s->first_copy, errp);
+}
+
+/*
+ * The other side works with the disk now.  If the header cannot be read, it is
+ * found out when the node is to be active again.
+ */
+int weir_encryption_inactivate(BlockDriverState *bs)
+{
+    Error *err = NULL;
+
+    if (weir_encryption_note_first_copy(bs, &err) < 0) {
+        warn_report_err(err);
+    }
+    return 0;
+}
+
+/* No change of the header from here on: the other side has looked at it. */
+void weir_encryption_begin_handover(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    qatomic_set(&s->handing_over, true);
+}
+
+void weir_encryption_cancel_handover(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    qatomic_set(&s->handing_over, false);
 }
 
 /* It was opened for a migration, and is to work now. */
@@ -123,7 +153,14 @@ weir_encryption_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     uint8_t *now;
     int ret;
 
+    qatomic_set(&s->handing_over, false);
+    if (!s->was_inactive) {
+        return;
+    }
     if (!s->first_copy) {
+        error_setg(errp, "weir-encryption: The header of node '%s' could not "
+                   "be read when it became inactive; open it anew",
+                   bdrv_get_node_name(bs));
         return;
     }
     now = qemu_blockalign(bs, FIRST_COPY_BYTES);
@@ -138,6 +175,7 @@ weir_encryption_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     } else {
         qemu_vfree(s->first_copy);
         s->first_copy = NULL;
+        s->was_inactive = false;
     }
     qemu_vfree(now);
 }
@@ -300,6 +338,7 @@ static int job_make_header(BlockDriverState *header, int64_t disk_bytes,
     return ret;
 }
 
+/* If so, the header is claimed. */
 static bool may_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
                       Error **errp)
 {
@@ -312,10 +351,12 @@ static bool may_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
         why = "it was just converted; open it anew first";
     } else if (bdrv_is_read_only(bs) || bs->open_flags & BDRV_O_INACTIVE) {
         why = "it is read-only, or not active";
-    } else if (s->header_changes) {
-        why = "its header is being changed";
+    } else if (s->header_only) {
+        why = "it is opened for its header only";
     } else if (is_unsafe(bs)) {
         why = "it, or a disk below, is opened with cache.no-flush";
+    } else if (!weir_header_claim(bs)) {
+        why = "its header is being changed";
     }
     if (why) {
         error_setg(errp, "weir-encryption: Node '%s': %s",
@@ -396,6 +437,7 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
     }
     ret = new_keys(&keys, errp);
     if (ret < 0) {
+        weir_header_unclaim(bs);
         return ret;
     }
     s->hotzone_bytes = start->hotzone_bytes;
@@ -411,6 +453,7 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
         s->writes_header = false;
         weir_header_refresh_perms(bs, NULL);
     }
+    weir_header_unclaim(bs);
     weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);
     return ret;
 }

@@ -226,6 +226,43 @@ static int coroutine_fn grow_for_header(BlockBackend *blk, Error **errp)
                            errp);
 }
 
+typedef struct Bind {
+    WeirHeader *header;
+    uint64_t data_bytes;
+    char message[256];
+} Bind;
+
+static int bind_thread(void *opaque)
+{
+    Bind *bind = opaque;
+
+    return weir_header_bind(bind->header, bind->data_bytes, bind->data_bytes,
+                            bind->message, sizeof(bind->message));
+}
+
+/* A header that is apart tells the length of the disk that it is for. */
+static int coroutine_fn bind_header(BlockBackend *file, WeirHeader *header,
+                                    Error **errp)
+{
+    Bind bind = { .header = header };
+    int64_t bytes = blk_co_getlength(file);
+    int ret;
+
+    if (bytes < 0) {
+        error_setg_errno(errp, -bytes, "weir-encryption: Cannot tell the "
+                         "length of node '%s'",
+                         bdrv_get_node_name(blk_bs(file)));
+        return bytes;
+    }
+    bind.data_bytes = QEMU_ALIGN_DOWN(bytes,
+                                      weir_header_info(header)->sector_bytes);
+    ret = weir_encryption_run(bind_thread, &bind);
+    if (ret < 0) {
+        error_setg(errp, "weir-encryption: %s", bind.message);
+    }
+    return ret;
+}
+
 static int coroutine_fn write_header(BlockBackend *blk, WeirHeader *header,
                                      Error **errp)
 {
@@ -246,6 +283,9 @@ static int coroutine_fn write_image(
     }
     if (ret >= 0 && header_blk) {
         ret = grow_for_header(header_blk, errp);
+    }
+    if (ret >= 0 && file && header_blk) {
+        ret = bind_header(file, header, errp);
     }
     return ret < 0 ? ret : write_header(header_blk ?: file, header, errp);
 }

@@ -152,18 +152,36 @@ static int coroutine_fn node_co_begin(const WeirHeaderPlace *place)
     return 0;
 }
 
-static int coroutine_fn node_co_read(const WeirHeaderPlace *place,
-                                     int64_t n_bytes, void *bytes)
+/* Those who are in a request have the lock already. */
+static int coroutine_fn TSA_NO_TSA node_co_lock(const WeirHeaderPlace *place)
 {
-    int ret = node_co_begin(place);
+    int ret = place->in_request ? 0 : node_co_begin(place);
+
+    if (ret == 0 && !place->in_request) {
+        bdrv_graph_co_rdlock();
+    }
+    return ret;
+}
+
+static void coroutine_fn TSA_NO_TSA
+node_co_unlock(const WeirHeaderPlace *place)
+{
+    if (!place->in_request) {
+        bdrv_graph_co_rdunlock();
+        bdrv_dec_in_flight(place->bs);
+    }
+}
+
+static int coroutine_fn TSA_NO_TSA
+node_co_read(const WeirHeaderPlace *place, int64_t n_bytes, void *bytes)
+{
+    int ret = node_co_lock(place);
 
     if (ret < 0) {
         return ret;
     }
-    bdrv_graph_co_rdlock();
     ret = bdrv_co_pread(weir_header_child(place->bs), 0, n_bytes, bytes, 0);
-    bdrv_graph_co_rdunlock();
-    bdrv_dec_in_flight(place->bs);
+    node_co_unlock(place);
     return ret;
 }
 
@@ -178,18 +196,16 @@ child_co_write(BdrvChild *child, const WeirHeaderWrite *w)
     return ret >= 0 && w->flush ? bdrv_co_flush(child->bs) : ret;
 }
 
-static int coroutine_fn node_co_write(const WeirHeaderPlace *place,
-                                      const WeirHeaderWrite *w)
+static int coroutine_fn TSA_NO_TSA
+node_co_write(const WeirHeaderPlace *place, const WeirHeaderWrite *w)
 {
-    int ret = node_co_begin(place);
+    int ret = node_co_lock(place);
 
     if (ret < 0) {
         return ret;
     }
-    bdrv_graph_co_rdlock();
     ret = child_co_write(weir_header_child(place->bs), w);
-    bdrv_graph_co_rdunlock();
-    bdrv_dec_in_flight(place->bs);
+    node_co_unlock(place);
     return ret;
 }
 
@@ -219,30 +235,35 @@ static int node_write(const WeirHeaderPlace *place, const WeirHeaderWrite *w)
     return ret >= 0 && w->flush ? bdrv_flush(child->bs) : ret;
 }
 
-static int64_t coroutine_fn node_co_length(BlockDriverState *bs)
+static int64_t coroutine_fn TSA_NO_TSA
+node_co_length(const WeirHeaderPlace *place)
 {
     int64_t bytes;
 
-    bdrv_graph_co_rdlock();
-    bytes = bdrv_co_getlength(weir_header_child(bs)->bs);
-    bdrv_graph_co_rdunlock();
+    if (!place->in_request) {
+        bdrv_graph_co_rdlock();
+    }
+    bytes = bdrv_co_getlength(weir_header_child(place->bs)->bs);
+    if (!place->in_request) {
+        bdrv_graph_co_rdunlock();
+    }
     return bytes;
 }
 
-static int64_t node_length(BlockDriverState *bs)
+static int64_t node_length(const WeirHeaderPlace *place)
 {
     if (qemu_in_coroutine()) {
-        return node_co_length(bs);
+        return node_co_length(place);
     }
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    return bdrv_getlength(weir_header_child(bs)->bs);
+    return bdrv_getlength(weir_header_child(place->bs)->bs);
 }
 
 /* --- requests to either --- */
 
 static int64_t place_length(const WeirHeaderPlace *place)
 {
-    return place->bs ? node_length(place->bs) : blk_getlength(place->blk);
+    return place->bs ? node_length(place) : blk_getlength(place->blk);
 }
 
 static int place_read(const WeirHeaderPlace *place, int64_t n_bytes,
@@ -423,11 +444,6 @@ int weir_header_change_begin(BlockDriverState *bs, Error **errp)
     BDRVWeirEncryptionState *s = bs->opaque;
     int ret;
 
-    if (s->header_changes) {
-        error_setg(errp, "weir-encryption: The header of node '%s' is being "
-                   "changed", bdrv_get_node_name(bs));
-        return -EBUSY;
-    }
     if (s->conversion) {
         error_setg(errp, "weir-encryption: Node '%s' is, or was just, "
                    "converted in place", bdrv_get_node_name(bs));
@@ -443,10 +459,16 @@ int weir_header_change_begin(BlockDriverState *bs, Error **errp)
                    bdrv_get_node_name(bs));
         return -EROFS;
     }
+    if (!weir_header_claim(bs)) {
+        error_setg(errp, "weir-encryption: The header of node '%s' is being "
+                   "changed", bdrv_get_node_name(bs));
+        return -EBUSY;
+    }
     s->header_changes = true;
     ret = weir_header_refresh_perms(bs, errp);
     if (ret < 0) {
         s->header_changes = false;
+        weir_header_unclaim(bs);
     }
     return ret;
 }
@@ -460,6 +482,7 @@ void weir_header_change_end(BlockDriverState *bs)
     if (weir_header_refresh_perms(bs, &err) < 0) {
         warn_report_err(err);
     }
+    weir_header_unclaim(bs);
 }
 
 static const char *state_reason(const BDRVWeirEncryptionState *s)
@@ -472,6 +495,18 @@ static const char *state_reason(const BDRVWeirEncryptionState *s)
                               "weir-encryption-repair mends it" : NULL;
 }
 
+static void note_binding(BDRVWeirEncryptionState *s,
+                         const WeirHeaderInfo *info)
+{
+    s->info.is_bound = info->is_bound;
+    s->info.bound_min_bytes = info->bound_min_bytes;
+    s->info.bound_max_bytes = info->bound_max_bytes;
+    qatomic_set(&s->bound_min_bytes, (int64_t)info->bound_min_bytes);
+    qatomic_set(&s->bound_max_bytes, (int64_t)info->bound_max_bytes);
+    qatomic_set(&s->keeps_length,
+                s->header && info->is_bound && s->check_length);
+}
+
 void weir_header_note(BlockDriverState *bs, const WeirHeader *header)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
@@ -481,6 +516,7 @@ void weir_header_note(BlockDriverState *bs, const WeirHeader *header)
     keyslots = weir_header_keyslots(header, &s->n_keyslots);
     memcpy(s->keyslots, keyslots, s->n_keyslots * sizeof(*keyslots));
     s->info.repaired = weir_header_info(header)->repaired;
+    note_binding(s, weir_header_info(header));
     reason = state_reason(s);
     if (reason != s->header_reason) {
         s->header_reason = reason;

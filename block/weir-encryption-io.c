@@ -217,6 +217,9 @@ static int coroutine_fn GRAPH_RDLOCK run_chunk(const Chunk *c)
 {
     BDRVWeirEncryptionState *s = c->bs->opaque;
 
+    if (s->header_only) {
+        return -EACCES;
+    }
     if (s->conversion) {
         return c->write ? write_converted(c) : read_converted(c);
     }
@@ -288,6 +291,9 @@ weir_encryption_co_pwritev_part(BlockDriverState *bs, int64_t offset,
     int ret = -ENOSPC;
 
     if (offset + bytes <= s->info.data_bytes) {
+        ret = weir_encryption_co_grow(bs, offset + bytes);
+    }
+    if (ret == 0) {
         ret = run_request(&request);
     }
     return weir_filter_end(&s->filter, WEIR_IO_WRITE, bytes, begin_ns, ret);
@@ -304,9 +310,9 @@ weir_encryption_co_pdiscard(BlockDriverState *bs, int64_t offset,
 {
     BDRVWeirEncryptionState *s = bs->opaque;
     int64_t begin_ns = weir_filter_begin(&s->filter, WEIR_IO_DISCARD);
-    int ret = 0;
+    int ret = s->header_only ? -EACCES : 0;
 
-    if (!s->conversion) {
+    if (ret == 0 && !s->conversion) {
         ret = bdrv_co_pdiscard(bs->file, s->info.data_offset_bytes + offset,
                                bytes);
     }

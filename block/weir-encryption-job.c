@@ -130,6 +130,21 @@ static int64_t disk_length(BlockDriverState *bs)
     return bdrv_getlength(bs->file->bs);
 }
 
+typedef struct OpenCall {
+    WeirConversion *c;
+    const WeirReencryptOpen *open;
+    char message[256];
+} OpenCall;
+
+/* The digest costs what the header says. */
+static int open_thread(void *opaque)
+{
+    OpenCall *call = opaque;
+
+    return weir_reencrypt_open(&call->c->engine, call->open, &conversion_host,
+                               call->c, call->message, sizeof(call->message));
+}
+
 static int open_engine(WeirConversion *c, const void *bytes, size_t n_bytes,
                        const uint8_t *keys, Error **errp)
 {
@@ -148,12 +163,11 @@ static int open_engine(WeirConversion *c, const void *bytes, size_t n_bytes,
         .hotzone_bytes = s->hotzone_bytes,
         .chunk_bytes = CHUNK_BYTES,
     };
-    char message[256];
-    int ret = weir_reencrypt_open(&c->engine, &open, &conversion_host, c,
-                                  message, sizeof(message));
+    OpenCall call = { .c = c, .open = &open };
+    int ret = weir_encryption_run(open_thread, &call);
 
     if (ret < 0) {
-        error_setg(errp, "weir-encryption: %s", message);
+        error_setg(errp, "weir-encryption: %s", call.message);
         return ret;
     }
     weir_reencrypt_query(c->engine, &c->info);
@@ -258,11 +272,19 @@ WeirEncryptionJobInfo *weir_conversion_query(WeirConversion *c)
 
 /* --- keys and headers --- */
 
+/* A header that is apart is bound to the length of the disk. */
 static int call_create(WeirConversionCall *call)
 {
-    return weir_header_create(&call->header, call->create, &call->kdf,
-                              call->passphrase, call->passphrase_bytes,
-                              call->message, sizeof(call->message));
+    int ret = weir_header_create(&call->header, call->create, &call->kdf,
+                                 call->passphrase, call->passphrase_bytes,
+                                 call->message, sizeof(call->message));
+
+    if (ret == 0 && call->detached) {
+        ret = weir_header_bind(call->header, call->disk_bytes,
+                               call->disk_bytes, call->message,
+                               sizeof(call->message));
+    }
+    return ret;
 }
 
 static int call_begin(WeirConversionCall *call)

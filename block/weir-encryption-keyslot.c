@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "block/block-io.h"
 #include "block/qdict.h"
+#include "migration/blocker.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-weir-types.h"
 #include "qapi/qobject-input-visitor.h"
@@ -31,6 +32,7 @@ typedef struct HeaderTask {
     WeirPassphrase new;
     WeirHeaderKdf kdf;
     WeirHeaderLimits limits;
+    uint64_t data_bytes;        /* to bind the header to */
     WeirHeader *header;         /* while it runs */
     char message[256];
 } HeaderTask;
@@ -91,6 +93,9 @@ static int task_thread(void *opaque)
         return task_remove(t);
     case WEIR_HEADER_ERASE:
         return weir_header_erase(t->header, t->message, sizeof(t->message));
+    case WEIR_HEADER_BIND:
+        return weir_header_bind(t->header, t->data_bytes, t->data_bytes,
+                                t->message, sizeof(t->message));
     default:                            /* its update mends it */
         return 0;
     }
@@ -172,6 +177,12 @@ static int task_secrets(HeaderTask *t, BlockDriverState *bs,
         BDRVWeirEncryptionState *s = bs->opaque;
 
         old = s->key_secret;
+        if (!old) {
+            error_setg(errp, "weir-encryption: Node '%s' was opened without "
+                       "'key-secret'; a secret that opens the disk must be "
+                       "given", bdrv_get_node_name(bs));
+            return -EINVAL;
+        }
     }
     ret = take_old(t, old, errp);
     return ret == 0 && change->new_secret ?
@@ -194,6 +205,28 @@ static bool change_is_good(const WeirHeaderChange *change, Error **errp)
     return true;
 }
 
+/* @bs: NULL for a node that is not ours. */
+static int task_length(HeaderTask *t, BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs ? bs->opaque : NULL;
+    int64_t bytes;
+
+    if (!s || !s->header) {
+        error_setg(errp, "weir-encryption: Only a detached header is bound to "
+                   "the length of a disk");
+        return -EINVAL;
+    }
+    bytes = weir_encryption_data_bytes(bs);
+    if (bytes < 0) {
+        error_setg_errno(errp, -bytes, "weir-encryption: Cannot tell the "
+                         "length of the disk of node '%s'",
+                         bdrv_get_node_name(bs));
+        return bytes;
+    }
+    t->data_bytes = bytes;
+    return 0;
+}
+
 static int task_init(HeaderTask *t, BlockDriverState *bs,
                      const WeirHeaderChange *change, Error **errp)
 {
@@ -209,6 +242,9 @@ static int task_init(HeaderTask *t, BlockDriverState *bs,
     if (bs) {
         t->limits = ((BDRVWeirEncryptionState *)bs->opaque)->limits;
     }
+    if (change->kind == WEIR_HEADER_BIND && task_length(t, bs, errp) < 0) {
+        return -EINVAL;
+    }
     if (change->kdf &&
         weir_kdf_from_options(&t->kdf, change->kdf, errp) < 0) {
         return -EINVAL;
@@ -223,6 +259,7 @@ typedef struct HeaderJob {
     BlockDriverState *bs;       /* referenced */
     WeirHeaderPlace place;
     bool has_begun;             /* has the permission to write */
+    Error *blocker;             /* of migration */
     HeaderTask task;
 } HeaderJob;
 
@@ -237,11 +274,29 @@ static int coroutine_fn header_job_run(Job *common, Error **errp)
     return ret;
 }
 
-/* The permission is not kept until the job is dismissed. */
+/* The other side of a migration has looked at the header by then. */
+static int block_migration(HeaderJob *job, Error **errp)
+{
+    error_setg(&job->blocker, "The header of node '%s' is being changed by the "
+               "job '%s'; wait for its end", bdrv_get_node_name(job->bs),
+               job->common.id);
+    return migrate_add_blocker(&job->blocker, errp);
+}
+
+/* Where there is no migration, nobody takes the blocker over. */
+static void unblock_migration(HeaderJob *job)
+{
+    migrate_del_blocker(&job->blocker);
+    error_free(job->blocker);
+    job->blocker = NULL;
+}
+
+/* Permission and blocker are not kept until the job is dismissed. */
 static void header_job_clean(Job *common)
 {
     HeaderJob *job = container_of(common, HeaderJob, common);
 
+    unblock_migration(job);
     if (job->has_begun) {
         weir_header_change_end(job->bs);
         job->has_begun = false;
@@ -284,6 +339,9 @@ static int header_job_init(HeaderJob *job, BlockDriverState *bs,
                    WEIR_DRIVER_WEIR_ENCRYPTION;
     int ret = task_init(&job->task, is_ours ? bs : NULL, change, errp);
 
+    if (ret == 0) {
+        ret = block_migration(job, errp);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -329,7 +387,8 @@ QemuOptsList weir_encryption_amend_opts = {
     .head = QTAILQ_HEAD_INITIALIZER(weir_encryption_amend_opts.head),
     .desc = {
         OPT("state", STRING, "'active' to add or change a keyslot, "
-            "'inactive' to remove"),
+            "'inactive' to remove, 'erased' to destroy all, 'bound' after the "
+            "disk was resized"),
         OPT("new-secret", STRING, "ID of the secret with the new passphrase"),
         OPT("old-secret", STRING, "ID of the secret with the passphrase to "
             "change or to remove"),
@@ -352,12 +411,48 @@ static WeirEncryptionAmendOptions *parse_amend(QemuOpts *opts, Error **errp)
     return amend;
 }
 
+static int kind_of_amend(const WeirEncryptionAmendOptions *amend)
+{
+    switch (amend->state) {
+    case WEIR_HEADER_STATE_ACTIVE:
+        return amend->old_secret ? WEIR_HEADER_CHANGE : WEIR_HEADER_ADD;
+    case WEIR_HEADER_STATE_ERASED:
+        return WEIR_HEADER_ERASE;
+    case WEIR_HEADER_STATE_BOUND:
+        return WEIR_HEADER_BIND;
+    default:
+        return WEIR_HEADER_REMOVE;
+    }
+}
+
+static bool amend_is_good(const WeirEncryptionAmendOptions *amend, bool force,
+                          Error **errp)
+{
+    bool is_active = amend->state == WEIR_HEADER_STATE_ACTIVE;
+    bool is_keyslot = is_active || amend->state == WEIR_HEADER_STATE_INACTIVE;
+    const char *why = NULL;
+
+    if (is_active != !!amend->new_secret) {
+        why = "'new-secret' must be given with state=active, and only then";
+    } else if (!is_keyslot && (amend->old_secret || amend->has_key_slot)) {
+        why = "'old-secret' and 'key-slot' are for state=active and "
+              "state=inactive";
+    } else if (amend->state == WEIR_HEADER_STATE_ERASED && !force) {
+        why = "state=erased makes the data unreadable for ever, and needs "
+              "--force";
+    }
+    if (why) {
+        error_setg(errp, "weir-encryption: %s", why);
+    }
+    return !why;
+}
+
 static int amend_to_change(WeirHeaderChange *change,
                            WeirEncryptionAmendOptions *amend, bool force,
                            Error **errp)
 {
     *change = (WeirHeaderChange) {
-        .kind = WEIR_HEADER_REMOVE,
+        .kind = kind_of_amend(amend),
         .secret = amend->old_secret,
         .new_secret = amend->new_secret,
         .has_key_slot = amend->has_key_slot,
@@ -365,16 +460,7 @@ static int amend_to_change(WeirHeaderChange *change,
         .force = force,
         .kdf = qapi_WeirEncryptionAmendOptions_base(amend),
     };
-    if (amend->state == WEIR_KEYSLOT_STATE_ACTIVE) {
-        change->kind = amend->old_secret ? WEIR_HEADER_CHANGE
-                                         : WEIR_HEADER_ADD;
-    }
-    if ((change->kind == WEIR_HEADER_REMOVE) == !!amend->new_secret) {
-        error_setg(errp, "weir-encryption: 'new-secret' must be given with "
-                   "state=active, and only then");
-        return -EINVAL;
-    }
-    return 0;
+    return amend_is_good(amend, force, errp) ? 0 : -EINVAL;
 }
 
 static int amend_now(BlockDriverState *bs, const WeirHeaderChange *change,

@@ -31,7 +31,7 @@ static QLIST_HEAD(, BDRVWeirEncryptionState) open_disks =
 
 static const char *const encryption_options[] = {
     "key-secret", "key-slot", "max-kdf-memory", "max-kdf-time", "pin-uuid",
-    "vaes", "workers", "hotzone-size", NULL
+    "check-length", "header-only", "vaes", "workers", "hotzone-size", NULL
 };
 
 /* --- options --- */
@@ -235,6 +235,8 @@ static void note_options(BDRVWeirEncryptionState *s,
                          const WeirEncryptionOptions *opts)
 {
     s->key_secret = g_strdup(opts->key_secret);
+    s->check_length = !opts->has_check_length || opts->check_length;
+    s->header_only = opts->header_only;
     s->workers = opts->has_workers ? opts->workers : WORKERS_DEFAULT;
     s->vaes_bits_max = !opts->has_vaes || opts->vaes ? WEIR_VAES_BITS_MAX : 0;
     s->hotzone_bytes = opts->has_hotzone_size ? opts->hotzone_size
@@ -248,6 +250,25 @@ static void note_options(BDRVWeirEncryptionState *s,
 }
 
 /* Without a key only the header is looked at, as qemu-img info does. */
+static int unlock_or_go_on(BlockDriverState *bs, const WeirHeaderPlace *place,
+                           WeirHeader *header,
+                           const WeirEncryptionOptions *opts, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    int ret;
+
+    if (!opts->key_secret || s->header_only) {
+        return 0;
+    }
+    ret = s->check_length ? weir_encryption_check_length(bs, errp) : 0;
+    if (ret < 0) {
+        return ret;
+    }
+    return s->info.has_job
+           ? weir_encryption_go_on_converting(bs, place, header, errp)
+           : unlock_and_start(bs, place, header, opts, errp);
+}
+
 static int open_with_header(BlockDriverState *bs, const WeirHeaderPlace *place,
                             WeirHeader *header,
                             const WeirEncryptionOptions *opts, Error **errp)
@@ -260,13 +281,14 @@ static int open_with_header(BlockDriverState *bs, const WeirHeaderPlace *place,
     if (ret == 0) {
         ret = start_buffers(s, errp);
     }
-    if (ret == 0 && opts->key_secret) {
-        ret = s->info.has_job
-              ? weir_encryption_go_on_converting(bs, place, header, errp)
-              : unlock_and_start(bs, place, header, opts, errp);
+    if (ret == 0) {
+        ret = unlock_or_go_on(bs, place, header, opts, errp);
     }
     if (ret == 0) {
         ret = check_data_offset(bs, errp);
+    }
+    if (ret == 0 && bs->open_flags & BDRV_O_INACTIVE) {
+        ret = weir_encryption_note_first_copy(bs, errp);
     }
     if (ret < 0) {
         stop_ciphers(s);
@@ -317,12 +339,13 @@ static int encryption_open(BlockDriverState *bs, QDict *options, int flags,
     if (!opts) {
         return -EINVAL;
     }
-    if (!opts->key_secret && !(flags & BDRV_O_NO_IO)) {
+    if (!opts->key_secret && !opts->header_only && !(flags & BDRV_O_NO_IO)) {
         error_setg(errp, "weir-encryption: Parameter 'key-secret' is missing");
         return -EINVAL;
     }
     qemu_mutex_init(&s->lock);
     qemu_co_queue_init(&s->waiting);
+    qemu_co_mutex_init(&s->resize_lock);
     ret = weir_filter_open(bs, options, errp);
     if (ret < 0) {
         qemu_mutex_destroy(&s->lock);
@@ -338,9 +361,6 @@ static int encryption_open(BlockDriverState *bs, QDict *options, int flags,
         weir_filter_close(bs);
         qemu_mutex_destroy(&s->lock);
         return ret;
-    }
-    if (bs->open_flags & BDRV_O_INACTIVE) {
-        weir_encryption_note_first_copy(bs);
     }
     bs->encrypted = true;
     s->bs = bs;
@@ -367,6 +387,14 @@ static uint64_t header_perm(BDRVWeirEncryptionState *s, BdrvChildRole role)
     bool has_header = !s->header || !(role & BDRV_CHILD_PRIMARY);
 
     return s->header_changes && has_header ? BLK_PERM_WRITE : 0;
+}
+
+/* Who may resize the disk changes a header that is bound to its length. */
+static uint64_t GRAPH_RDLOCK resize_perm(BDRVWeirEncryptionState *s,
+                                         uint64_t perm, bool is_disk)
+{
+    return !is_disk && perm & BLK_PERM_RESIZE && s->keeps_length &&
+           !bdrv_is_read_only(s->header->bs) ? BLK_PERM_WRITE : 0;
 }
 
 /* Whether somebody uses the node, or a job works on its disk. */
@@ -403,7 +431,7 @@ encryption_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
     bool is_disk = role & BDRV_CHILD_PRIMARY;
 
     *nperm = BLK_PERM_CONSISTENT_READ | header_perm(s, role) |
-             conversion_perm(bs, is_disk);
+             conversion_perm(bs, is_disk) | resize_perm(s, perm, is_disk);
     *nshared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
     if (bs->open_flags & BDRV_O_INACTIVE) {
         *nperm = 0;
@@ -464,10 +492,15 @@ encryption_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
-    if (s->conversion) {
+    if (s->conversion || s->writes_header) {
         error_setg(errp, "weir-encryption: A disk that is, or was just, "
                    "converted in place cannot be resized");
         return -ENOTSUP;
+    }
+    if (s->header_only) {
+        error_setg(errp, "weir-encryption: The node is opened for its header "
+                   "only");
+        return -EACCES;
     }
     if (s->info.data_bytes != UINT64_MAX) {
         error_setg(errp, "weir-encryption: The header says that the image has "
@@ -484,8 +517,7 @@ encryption_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
         error_setg(errp, "weir-encryption: The length is too large");
         return -EFBIG;
     }
-    return bdrv_co_truncate(bs->file, s->info.data_offset_bytes + offset,
-                            exact, prealloc, flags, errp);
+    return weir_encryption_co_resize(bs, offset, exact, prealloc, flags, errp);
 }
 
 /* --- figures --- */
@@ -506,6 +538,8 @@ static void encryption_query(BlockDriverState *bs, WeirFilterInfo *node)
     out->key_slots = weir_keyslots_to_qapi(s);
     out->header = s->header ? g_strdup(bdrv_get_node_name(s->header->bs))
                             : NULL;
+    out->has_bound_length = s->info.is_bound;
+    out->bound_length = qatomic_read(&s->bound_min_bytes);
     out->job = s->conversion ? weir_conversion_query(s->conversion) : NULL;
     out->workers = s->workers;
     out->vaes_bits = s->vaes_bits;
@@ -532,6 +566,8 @@ encryption_get_specific_info(BlockDriverState *bs, Error **errp)
     out->header_size = s->info.header_bytes;
     out->detached = s->header;
     out->damaged = s->info.repaired;
+    out->has_bound_length = s->info.is_bound;
+    out->bound_length = qatomic_read(&s->bound_min_bytes);
     out->key_slots = weir_keyslots_to_qapi(s);
     info->type = IMAGE_INFO_SPECIFIC_KIND_WEIR_ENCRYPTION;
     info->u.weir_encryption.data = out;
@@ -545,6 +581,8 @@ static WeirFilterDriver encryption_filter = {
     .change_header = weir_encryption_change_header,
     .job         = &weir_encryption_job,
     .prepare_detach = weir_encryption_prepare_detach,
+    .begin_handover = weir_encryption_begin_handover,
+    .cancel_handover = weir_encryption_cancel_handover,
 };
 
 static const char *const encryption_strong_options[] = {
@@ -555,7 +593,6 @@ static const char *const encryption_strong_options[] = {
  * No .bdrv_co_pwrite_zeroes: zeroes have to be encrypted like other data, which
  * the block layer has us do.  No .bdrv_co_block_status: all of it is data, at
  * no place of the child's.  No .bdrv_co_copy_range_*: it would copy ciphertext.
- * No .bdrv_inactivate: nothing is held back.
  */
 static BlockDriver bdrv_weir_encryption = {
     .format_name                = "weir-encryption",
@@ -577,6 +614,7 @@ static BlockDriver bdrv_weir_encryption = {
     .bdrv_amend_options         = weir_encryption_amend_options,
     .amend_opts                 = &weir_encryption_amend_opts,
 
+    .bdrv_inactivate            = weir_encryption_inactivate,
     .bdrv_co_invalidate_cache   = weir_encryption_co_invalidate_cache,
     .bdrv_drain_begin           = weir_encryption_drain_begin,
     .bdrv_drain_end             = weir_encryption_drain_end,

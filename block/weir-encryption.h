@@ -28,10 +28,20 @@ typedef struct BDRVWeirEncryptionState {
     size_t n_keyslots;          /* main thread */
     const char *header_reason;  /* main thread; why it is degraded, or NULL */
     bool header_changes;        /* main thread; we may write to the header */
+    bool header_claimed;        /* @lock; by one who changes it */
+    bool check_length;          /* set at open */
+    bool header_only;           /* set at open; there is no key */
+    bool keeps_length;          /* atomic, set in the main thread: the header
+                                   is bound to the length of the disk */
+    int64_t bound_min_bytes;    /* atomic; how long it says that this is */
+    int64_t bound_max_bytes;    /* atomic; the longest that it may get */
+    CoMutex resize_lock;        /* one who resizes the disk at a time */
     uint64_t hotzone_bytes;     /* main thread */
     bool writes_header;         /* main thread; for the conversion */
-    uint8_t *first_copy;        /* beginning of the header as it was when the
-                                   node was opened inactive; else NULL */
+    bool was_inactive;          /* the header may be another one now */
+    uint8_t *first_copy;        /* its beginning as it was when the node was
+                                   opened inactive, or became so; or NULL */
+    bool handing_over;          /* atomic; the machine is being migrated */
     WeirConversion *conversion; /* of the disk in place; NULL: there is none,
                                    else instead of xts; set while drained */
     WeirKeyId *key_id;          /* set at open; has no key in it; may be NULL */
@@ -65,6 +75,9 @@ typedef struct WeirHeaderPlace {
     BlockDriverState *bs;       /* of ours, or NULL */
     BlockBackend *blk;          /* or NULL */
     bool detached;              /* or not known */
+    bool in_request;            /* the caller's is one of the node's requests:
+                                   it has the graph lock, and waits for no
+                                   drained section; any thread */
     Job *job;                   /* whose end ends the wait for a drained
                                    section, or NULL */
     char name[32];              /* of the node, for messages */
@@ -120,6 +133,13 @@ BdrvChild * GRAPH_RDLOCK weir_header_child(BlockDriverState *bs);
 int weir_header_refresh_perms(BlockDriverState *bs, Error **errp);
 
 /*
+ * Be the one who changes the header of @bs; false if there is another one.  Any
+ * thread.
+ */
+bool weir_header_claim(BlockDriverState *bs);
+void weir_header_unclaim(BlockDriverState *bs);
+
+/*
  * Take the permission to write to the header of @bs, for one who changes it at
  * a time, and give it back.  Main thread.  Returns 0, or -errno with @errp set.
  */
@@ -153,6 +173,20 @@ int weir_kdf_from_options(WeirHeaderKdf *kdf, const WeirKdfOptions *options,
     { .name = "kdf-threads", .type = QEMU_OPT_NUMBER, .help = "Threads, not " \
       "with pbkdf2 (default: 4)" },
 
+/* weir-encryption-bind.c */
+/* Length of the data on the disk now, or -errno.  Main thread. */
+int64_t weir_encryption_data_bytes(BlockDriverState *bs);
+/* Whether a detached header is for this disk, as far as the length tells. */
+int weir_encryption_check_length(BlockDriverState *bs, Error **errp);
+/* .bdrv_co_truncate once it is known that the length is possible. */
+int coroutine_fn GRAPH_RDLOCK
+weir_encryption_co_resize(BlockDriverState *bs, int64_t bytes, bool exact,
+                          PreallocMode prealloc, BdrvRequestFlags flags,
+                          Error **errp);
+/* Before a write up to @end of the data.  Returns 0 or -ENOSPC. */
+int coroutine_fn GRAPH_RDLOCK
+weir_encryption_co_grow(BlockDriverState *bs, int64_t end);
+
 /* weir-encryption-keyslot.c */
 extern QemuOptsList weir_encryption_amend_opts;
 int GRAPH_RDLOCK
@@ -178,11 +212,14 @@ int weir_encryption_prepare_detach(BlockDriverState *bs, bool force,
                                    Error **errp);
 void weir_encryption_drain_begin(BlockDriverState *bs);
 void weir_encryption_drain_end(BlockDriverState *bs);
-/* Remember the header of a node that is opened inactive... */
-void weir_encryption_note_first_copy(BlockDriverState *bs);
+/* Remember the header of a node that is opened inactive, or becomes so... */
+int weir_encryption_note_first_copy(BlockDriverState *bs, Error **errp);
+int GRAPH_RDLOCK weir_encryption_inactivate(BlockDriverState *bs);
 /* ...so that activating it fails if somebody has changed it. */
 void coroutine_fn GRAPH_RDLOCK
 weir_encryption_co_invalidate_cache(BlockDriverState *bs, Error **errp);
+void weir_encryption_begin_handover(BlockDriverState *bs);
+void weir_encryption_cancel_handover(BlockDriverState *bs);
 
 /* weir-encryption-io.c: callbacks of the driver */
 int coroutine_fn GRAPH_RDLOCK

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What header.c, create.c, keyslot.c and update.c share. */
+/* What the files that work on a WeirHeader share. */
 #ifndef WEIR_ENCRYPTION_HEADER_INT_H
 #define WEIR_ENCRYPTION_HEADER_INT_H
 
@@ -10,6 +10,7 @@
 
 #define LOG_BYTES 192
 #define METADATA_COPIES 2
+#define WEIR_HEADER_TOKENS 32
 
 struct WeirHeader {
     struct crypt_device *device;    /* NULL until there is one */
@@ -53,6 +54,10 @@ hidden void weir_header_copy_sparse(uint8_t *to, const uint8_t *from,
  * Called once. Returns 0 or -ENOMEM.
  */
 hidden int weir_header_set_on_disk(WeirHeader *header, const void *bytes);
+
+/* Fill in what the info has of the length that the header is bound to. */
+hidden int weir_header_read_binding(WeirHeader *header, json_object *json,
+                                    char *err, size_t err_size);
 
 /* Fill in the list of keyslots; after each change. */
 hidden void weir_header_list_keyslots(WeirHeader *header);

@@ -382,6 +382,9 @@ static int check_json(WeirHeader *header, json_object *json,
     if (ret == 0) {
         ret = check_requirements(header, err, err_size);
     }
+    if (ret == 0) {
+        ret = weir_header_read_binding(header, json, err, err_size);
+    }
     if (ret == 0 && header->info.has_job) {
         return check_job(header, detached, err, err_size);
     }

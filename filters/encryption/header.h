@@ -45,6 +45,9 @@ typedef struct WeirHeaderInfo {
     uint64_t header_bytes;      /* length of the header */
     uint64_t copy_bytes;        /* of one of its two copies of the metadata */
     bool repaired;              /* one copy was bad, the other was taken */
+    bool is_bound;              /* it says how long the data of its disk is: */
+    uint64_t bound_min_bytes;   /* between these, or one of them; INT64_MAX: */
+    uint64_t bound_max_bytes;   /* no limit */
     bool has_job;               /* a re-encryption has begun and not ended:
                                    data_bytes and tweak_units do not count,
                                    sector_bytes is the larger one */
@@ -226,6 +229,15 @@ int weir_header_remove_passphrase(WeirHeader *header, int keyslot,
  * Returns 0, -EIO or -ENOMEM.
  */
 int weir_header_erase(WeirHeader *header, char *err, size_t err_size);
+
+/*
+ * Have a detached header say how long the data of its disk is, so that it is
+ * not taken for that of another one: min_bytes to max_bytes, INT64_MAX at most.
+ * It is a token of the header, in the place of the one before.
+ * Returns 0, or -EINVAL: the header has a job, or no room.
+ */
+int weir_header_bind(WeirHeader *header, uint64_t min_bytes,
+                     uint64_t max_bytes, char *err, size_t err_size);
 
 /* The n keyslots in use, by number; valid until the header is changed. */
 const WeirHeaderKeyslot *weir_header_keyslots(const WeirHeader *header,

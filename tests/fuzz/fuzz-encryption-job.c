@@ -6,9 +6,9 @@
  * disks. The text need not be one that libcryptsetup would take: it is read
  * from the disk once more, where it can be another one by then.
  *
- * The input is a byte of flags and the text. Flags: 1, the digest is checked; 2,
- * the disk is read-only; 4, only one copy is there. Half of the changes are made
- * to values, so that the text stays JSON.
+ * The input is a byte of flags and the text. Flags: 1, the digest is checked;
+ * 2, the disk is read-only; 4, only one copy is there. Half of the changes are
+ * made to values, so that the text stays JSON.
  */
 #include <gcrypt.h>
 #include <stdbool.h>

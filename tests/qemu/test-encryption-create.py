@@ -80,6 +80,13 @@ class Base(TestCase):
                 f.write(bytes([byte ^ 0xff]))
 
 
+    def assertErased(self, name, old_header):
+        self.assertOpens(name)
+        with open(self.path(name), 'r+b') as f:
+            f.write(old_header[:32768])         # as from a backup
+        self.assertOpens(name)
+
+
 class Create(Base):
     """qemu-img create and the like"""
 
@@ -225,9 +232,11 @@ class Amend(Base):
     """qemu-img amend"""
 
     def amend(self, *options, key='first', force=False, check=True):
+        """Without a key: by the header alone."""
+        opened = f'key-secret={key}' if key else 'header-only=on'
         return run('qemu-img', 'amend', *self.objects(),
                    *(['--force'] if force else []), '-o', ','.join(options),
-                   '--image-opts', f'driver=weir-encryption,key-secret={key},'
+                   '--image-opts', f'driver=weir-encryption,{opened},'
                    f'file.driver=file,file.filename={self.path("disk")}',
                    check=check)
 
@@ -258,6 +267,51 @@ class Amend(Base):
                            'state=inactive', key='second')
         self.amend('state=inactive', 'key-slot=1', key='second', force=True)
         self.assertOpens('disk')
+
+    def test_erase(self):
+        """With a passphrase, or none; and once more."""
+        for key in ('first', None):
+            self.create()
+            old = self.bytes_of('disk', 0, HEADER)
+            self.assertRefused('needs --force', 'state=erased', key=key)
+            self.assertRefused("'old-secret' and 'key-slot' are for",
+                               'state=erased', 'key-slot=0', key=key,
+                               force=True)
+            self.amend('state=erased', key=key, force=True)
+            self.assertErased('disk', old)
+        self.amend('state=erased', key=None, force=True)
+        self.assertErased('disk', old)
+
+    def test_erase_of_a_damaged_header(self):
+        self.create()
+        old = self.bytes_of('disk', 0, HEADER)
+        self.flip('disk', 4096 + 10)
+        self.amend('state=erased', key=None, force=True)
+        self.assertErased('disk', old)
+
+    def test_header_only(self):
+        self.create()
+        self.amend('state=inactive', 'key-slot=0', key=None, force=True)
+        self.assertOpens('disk')
+        self.create()
+        self.assertRefused("was opened without 'key-secret'", 'state=active',
+                           'new-secret=second', key=None)
+        self.amend('state=active', 'new-secret=second', 'old-secret=first',
+                   'kdf=pbkdf2', 'kdf-iterations=1000', key=None)
+        self.assertOpens('disk', 'second')
+        before = self.bytes_of('disk')
+        for command in ('read 0 512', 'write 0 512', 'discard 0 64k'):
+            result = run('qemu-io', '--image-opts', '-d', 'unmap', '-c',
+                         command, 'driver=weir-encryption,header-only=on,'
+                         'file.driver=file,file.filename=' +
+                         self.path('disk'), check=False)
+            self.assertIn('Permission denied', result.stdout + result.stderr,
+                          command)
+        result = run('qemu-img', 'resize', '--image-opts',
+                     'driver=weir-encryption,header-only=on,file.driver=file,'
+                     f'file.filename={self.path("disk")}', '32M', check=False)
+        self.assertIn('opened for its header only', result.stderr)
+        self.assertEqual(self.bytes_of('disk'), before)
 
 
 class Commands(Base):
@@ -600,12 +654,6 @@ class Keyslots(Commands):
 
 
 class Erase(Commands):
-    def assertErased(self, name, old_header):
-        self.assertOpens(name)
-        with open(self.path(name), 'r+b') as f:
-            f.write(old_header[:32768])         # as from a backup
-        self.assertOpens(name)
-
     def test_open(self):
         self.create()
         old = self.bytes_of('disk', 0, HEADER)

@@ -728,6 +728,87 @@ static void all_keyslots_in_use(void **state)
     weir_header_free(header);
 }
 
+/* --- the length of the disk --- */
+
+static void check_bound(WeirHeader *header, uint64_t min, uint64_t max)
+{
+    const WeirHeaderInfo *info = weir_header_info(header);
+
+    assert_true(info->is_bound);
+    assert_true(info->bound_min_bytes == min);
+    assert_true(info->bound_max_bytes == max);
+}
+
+/* As it is when it has been written and read again. */
+static void reload_ours(WeirHeader **header)
+{
+    LuksImage image;
+
+    write_header(*header);
+    weir_header_free(*header);
+    image.bytes = luks_read_file("ours", &image.n_bytes);
+    image.disk_bytes = image.n_bytes;
+    *header = load_good(&image, true);
+    luks_free(&image);
+}
+
+static void headers_are_bound_to_a_length(void **state)
+{
+    const WeirHeaderFormat format = {
+        .disk_bytes = LUKS_DISK_BYTES, .detached = true, .key_bytes = 64,
+        .sector_bytes = 512,
+    };
+    static const uint64_t lengths[][2] = {
+        { 0, 0 }, { 4096, 4096 }, { 4096, 8192 }, { 512, INT64_MAX },
+        { INT64_MAX, INT64_MAX }, { 1 << 30, 1 << 30 },
+    };
+    WeirHeader *header = create(&format, &pbkdf2);
+    char err[256];
+
+    (void)state;
+    assert_false(weir_header_info(header)->is_bound);
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        assert_int_equal(weir_header_bind(header, lengths[i][0], lengths[i][1],
+                                          err, 256), 0);
+        check_bound(header, lengths[i][0], lengths[i][1]);
+        reload_ours(&header);
+        check_bound(header, lengths[i][0], lengths[i][1]);
+    }
+    assert_int_equal(luks_shell(
+        "cryptsetup luksDump ours | grep -A1 '^Tokens' | grep -q weir-data && "
+        "cryptsetup luksDump ours | grep -c weir-data | grep -qx 1"), 0);
+    assert_int_equal(their_trial(PASSPHRASE), 0);
+    weir_header_free(header);
+}
+
+static void bad_tokens_are_refused(void **state)
+{
+    static const char *const bad[] = {
+        "", ",\"length\":[]", ",\"length\":\"-1\"", ",\"length\":1.5",
+        ",\"length\":\"2\",\"length-max\":\"1\"",
+        ",\"length\":\"2\",\"length-max\":{}",
+        ",\"length\":\"9223372036854775808\"",
+        ",\"length\":\"1\"},\"1\":{\"type\":\"weir-data\","
+        "\"keyslots\":[],\"length\":\"1\"",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        WeirHeader *header;
+        LuksImage image;
+        char err[256], token[256];
+
+        luks_make(&image, LUKS_SMALL);
+        snprintf(token, sizeof(token), "\"tokens\":{\"0\":{\"type\":"
+                 "\"weir-data\",\"keyslots\":[]%s}}", bad[i]);
+        luks_edit(&image, "\"tokens\":{}", token);
+        assert_int_equal(load(&header, &image, false, err), -EINVAL);
+        assert_non_null(strstr(err, "the header's token 0, of type weir-data, "
+                               "is not valid"));
+        luks_free(&image);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -749,6 +830,8 @@ int main(void)
         cmocka_unit_test(volume_keys_differ),
         cmocka_unit_test(keyslots_are_added_changed_and_removed),
         cmocka_unit_test(all_keyslots_in_use),
+        cmocka_unit_test(headers_are_bound_to_a_length),
+        cmocka_unit_test(bad_tokens_are_refused),
     };
 
     return cmocka_run_group_tests(tests, luks_folder_make,

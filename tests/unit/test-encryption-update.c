@@ -160,6 +160,17 @@ static void erase(WeirHeader *header)
     assert_int_equal(weir_header_erase(header, err, 256), 0);
 }
 
+#define BOUND_MIN (1 << 20)
+#define BOUND_MAX (2 << 20)
+
+static void bind_old(WeirHeader *header)
+{
+    char err[256];
+
+    assert_int_equal(weir_header_bind(header, BOUND_MIN, BOUND_MAX, err, 256),
+                     0);
+}
+
 static void change_nothing(WeirHeader *header)
 {
     (void)header;
@@ -306,7 +317,7 @@ typedef struct Expectation {
     size_t flushes;
 } Expectation;
 
-static unsigned outcomes;
+static unsigned outcomes, bound;
 
 static void check_opens(const Disk *disk, const void *opaque)
 {
@@ -315,6 +326,11 @@ static void check_opens(const Disk *disk, const void *opaque)
 
     outcomes++;
     assert_non_null(header);
+    if (weir_header_info(header)->is_bound) {
+        assert_int_equal(weir_header_info(header)->bound_min_bytes, BOUND_MIN);
+        assert_int_equal(weir_header_info(header)->bound_max_bytes, BOUND_MAX);
+        bound++;
+    }
     if (e->always) {
         assert_true(header_opens(header, e->always));
     }
@@ -417,6 +433,7 @@ static const Expectation expectations[] = {
       .not_after = { SECOND }, .flushes = 3 },
     { .change = erase, .together = { OLD, SECOND },
       .not_after = { OLD, SECOND }, .flushes = 4 },
+    { .change = bind_old, .always = OLD, .after = SECOND, .flushes = 2 },
 };
 #define N_EXPECTATIONS (sizeof(expectations) / sizeof(expectations[0]))
 
@@ -449,6 +466,7 @@ static void a_cut_leaves_a_header_that_opens(void **state)
                      !LUKS_SHORT || expectations[i].change == change_old);
     }
     assert_true(outcomes > (LUKS_SHORT ? 100 : 300));
+    assert_true(bound > (LUKS_SHORT ? 0 : 3));
     free(disk.bytes);
 }
 
