@@ -4,11 +4,13 @@
 over a live migration."""
 
 import json
+import os
+import socket
 import threading
 import time
 
-from lukstest import Image
-from weirtest import TestCase, main, wait_for
+from lukstest import Image, cryptsetup
+from weirtest import TestCase, main, run, wait_for
 
 SIZE = 16 << 20
 # about a second of one core, and of 256 MiB
@@ -34,9 +36,9 @@ class EncryptionVM(TestCase):
                        'virtio-blk-pci,drive=disk,id=vd0,share-rw=on' +
                        (',iothread=io0' if iothread else ''), *args)
 
-    def io(self, vm, command):
+    def io(self, vm, command, node='disk'):
         out = vm.cmd('human-monitor-command', {
-            'command-line': f'qemu-io disk "{command}"'})
+            'command-line': f'qemu-io {node} "{command}"'})
         self.assertNotIn('error', out.lower())
         self.assertNotIn('failed', out.lower())
         return out
@@ -143,6 +145,123 @@ class EncryptionVM(TestCase):
         source.quit()
         target.quit()
         self.assertEqual(image.plain(0, 8192), b'\x03' * 4096 + b'\x01' * 4096)
+
+    def concluded(self, process):
+        jobs = process.cmd('query-jobs')
+        return jobs and jobs[0]['status'] == 'concluded'
+
+    def dismiss(self, process):
+        wait_for(lambda: self.concluded(process), 'the end')
+        job, = process.cmd('query-jobs')
+        process.cmd('job-dismiss', id=job['id'])
+        self.assertNotIn('error', job)
+
+    def bound(self, image):
+        """A disk with a detached header, which is bound to its length."""
+        run('qemu-img', 'create', '-q', '-f', 'weir-encryption', '--object',
+            f'secret,id=pass0,file={image.key_file}', '-o',
+            'key-secret=pass0,kdf=pbkdf2,kdf-iterations=1000,header=' +
+            self.path('head'), self.path('bound'), str(SIZE), tests=False)
+        return '-blockdev', json.dumps({
+            'driver': 'weir-encryption', 'node-name': 'bound',
+            'key-secret': 'pass0',
+            'file': {'driver': 'file', 'filename': self.path('bound')},
+            'header': {'driver': 'file', 'filename': self.path('head')}})
+
+    def test_resize(self):
+        """In the thread of the device; the bound header follows."""
+        image = self.make()
+        for thread in ('', ',iothread=io0'):
+            vm = self.boot(image, *self.bound(image), '-device',
+                           'virtio-blk-pci,drive=bound,share-rw=on' + thread)
+            for size in (2 * SIZE, 3 * SIZE, SIZE):
+                vm.cmd('block_resize', {'node-name': 'bound', 'size': size})
+                self.assertEqual(os.path.getsize(self.path('bound')), size)
+                self.assertEqual(self.filter_info(vm, 'bound')
+                                 ['bound-length'], size)
+                self.io(vm, f'write -P 5 {size - 65536} 64k', 'bound')
+                self.io(vm, f'read -P 5 {size - 65536} 64k', 'bound')
+            vm.quit()
+            self.assertIn('weir-data', cryptsetup('luksDump',
+                                                  self.path('head')).stdout)
+
+    def test_header_does_not_change_in_a_migration(self):
+        """Nor does one begin while it is being changed."""
+        image = self.make()
+        vm = self.boot(image, *self.bound(image))
+        resize = {'node-name': 'bound', 'size': 2 * SIZE}
+        add = {'job-id': 'j', 'node-name': 'disk', 'new-secret': 'pass0',
+               'kdf': 'pbkdf2', 'kdf-iterations': 3000000}
+        uri = f'unix:{self.path("mig")}'
+        with socket.socket(socket.AF_UNIX) as deaf:
+            deaf.bind(self.path('mig'))
+            deaf.listen()
+            vm.cmd('migrate', uri=uri)
+            wait_for(lambda: vm.cmd('query-migrate').get('status') ==
+                     'active', 'migration')
+            self.assertFails('migration', vm.cmd, 'weir-keyslot-add', add)
+            self.assertFails('while the machine migrates', vm.cmd,
+                             'block_resize', resize)
+            vm.cmd('migrate_cancel')
+        wait_for(lambda: vm.cmd('query-migrate').get('status') in
+                 ('cancelled', 'failed'), 'the end of it')
+        vm.cmd('block_resize', resize)
+        self.assertEqual(os.path.getsize(self.path('bound')), 2 * SIZE)
+        self.assertEqual(vm.cmd('query-jobs'), [])
+        vm.cmd('weir-keyslot-add', add)
+        self.assertFails("is being changed by the job 'j'", vm.cmd, 'migrate',
+                         {'uri': uri})
+        self.dismiss(vm)
+        self.assertEqual(len(self.filter_info(vm, 'disk')['key-slots']), 2)
+        vm.quit()
+        self.assertIn('1: luks2', cryptsetup('luksDump', image.path).stdout)
+
+    def half_encrypted(self, key_file):
+        for name, size in (('plain', SIZE), ('head', 16 << 20)):
+            with open(self.path(name), 'wb') as f:
+                f.truncate(size)
+        daemon = self.daemon('--object', f'secret,id=pass0,file={key_file}')
+        for node in self.files():
+            daemon.cmd('blockdev-add', node)
+        daemon.cmd('weir-encrypt', {
+            'job-id': 'j', 'node-name': 'plain', 'header': 'head',
+            'filter-node-name': 'crypt', 'key-secret': 'pass0', 'speed': 1,
+            'hotzone-size': 65536})
+        daemon.cmd('job-cancel', id='j')
+        wait_for(lambda: self.concluded(daemon), 'the end')
+        daemon.quit()
+
+    def files(self):
+        return [{'driver': 'file', 'node-name': name,
+                 'filename': self.path(name)} for name in ('plain', 'head')]
+
+    def test_job_that_gets_no_permission(self):
+        """A device writes to the disk below, and shares that with nobody."""
+        image = self.make()
+        self.half_encrypted(image.key_file)
+        files = [arg for node in self.files()
+                 for arg in ('-blockdev', json.dumps(node))]
+        vm = self.boot(image, *files, '-device', 'virtio-blk-pci,drive=plain')
+        vm.cmd('blockdev-add', {
+            'driver': 'weir-encryption', 'node-name': 'crypt',
+            'file': 'plain', 'header': 'head', 'key-secret': 'pass0'})
+        before = self.filter_info(vm, 'crypt')['job']
+        resume = {'job-id': 'j', 'node-name': 'crypt', 'speed': 0}
+        for _ in range(2):
+            self.assertFails('Permission conflict', vm.cmd,
+                             'weir-encryption-resume', resume)
+        self.assertEqual(vm.cmd('query-jobs'), [])
+        self.assertEqual(self.filter_info(vm, 'crypt')['job'], before)
+        self.assertFalse(before['finished'])
+        vm.quit()
+        vm = self.boot(image, *files)
+        vm.cmd('blockdev-add', {
+            'driver': 'weir-encryption', 'node-name': 'crypt',
+            'file': 'plain', 'header': 'head', 'key-secret': 'pass0'})
+        vm.cmd('weir-encryption-resume', resume)
+        self.dismiss(vm)
+        self.assertTrue(self.filter_info(vm, 'crypt')['job']['finished'])
+        vm.quit()
 
 
 if __name__ == '__main__':

@@ -451,6 +451,107 @@ class Encryption(TestCase):
         daemon.quit()
         self.assertGreater(during, 20)
 
+    # --- inactive ---
+
+    def inactive(self, image, *file):
+        """As on the other side of a migration."""
+        daemon = self.daemon('--object', self.secret(image))
+        daemon.cmd('blockdev-add', {
+            'node-name': 'disk', 'active': False,
+            **(file[0] if file else {'driver': 'file',
+                                     'filename': image.path})})
+        daemon.cmd('blockdev-add', {
+            'driver': 'weir-encryption', 'node-name': 'enc', 'file': 'disk',
+            'key-secret': 'pass0', 'active': False})
+        return daemon
+
+    def set_active(self, daemon, active):
+        daemon.cmd('blockdev-set-active', {'node-name': 'enc',
+                                           'active': active})
+
+    def is_active(self, daemon):
+        node, = [n for n in daemon.cmd('query-named-block-nodes')
+                 if n['node-name'] == 'enc']
+        return node['active']
+
+    def add_keyslot(self, image):
+        with open(self.path('other'), 'w') as f:
+            f.write('another one')
+        cryptsetup('luksAddKey', *CHEAP, '--key-file', image.key_file,
+                   image.path, self.path('other'))
+
+    def test_activated(self):
+        image = self.make()
+        daemon = self.inactive(image)
+        for active in (True, False, True):
+            self.set_active(daemon, active)
+            self.assertEqual(self.is_active(daemon), active)
+        daemon.quit()
+
+    def test_header_changed_before_activation(self):
+        for became in (False, True):
+            image = self.make()
+            daemon = self.inactive(image)
+            if became:
+                self.set_active(daemon, True)
+                self.set_active(daemon, False)
+            self.add_keyslot(image)
+            for _ in range(2):
+                self.assertFails("The header of node 'enc' has changed since "
+                                 'it was opened', self.set_active, daemon,
+                                 True)
+                self.assertFalse(self.is_active(daemon))
+            daemon.cmd('blockdev-del', {'node-name': 'enc'})
+            self.set_active_node(daemon, 'disk')
+            daemon.cmd('blockdev-add', {
+                'driver': 'weir-encryption', 'node-name': 'enc',
+                'file': 'disk', 'key-secret': 'pass0'})
+            daemon.quit()
+
+    def set_active_node(self, daemon, node):
+        daemon.cmd('blockdev-set-active', {'node-name': node, 'active': True})
+
+    def faulty_server(self, image):
+        """Reads of 4096 bytes fail while the file "fail" is there."""
+        fail, sock = self.path('fail'), self.path('nbdkit')
+        server = subprocess.Popen([
+            'nbdkit', '-f', '-U', sock, 'eval',
+            f'get_size=stat -L -c %s {image.path}',
+            f'pread=if [ $3 -eq 4096 ] && [ -e {fail} ]; then '
+            'echo EIO bad >&2; exit 1; fi; '
+            f'dd if={image.path} skip=$4 count=$3 '
+            'iflag=count_bytes,skip_bytes status=none',
+            f'pwrite=dd of={image.path} seek=$4 conv=notrunc '
+            'oflag=seek_bytes status=none', 'flush=true', 'can_write=true',
+            'can_flush=true'])
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        wait_for(lambda: os.path.exists(sock), 'nbdkit')
+        return {'driver': 'nbd', 'server': {'type': 'unix', 'path': sock}}
+
+    def test_header_that_cannot_be_read_while_inactive(self):
+        image = self.make()
+        disk = self.faulty_server(image)
+        fail = self.path('fail')
+        open(fail, 'w').close()
+        with self.assertRaisesRegex(Exception, 'Cannot read the header from '
+                                    "node 'disk': Input/output error"):
+            self.inactive(image, disk)
+        os.unlink(fail)
+        daemon = self.inactive(image, disk)
+        open(fail, 'w').close()
+        self.assertFails("Cannot read the header of node 'enc'",
+                         self.set_active, daemon, True)
+        os.unlink(fail)
+        self.set_active(daemon, True)
+        open(fail, 'w').close()
+        self.set_active(daemon, False)
+        os.unlink(fail)
+        self.assertFails('could not be read when it became inactive',
+                         self.set_active, daemon, True)
+        self.assertFalse(self.is_active(daemon))
+        daemon.quit()
+
     # --- what is refused ---
 
     def test_wrong_key(self):
