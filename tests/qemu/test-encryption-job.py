@@ -104,8 +104,10 @@ class EncryptionJob(TestCase):
         head = {'driver': 'file', 'filename': self.head}
         daemon.cmd('blockdev-add', {'node-name': 'disk', **file,
                                     **(disk_options or {})})
-        daemon.cmd('blockdev-add', {'node-name': 'head', **head,
-                                    **(head_options or {})})
+        head.update(head_options or {})
+        daemon.cmd('blockdev-add', {
+            'node-name': 'head', **{k: v for k, v in head.items()
+                                    if v is not None}})
         return daemon
 
     def add_crypt(self, daemon, **more):
@@ -356,6 +358,37 @@ class EncryptionJob(TestCase):
         client.close()
         daemon.quit()
         self.assertEqual(self.found(), bytes(client.data))
+
+    def test_header_write_error_stops_the_job(self):
+        """Of either copy, and of the area with the checksums."""
+        data = self.plain_disk()
+        for sector in (0, 32, 568):
+            self.plain_disk()
+            daemon = self.open()
+            self.encrypt(daemon, speed=1)
+            daemon.cmd('job-cancel', id='job0')
+            wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'end')
+            daemon.quit()
+            daemon = self.open(head_options={
+                'driver': 'blkdebug', 'image': {'driver': 'file',
+                                                'filename': self.head},
+                'filename': None, 'inject-error': [{
+                    'event': 'none', 'iotype': 'write', 'sector': sector,
+                    'errno': 5, 'once': True}]})
+            self.add_crypt(daemon)
+            client = self.export(daemon, 'crypt', data)
+            daemon.cmd('weir-encryption-resume', {
+                'job-id': 'job0', 'node-name': 'crypt', 'speed': 0})
+            wait_for(lambda: self.job(daemon)['status'] == 'paused', 'pause')
+            self.assertIn('has stopped: Input/output error',
+                          self.filter_info(daemon, 'crypt')['reason'])
+            client.check_all(self)
+            daemon.cmd('job-resume', id='job0')
+            self.work_until_concluded(daemon, client)
+            client.check_all(self)
+            client.close()
+            daemon.quit()
+            self.assertEqual(self.found(), bytes(client.data))
 
     def test_refused(self):
         self.plain_disk()
