@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * weir-encrypt, weir-rekey, weir-decrypt and weir-encryption-resume: jobs that
- * convert a disk in place while it is in use.
+ * convert a disk in place while it is in use; weir-encryption-set-speed.
  *
  * The driver does the work, step by step; what is on disk is good after each of
  * them, and after half of one.  Here is how fast, and when to stop: a job that
@@ -29,7 +29,7 @@ typedef struct EncryptionJob {
     Job common;                 /* in the main loop's AioContext */
     BlockDriverState *bs;       /* set at creation; a reference */
     const WeirFilterJob *driver;    /* set at creation */
-    uint64_t speed;             /* set at creation; bytes/s; 0: no limit */
+    uint64_t speed;             /* main thread; bytes/s; 0: no limit */
     RateLimit limit;
     uint64_t done;              /* bytes, at the last look */
     Error *blocker;             /* of migration; main thread */
@@ -142,6 +142,38 @@ static const JobDriver encryption_job_driver = {
     .free          = encryption_job_free,
 };
 
+/* --- speed --- */
+
+static void set_speed(EncryptionJob *job, uint64_t speed)
+{
+    job->speed = speed;
+    if (speed) {
+        ratelimit_set_speed(&job->limit, speed, SLICE_NS);
+    }
+}
+
+static bool is_asleep(Job *job)
+{
+    return timer_pending(&job->sleep_timer);
+}
+
+/* What it waits for now was reckoned with the old speed. */
+void qmp_weir_encryption_set_speed(const char *job_id, uint64_t speed,
+                                   Error **errp)
+{
+    Job *job;
+
+    JOB_LOCK_GUARD();
+    job = job_get_locked(job_id);
+    if (!job || job->driver != &encryption_job_driver ||
+        job_is_completed_locked(job)) {
+        error_setg(errp, "There is no job '%s' that converts a disk", job_id);
+        return;
+    }
+    set_speed(container_of(job, EncryptionJob, common), speed);
+    job_enter_cond_locked(job, is_asleep);
+}
+
 /* --- commands --- */
 
 static const WeirFilterJob *find_job_driver(BlockDriverState *bs)
@@ -211,11 +243,8 @@ static void start_job(BlockDriverState *bs, const char *job_id,
     bdrv_ref(bs);
     job->bs = bs;
     job->driver = driver;
-    job->speed = speed;
     ratelimit_init(&job->limit);
-    if (speed) {
-        ratelimit_set_speed(&job->limit, speed, SLICE_NS);
-    }
+    set_speed(job, speed);
     job_start(&job->common);
 }
 
@@ -238,35 +267,36 @@ static bool check_arguments(const char *job_id, const WeirFilterJobStart *start,
 }
 
 /* A disk that is encrypted; the header tells its sectors. */
-static void begin_job(WeirEncryptionJobMode mode, const char *job_id,
-                      const char *node_name, const char *key_secret,
-                      uint64_t hotzone_bytes, uint64_t speed, Error **errp)
+static void begin_job(const char *job_id, const char *node_name,
+                      const WeirFilterJobStart *start, uint64_t speed,
+                      Error **errp)
 {
-    const WeirFilterJobStart start = {
-        .mode = mode,
-        .key_secret = key_secret,
-        .sector_bytes = SECTOR_DEFAULT,
-        .hotzone_bytes = hotzone_bytes,
-    };
     BlockDriverState *bs;
 
-    if (!check_arguments(job_id, &start, errp)) {
+    if (!check_arguments(job_id, start, errp)) {
         return;
     }
     bs = find_encrypted(node_name, errp);
-    if (bs && find_job_driver(bs)->begin(bs, &start, errp) == 0) {
+    if (bs && find_job_driver(bs)->begin(bs, start, errp) == 0) {
         start_job(bs, job_id, speed, errp);
     }
 }
 
-void qmp_weir_rekey(const char *job_id, const char *node_name,
-                    const char *key_secret, bool has_hotzone_size,
-                    uint64_t hotzone_size, bool has_speed, uint64_t speed,
-                    Error **errp)
+void qmp_weir_rekey(WeirRekey *arg, Error **errp)
 {
-    begin_job(WEIR_ENCRYPTION_JOB_MODE_REKEY, job_id, node_name, key_secret,
-              has_hotzone_size ? hotzone_size : WEIR_HOTZONE_BYTES_DEFAULT,
-              has_speed ? speed : SPEED_DEFAULT, errp);
+    const WeirFilterJobStart start = {
+        .mode = WEIR_ENCRYPTION_JOB_MODE_REKEY,
+        .key_secret = arg->key_secret,
+        .keyslots = arg->keyslots,
+        .drop_keyslots = arg->drop_keyslots,
+        .kdf = qapi_WeirRekey_base(arg),
+        .sector_bytes = SECTOR_DEFAULT,
+        .hotzone_bytes = arg->has_hotzone_size ? arg->hotzone_size
+                                               : WEIR_HOTZONE_BYTES_DEFAULT,
+    };
+
+    begin_job(arg->job_id, arg->node_name, &start,
+              arg->has_speed ? arg->speed : SPEED_DEFAULT, errp);
 }
 
 void qmp_weir_decrypt(const char *job_id, const char *node_name,
@@ -274,9 +304,16 @@ void qmp_weir_decrypt(const char *job_id, const char *node_name,
                       uint64_t hotzone_size, bool has_speed, uint64_t speed,
                       Error **errp)
 {
-    begin_job(WEIR_ENCRYPTION_JOB_MODE_DECRYPT, job_id, node_name, key_secret,
-              has_hotzone_size ? hotzone_size : WEIR_HOTZONE_BYTES_DEFAULT,
-              has_speed ? speed : SPEED_DEFAULT, errp);
+    const WeirFilterJobStart start = {
+        .mode = WEIR_ENCRYPTION_JOB_MODE_DECRYPT,
+        .key_secret = key_secret,
+        .sector_bytes = SECTOR_DEFAULT,
+        .hotzone_bytes = has_hotzone_size ? hotzone_size
+                                          : WEIR_HOTZONE_BYTES_DEFAULT,
+    };
+
+    begin_job(job_id, node_name, &start, has_speed ? speed : SPEED_DEFAULT,
+              errp);
 }
 
 void qmp_weir_encryption_resume(const char *job_id, const char *node_name,
@@ -350,43 +387,48 @@ static void attach_filter(const char *node_name, const char *filter_node_name,
     qmp_weir_attach(node_name, filter, NULL, errp);
 }
 
-void qmp_weir_encrypt(const char *job_id, const char *node_name,
-                      const char *filter_node_name, const char *header,
-                      const char *key_secret, bool has_sector_size,
-                      uint32_t sector_size, bool has_hotzone_size,
-                      uint64_t hotzone_size, bool has_speed, uint64_t speed,
-                      Error **errp)
+static void encrypt(const WeirEncrypt *arg, const WeirFilterJobStart *start,
+                    Error **errp)
 {
-    const WeirFilterJobStart start = {
-        .mode = WEIR_ENCRYPTION_JOB_MODE_ENCRYPT,
-        .key_secret = key_secret,
-        .sector_bytes = has_sector_size ? sector_size : SECTOR_DEFAULT,
-        .hotzone_bytes = has_hotzone_size ? hotzone_size
-                                          : WEIR_HOTZONE_BYTES_DEFAULT,
-    };
-    BlockDriverState *bs = bdrv_find_node(node_name);
-    BlockDriverState *header_bs = bdrv_find_node(header);
+    BlockDriverState *bs = bdrv_find_node(arg->node_name);
+    BlockDriverState *header_bs = bdrv_find_node(arg->header);
     Error *err = NULL;
 
     if (!bs || !header_bs) {
-        error_setg(errp, "Node '%s' not found", bs ? header : node_name);
+        error_setg(errp, "Node '%s' not found", bs ? arg->header
+                                                   : arg->node_name);
         return;
     }
-    if (bdrv_find_node(filter_node_name)) {
-        error_setg(errp, "Node name '%s' is in use", filter_node_name);
+    if (bdrv_find_node(arg->filter_node_name)) {
+        error_setg(errp, "Node name '%s' is in use", arg->filter_node_name);
         return;
     }
-    if (!check_arguments(job_id, &start, errp) ||
-        write_header(bs, header_bs, &start, errp) < 0) {
+    if (!check_arguments(arg->job_id, start, errp) ||
+        write_header(bs, header_bs, start, errp) < 0) {
         return;
     }
-    attach_filter(node_name, filter_node_name, header, key_secret,
-                  start.hotzone_bytes, &err);
+    attach_filter(arg->node_name, arg->filter_node_name, arg->header,
+                  arg->key_secret, start->hotzone_bytes, &err);
     if (err) {
         error_propagate_prepend(errp, err, "The header is on node '%s', but "
-                                "nothing is encrypted: ", header);
+                                "nothing is encrypted: ", arg->header);
         return;
     }
-    start_job(bdrv_find_node(filter_node_name), job_id,
-              has_speed ? speed : SPEED_DEFAULT, errp);
+    start_job(bdrv_find_node(arg->filter_node_name), arg->job_id,
+              arg->has_speed ? arg->speed : SPEED_DEFAULT, errp);
+}
+
+void qmp_weir_encrypt(WeirEncrypt *arg, Error **errp)
+{
+    const WeirFilterJobStart start = {
+        .mode = WEIR_ENCRYPTION_JOB_MODE_ENCRYPT,
+        .key_secret = arg->key_secret,
+        .kdf = qapi_WeirEncrypt_base(arg),
+        .sector_bytes = arg->has_sector_size ? arg->sector_size
+                                             : SECTOR_DEFAULT,
+        .hotzone_bytes = arg->has_hotzone_size ? arg->hotzone_size
+                                               : WEIR_HOTZONE_BYTES_DEFAULT,
+    };
+
+    encrypt(arg, &start, errp);
 }

@@ -55,6 +55,9 @@ bool weir_filter_check_hotzone(uint64_t bytes, Error **errp);
 typedef struct WeirFilterJobStart {
     WeirEncryptionJobMode mode;
     const char *key_secret;
+    const strList *keyslots;    /* to rekey: IDs of other secrets that stay */
+    bool drop_keyslots;         /* to rekey: those of all others may go */
+    const WeirKdfOptions *kdf;  /* of new keyslots; NULL: there are none */
     uint32_t sector_bytes;      /* to encrypt a plain disk */
     uint64_t hotzone_bytes;
 } WeirFilterJobStart;

@@ -17,21 +17,64 @@
 
 /* --- what has begun --- */
 
-/* Look up the passphrase, and have a thread work with it. */
-static int conversion_call(const char *name, WeirConversionCall *call,
-                           const char *key_secret, Error **errp)
+static int take_passphrase(GArray *passphrases, const char *id, Error **errp)
 {
     WeirPassphrase passphrase;
-    int ret = weir_passphrase_get(&passphrase, key_secret, errp);
+    WeirHeaderPassphrase taken;
+    int ret = weir_passphrase_get(&passphrase, id, errp);
+
+    if (ret == 0) {
+        taken = (WeirHeaderPassphrase) {
+            passphrase.bytes, passphrase.n_bytes,
+        };
+        g_array_append_val(passphrases, taken);
+    }
+    return ret;
+}
+
+static int take_passphrases(GArray *passphrases, const char *key_secret,
+                            const strList *others, Error **errp)
+{
+    int ret = take_passphrase(passphrases, key_secret, errp);
+
+    for (; others && ret == 0; others = others->next) {
+        ret = take_passphrase(passphrases, others->value, errp);
+    }
+    return ret;
+}
+
+static void drop_passphrases(GArray *passphrases)
+{
+    for (unsigned i = 0; i < passphrases->len; i++) {
+        WeirHeaderPassphrase *p = &g_array_index(passphrases,
+                                                 WeirHeaderPassphrase, i);
+        WeirPassphrase passphrase = { (void *)p->bytes, p->n_bytes };
+
+        weir_passphrase_free(&passphrase);
+    }
+    g_array_unref(passphrases);
+}
+
+/*
+ * Look up the passphrases, and have a thread work with them.  @others: IDs of
+ * those that are to stay, but the first.
+ */
+static int conversion_call(const char *name, WeirConversionCall *call,
+                           const char *key_secret, const strList *others,
+                           Error **errp)
+{
+    GArray *passphrases = g_array_new(false, false,
+                                      sizeof(WeirHeaderPassphrase));
+    int ret = take_passphrases(passphrases, key_secret, others, errp);
 
     if (ret < 0) {
+        drop_passphrases(passphrases);
         return ret;
     }
-    weir_kdf_from_options(&call->kdf, &(WeirKdfOptions) { }, &error_abort);
-    call->passphrase = passphrase.bytes;
-    call->passphrase_bytes = passphrase.n_bytes;
+    call->how.passphrases = (WeirHeaderPassphrase *)passphrases->data;
+    call->how.n_passphrases = passphrases->len;
     ret = weir_encryption_run(weir_conversion_call, call);
-    weir_passphrase_free(&passphrase);
+    drop_passphrases(passphrases);
     if (ret < 0) {
         error_setg(errp, "weir-encryption: Node '%s': %s", name,
                    call->message);
@@ -75,7 +118,9 @@ int weir_encryption_go_on_converting(BlockDriverState *bs,
                                      WeirHeader *header, Error **errp)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
-    WeirConversionCall call = { .header = header, .limits = s->limits };
+    WeirConversionCall call = {
+        .header = header, .how.limits = s->limits,
+    };
     void *keys;
     int ret = new_keys(&keys, errp);
 
@@ -83,7 +128,7 @@ int weir_encryption_go_on_converting(BlockDriverState *bs,
         return ret;
     }
     call.keys = keys;
-    ret = conversion_call(place->name, &call, s->key_secret, errp);
+    ret = conversion_call(place->name, &call, s->key_secret, NULL, errp);
     if (ret >= 0) {
         s->key_slot = ret;
         s->info = *weir_header_info(header);
@@ -304,19 +349,24 @@ static int make_header_on(BlockBackend *blk, int64_t disk_bytes,
     WeirConversionCall call = {
         .create = &format,
         .begin = true,
-        .mode = WEIR_JOB_ENCRYPT,
-        .disk_bytes = disk_bytes,
-        .detached = true,
-        .limits = { WEIR_KDF_MEMORY_DEFAULT, WEIR_KDF_TIME_S_DEFAULT },
+        .how = {
+            .mode = WEIR_JOB_ENCRYPT,
+            .disk_bytes = disk_bytes,
+            .detached = true,
+            .limits = { WEIR_KDF_MEMORY_DEFAULT, WEIR_KDF_TIME_S_DEFAULT },
+        },
     };
     WeirHeaderPlace place;
-    int ret = check_blank(blk, errp);
+    int ret = weir_kdf_from_options(&call.how.kdf, start->kdf, errp);
 
+    if (ret == 0) {
+        ret = check_blank(blk, errp);
+    }
     if (ret < 0) {
         return ret;
     }
     weir_header_place_of_blk(&place, blk);
-    ret = conversion_call(place.name, &call, start->key_secret, errp);
+    ret = conversion_call(place.name, &call, start->key_secret, NULL, errp);
     if (ret == 0) {
         ret = weir_header_to_disk(&place, call.header, errp);
     }
@@ -382,21 +432,29 @@ static int begin_header(BlockDriverState *bs, const WeirFilterJobStart *start,
     BDRVWeirEncryptionState *s = bs->opaque;
     WeirConversionCall call = {
         .begin = true,
-        .mode = (WeirJobMode)start->mode,
-        .disk_bytes = MAX(0, data_disk_bytes(bs)),
-        .detached = s->header,
-        .limits = s->limits,
+        .how = {
+            .mode = (WeirJobMode)start->mode,
+            .disk_bytes = MAX(0, data_disk_bytes(bs)),
+            .detached = s->header,
+            .drop_keyslots = start->drop_keyslots,
+            .limits = s->limits,
+        },
         .keys = keys,
     };
     WeirHeaderPlace place;
-    int ret;
+    int ret = start->kdf ? weir_kdf_from_options(&call.how.kdf, start->kdf,
+                                                 errp) : 0;
 
+    if (ret < 0) {
+        return ret;
+    }
     weir_header_place_of_node(&place, bs);
     ret = weir_header_from_disk(&place, &call.header, errp);
     if (ret < 0) {
         return ret;
     }
-    ret = conversion_call(place.name, &call, start->key_secret, errp);
+    ret = conversion_call(place.name, &call, start->key_secret,
+                          start->keyslots, errp);
     if (ret >= 0) {
         s->key_slot = ret;
         ret = weir_header_to_disk(&place, call.header, errp);
@@ -441,17 +499,15 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
         return ret;
     }
     s->hotzone_bytes = start->hotzone_bytes;
-    s->writes_header = true;
-    ret = weir_header_refresh_perms(bs, errp);
+    ret = weir_header_change_begin(bs, errp);
     if (ret == 0) {
+        s->writes_header = true;
         ret = begin_header(bs, start, keys, errp);
-    }
-    if (ret == 0) {
-        ret = begin_conversion(bs, keys, errp);
-    }
-    if (ret < 0) {
-        s->writes_header = false;
-        weir_header_refresh_perms(bs, NULL);
+        if (ret == 0) {
+            ret = begin_conversion(bs, keys, errp);
+        }
+        s->writes_header = ret == 0;
+        weir_header_change_end(bs);
     }
     weir_header_unclaim(bs);
     weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);

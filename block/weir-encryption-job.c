@@ -275,8 +275,9 @@ WeirEncryptionJobInfo *weir_conversion_query(WeirConversion *c)
 /* A header that is apart is bound to the length of the disk. */
 static int call_create(WeirConversionCall *call)
 {
-    int ret = weir_header_create(&call->header, call->create, &call->kdf,
-                                 call->passphrase, call->passphrase_bytes,
+    int ret = weir_header_create(&call->header, call->create, &call->how.kdf,
+                                 call->how.passphrases[0].bytes,
+                                 call->how.passphrases[0].n_bytes,
                                  call->message, sizeof(call->message));
 
     if (ret == 0 && call->detached) {
@@ -289,18 +290,16 @@ static int call_create(WeirConversionCall *call)
 
 static int call_begin(WeirConversionCall *call)
 {
-    return weir_header_begin_job(call->header, call->mode, false,
-                                 call->disk_bytes, call->detached,
-                                 &call->kdf, call->passphrase,
-                                 call->passphrase_bytes, &call->limits,
-                                 call->message, sizeof(call->message));
+    return weir_header_begin_job(call->header, &call->how, call->message,
+                                 sizeof(call->message));
 }
 
 static int call_unlock(WeirConversionCall *call)
 {
-    return weir_header_unlock_job(call->header, call->passphrase,
-                                  call->passphrase_bytes, &call->limits,
-                                  call->keys, call->keys +
+    return weir_header_unlock_job(call->header,
+                                  call->how.passphrases[0].bytes,
+                                  call->how.passphrases[0].n_bytes,
+                                  &call->how.limits, call->keys, call->keys +
                                   WEIR_CONVERSION_KEY_BYTES, call->message,
                                   sizeof(call->message));
 }

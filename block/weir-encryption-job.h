@@ -57,13 +57,8 @@ WeirEncryptionJobInfo *weir_conversion_query(WeirConversion *c);
 typedef struct WeirConversionCall {
     WeirHeader *header;
     bool begin;                 /* else the job has begun */
-    WeirJobMode mode;
-    uint64_t disk_bytes;
-    bool detached;
-    const uint8_t *passphrase;
-    size_t passphrase_bytes;
-    WeirHeaderLimits limits;
-    WeirHeaderKdf kdf;          /* of keyslots that are made */
+    WeirHeaderBegin how;        /* passphrases and limits also without @begin;
+                                   the KDF is that of all new keyslots */
     const WeirHeaderFormat *create; /* make a header first */
     uint8_t *keys;
     char message[256];

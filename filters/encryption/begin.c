@@ -77,9 +77,8 @@ static int set_data_device(WeirHeader *header, uint64_t disk_bytes)
     return ftruncate(header->data_fd, disk_bytes) < 0 ? -errno : 0;
 }
 
-static int check_begin(WeirHeader *header, WeirJobMode mode,
-                       uint64_t disk_bytes, bool detached, char *err,
-                       size_t err_size)
+static int check_begin(const WeirHeader *header, const WeirHeaderBegin *b,
+                       char *err, size_t err_size)
 {
     const WeirHeaderInfo *info = &header->info;
     const char *why = NULL;
@@ -89,11 +88,12 @@ static int check_begin(WeirHeader *header, WeirJobMode mode,
     } else if (info->tweak_units || info->data_bytes != UINT64_MAX) {
         why = "the image has a tweak or a fixed size, with which it cannot be "
               "re-encrypted";
-    } else if (mode != WEIR_JOB_REKEY && !detached) {
+    } else if (b->mode != WEIR_JOB_REKEY && !b->detached) {
         why = "a disk can be encrypted or decrypted in place only with a "
               "detached header";
-    } else if (disk_bytes <= info->data_offset_bytes ||
-               (disk_bytes - info->data_offset_bytes) % info->sector_bytes) {
+    } else if (b->disk_bytes <= info->data_offset_bytes ||
+               (b->disk_bytes - info->data_offset_bytes) %
+               info->sector_bytes) {
         why = "the length of the data is not a multiple of the sector size";
     }
     if (why) {
@@ -103,28 +103,125 @@ static int check_begin(WeirHeader *header, WeirJobMode mode,
     return 0;
 }
 
-/* Returns the keyslot with a new volume key. */
-static int add_new_key(WeirHeader *header, const WeirHeaderKdf *kdf,
-                       const void *passphrase, size_t passphrase_bytes,
-                       char *err, size_t err_size)
-{
-    int ret = weir_header_set_kdf(header, kdf, err, err_size);
+/* --- keyslots of a new volume key --- */
 
-    if (ret == 0) {
-        ret = crypt_keyslot_add_by_key(header->device, CRYPT_ANY_SLOT, NULL,
-                                       header->info.key_bytes, passphrase,
-                                       passphrase_bytes,
-                                       CRYPT_VOLUME_KEY_NO_SEGMENT);
-        if (ret < 0) {
-            weir_header_fail(header, ret, err, err_size, "there is no room "
-                             "for a keyslot with the new volume key");
+/* "0, 3 and 5" */
+static void name_keyslots(uint32_t keyslots, char *text, size_t size)
+{
+    size_t n = 0;
+
+    text[0] = 0;
+    for (int slot = 0; slot < WEIR_HEADER_KEYSLOTS; slot++) {
+        uint32_t later = slot < 31 ? keyslots >> (slot + 1) : 0;
+
+        if (keyslots & 1u << slot) {
+            snprintf(text + n, size - n, "%d%s", slot, !later ? "" :
+                     later & (later - 1) ? ", " : " and ");
+            n = strlen(text);
         }
     }
-    return ret;
 }
 
-static int init(WeirHeader *header, WeirJobMode mode, bool backward,
-                const void *passphrase, size_t passphrase_bytes, int old_slot,
+static int check_lost(const WeirHeader *header, uint32_t opened, char *err,
+                      size_t err_size)
+{
+    uint32_t lost = 0;
+    char names[128];
+
+    for (size_t i = 0; i < header->n_keyslots; i++) {
+        lost |= 1u << header->keyslots[i].keyslot;
+    }
+    lost &= ~opened;
+    if (!lost) {
+        return 0;
+    }
+    name_keyslots(lost, names, sizeof(names));
+    snprintf(err, err_size, "%d of %zu keyslots would be lost (%s): none of "
+             "the passphrases given opens them within the limits",
+             __builtin_popcount(lost), header->n_keyslots, names);
+    return -EBUSY;
+}
+
+/* Each passphrase must be one of the image, and each keyslot have its one. */
+static int check_keyslots(WeirHeader *header, const WeirHeaderBegin *b,
+                          void *key, char *err, size_t err_size)
+{
+    uint32_t opened = 0;
+
+    for (size_t i = 0; i < b->n_passphrases; i++) {
+        uint32_t by_it = weir_header_opened_by(header, &b->passphrases[i],
+                                               &b->limits, key);
+
+        if (!by_it) {
+            snprintf(err, err_size, "passphrase %zu of those that are to stay "
+                     "opens no keyslot within the limits", i + 1);
+            return -EACCES;
+        }
+        opened |= by_it;
+    }
+    return b->drop_keyslots ? 0 : check_lost(header, opened, err, err_size);
+}
+
+static int add_by_key(WeirHeader *header, const void *key,
+                      const WeirHeaderPassphrase *passphrase, uint32_t flags,
+                      char *err, size_t err_size)
+{
+    int ret;
+
+    header->log[0] = 0;
+    ret = crypt_keyslot_add_by_key(header->device, CRYPT_ANY_SLOT, key,
+                                   header->info.key_bytes, passphrase->bytes,
+                                   passphrase->n_bytes, flags);
+    return ret < 0 ? weir_header_fail(header, ret, err, err_size, "there is "
+                                      "no room for a keyslot with the new "
+                                      "volume key") : ret;
+}
+
+/* The other passphrases get keyslots with the key of new_slot. */
+static int add_others(WeirHeader *header, const WeirHeaderBegin *b,
+                      int new_slot, void *key, char *err, size_t err_size)
+{
+    size_t key_bytes = header->info.key_bytes;
+    int ret = crypt_volume_key_get(header->device, new_slot, key, &key_bytes,
+                                   b->passphrases[0].bytes,
+                                   b->passphrases[0].n_bytes);
+
+    if (ret < 0) {
+        return weir_header_fail(header, ret, err, err_size, "the keyslot with "
+                                "the new volume key cannot be read");
+    }
+    for (size_t i = 1; i < b->n_passphrases && ret >= 0; i++) {
+        ret = add_by_key(header, key, &b->passphrases[i],
+                         CRYPT_VOLUME_KEY_NO_SEGMENT |
+                         CRYPT_VOLUME_KEY_DIGEST_REUSE, err, err_size);
+    }
+    return ret < 0 ? ret : 0;
+}
+
+/* Returns the keyslot of the first passphrase with a new volume key. */
+static int add_new_key(WeirHeader *header, const WeirHeaderBegin *b, void *key,
+                       char *err, size_t err_size)
+{
+    int ret = check_keyslots(header, b, key, err, err_size);
+    int slot;
+
+    if (ret == 0) {
+        ret = weir_header_set_kdf(header, &b->kdf, err, err_size);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    slot = add_by_key(header, NULL, &b->passphrases[0],
+                      CRYPT_VOLUME_KEY_NO_SEGMENT, err, err_size);
+    if (slot >= 0 && b->n_passphrases > 1) {
+        ret = add_others(header, b, slot, key, err, err_size);
+    }
+    return ret < 0 ? ret : slot;
+}
+
+/* --- libcryptsetup begins --- */
+
+static int init(WeirHeader *header, const WeirHeaderBegin *b, int old_slot,
                 int new_slot, char *err, size_t err_size)
 {
     static const crypt_reencrypt_mode_info modes[] = {
@@ -136,21 +233,22 @@ static int init(WeirHeader *header, WeirJobMode mode, bool backward,
         .sector_size = header->info.sector_bytes,
     };
     const struct crypt_params_reencrypt params = {
-        .mode = modes[mode],
-        .direction = backward ? CRYPT_REENCRYPT_BACKWARD
-                              : CRYPT_REENCRYPT_FORWARD,
+        .mode = modes[b->mode],
+        .direction = b->backward ? CRYPT_REENCRYPT_BACKWARD
+                                 : CRYPT_REENCRYPT_FORWARD,
         .resilience = "checksum",
         .hash = "sha256",
-        .luks2 = mode == WEIR_JOB_DECRYPT ? NULL : &luks2,
+        .luks2 = b->mode == WEIR_JOB_DECRYPT ? NULL : &luks2,
         .flags = CRYPT_REENCRYPT_INITIALIZE_ONLY,
     };
-    bool is_crypt = mode != WEIR_JOB_DECRYPT;
+    bool is_crypt = b->mode != WEIR_JOB_DECRYPT;
     int ret;
 
     header->log[0] = 0;
-    ret = crypt_reencrypt_init_by_passphrase(header->device, NULL, passphrase,
-                                             passphrase_bytes, old_slot,
-                                             new_slot,
+    ret = crypt_reencrypt_init_by_passphrase(header->device, NULL,
+                                             b->passphrases[0].bytes,
+                                             b->passphrases[0].n_bytes,
+                                             old_slot, new_slot,
                                              is_crypt ? "aes" : NULL,
                                              is_crypt ? "xts-plain64" : NULL,
                                              &params);
@@ -158,30 +256,29 @@ static int init(WeirHeader *header, WeirJobMode mode, bool backward,
                                       "the re-encryption cannot begin") : 0;
 }
 
-/* Old and new keyslot are known; what they cost is paid. */
-static int begin(WeirHeader *header, WeirJobMode mode, bool backward,
-                 uint64_t disk_bytes, bool detached, const WeirHeaderKdf *kdf,
-                 const void *passphrase, size_t passphrase_bytes, int keyslot,
-                 char *err, size_t err_size)
+/*
+ * keyslot: what the first passphrase opens; what that costs is paid.
+ * key: room for a volume key.
+ */
+static int begin(WeirHeader *header, const WeirHeaderBegin *b, int keyslot,
+                 void *key, char *err, size_t err_size)
 {
-    int old_slot = mode == WEIR_JOB_ENCRYPT ? CRYPT_ANY_SLOT : keyslot;
-    int new_slot = mode == WEIR_JOB_DECRYPT ? CRYPT_ANY_SLOT : keyslot;
-    int ret = detached ? set_data_device(header, disk_bytes) : 0;
+    int old_slot = b->mode == WEIR_JOB_ENCRYPT ? CRYPT_ANY_SLOT : keyslot;
+    int new_slot = b->mode == WEIR_JOB_DECRYPT ? CRYPT_ANY_SLOT : keyslot;
+    int ret = b->detached ? set_data_device(header, b->disk_bytes) : 0;
 
     if (ret < 0) {
         snprintf(err, err_size, "libcryptsetup does not take the memory for "
                  "the data: %s", strerror(-ret));
         return ret;
     }
-    if (mode == WEIR_JOB_REKEY) {
-        new_slot = add_new_key(header, kdf, passphrase, passphrase_bytes, err,
-                               err_size);
+    if (b->mode == WEIR_JOB_REKEY) {
+        new_slot = add_new_key(header, b, key, err, err_size);
         if (new_slot < 0) {
             return new_slot;
         }
     }
-    return init(header, mode, backward, passphrase, passphrase_bytes, old_slot,
-                new_slot, err, err_size);
+    return init(header, b, old_slot, new_slot, err, err_size);
 }
 
 /* --- blocks --- */
@@ -252,16 +349,15 @@ static int shrink_blocks(WeirHeader *header, const void *before,
     return ret;
 }
 
-static int begun(WeirHeader *header, uint64_t disk_bytes, bool detached,
-                 const void *passphrase, size_t passphrase_bytes,
-                 const WeirHeaderLimits *limits, uint8_t *keys, char *err,
-                 size_t err_size)
+static int begun(WeirHeader *header, const WeirHeaderBegin *b, uint8_t *keys,
+                 char *err, size_t err_size)
 {
     uint8_t *before = keys, *after = keys + KEY_BYTES_MAX;
-    uint64_t header_disk_bytes = detached ? header->info.header_bytes
-                                          : disk_bytes;
-    int ret = weir_header_unlock_job(header, passphrase, passphrase_bytes,
-                                     limits, before, after, err, err_size);
+    uint64_t header_disk_bytes = b->detached ? header->info.header_bytes
+                                             : b->disk_bytes;
+    int ret = weir_header_unlock_job(header, b->passphrases[0].bytes,
+                                     b->passphrases[0].n_bytes, &b->limits,
+                                     before, after, err, err_size);
 
     if (ret >= 0) {
         ret = shrink_blocks(header, before, after, err, err_size);
@@ -270,23 +366,19 @@ static int begun(WeirHeader *header, uint64_t disk_bytes, bool detached,
         weir_header_enter();
         ret = weir_header_reload(header, err, err_size);
         if (ret == 0) {
-            ret = weir_header_check(header, header_disk_bytes, detached, err,
-                                    err_size);
+            ret = weir_header_check(header, header_disk_bytes, b->detached,
+                                    err, err_size);
         }
         weir_header_leave();
     }
     return ret;
 }
 
-int weir_header_begin_job(WeirHeader *header, WeirJobMode mode, bool backward,
-                          uint64_t disk_bytes, bool detached,
-                          const WeirHeaderKdf *kdf, const void *passphrase,
-                          size_t passphrase_bytes,
-                          const WeirHeaderLimits *limits, char *err,
-                          size_t err_size)
+int weir_header_begin_job(WeirHeader *header, const WeirHeaderBegin *b,
+                          char *err, size_t err_size)
 {
     void *keys;
-    int ret = check_begin(header, mode, disk_bytes, detached, err, err_size);
+    int ret = check_begin(header, b, err, err_size);
 
     if (ret < 0) {
         return ret;
@@ -297,17 +389,17 @@ int weir_header_begin_job(WeirHeader *header, WeirJobMode mode, bool backward,
                  strerror(-ret));
         return ret;
     }
-    ret = weir_header_unlock(header, WEIR_HEADER_ANY_KEYSLOT, passphrase,
-                             passphrase_bytes, limits, keys, err, err_size);
+    ret = weir_header_unlock(header, WEIR_HEADER_ANY_KEYSLOT,
+                             b->passphrases[0].bytes,
+                             b->passphrases[0].n_bytes, &b->limits, keys, err,
+                             err_size);
     if (ret >= 0) {
         weir_header_enter();
-        ret = begin(header, mode, backward, disk_bytes, detached, kdf,
-                    passphrase, passphrase_bytes, ret, err, err_size);
+        ret = begin(header, b, ret, keys, err, err_size);
         weir_header_leave();
     }
     if (ret == 0) {
-        ret = begun(header, disk_bytes, detached, passphrase, passphrase_bytes,
-                    limits, keys, err, err_size);
+        ret = begun(header, b, keys, err, err_size);
     }
     weir_secret_free(keys, 2 * KEY_BYTES_MAX);
     return ret;

@@ -98,6 +98,17 @@ hidden int weir_header_unlock_some(WeirHeader *header, uint32_t keyslots,
                                    const WeirHeaderLimits *limits, void *key,
                                    char *err, size_t err_size);
 
+/*
+ * Which of the keyslots in use, those to be ignored as well, a passphrase
+ * opens: a bit mask, 0 when it opens none. What costs more than the limits is
+ * not tried.
+ * key: room for key_bytes of the info; what it gets is of no use.
+ */
+hidden uint32_t weir_header_opened_by(WeirHeader *header,
+                                      const WeirHeaderPassphrase *passphrase,
+                                      const WeirHeaderLimits *limits,
+                                      void *key);
+
 /* Set how the next keyslot derives its key. */
 hidden int weir_header_set_kdf(WeirHeader *header, const WeirHeaderKdf *kdf,
                                char *err, size_t err_size);

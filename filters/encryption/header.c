@@ -386,6 +386,7 @@ static int check_json(WeirHeader *header, json_object *json,
         ret = weir_header_read_binding(header, json, err, err_size);
     }
     if (ret == 0 && header->info.has_job) {
+        weir_header_list_keyslots(header);
         return check_job(header, detached, err, err_size);
     }
     if (ret == 0) {

@@ -86,6 +86,29 @@ typedef struct WeirHeaderKeyslot {
     WeirHeaderKdf kdf;          /* type is static; "" for an unknown one */
 } WeirHeaderKeyslot;
 
+/* The bytes stay the caller's. */
+typedef struct WeirHeaderPassphrase {
+    const void *bytes;
+    size_t n_bytes;
+} WeirHeaderPassphrase;
+
+/* How a job begins. */
+typedef struct WeirHeaderBegin {
+    WeirJobMode mode;
+    bool backward;
+    uint64_t disk_bytes;        /* of the disk with the data; from the data's
+                                   offset on a multiple of the sector size */
+    bool detached;              /* the header is on another disk */
+    const WeirHeaderPassphrase *passphrases;    /* the first one, and those
+                                   that open the disk after WEIR_JOB_REKEY as
+                                   well; each opens it now */
+    size_t n_passphrases;       /* 1 or more; else than to rekey, 1 */
+    bool drop_keyslots;         /* to rekey: those of other passphrases may
+                                   go */
+    WeirHeaderKdf kdf;          /* to rekey: of the new keyslots */
+    WeirHeaderLimits limits;    /* for each of the passphrases */
+} WeirHeaderBegin;
+
 typedef struct WeirHeaderFormat {
     uint64_t disk_bytes;        /* of the disk that the header goes on */
     bool detached;
@@ -160,22 +183,13 @@ int weir_header_unlock_job(WeirHeader *header, const void *passphrase,
 /*
  * Begin a job: the header then says that it has begun, with nothing done yet.
  * To encrypt a disk it comes from weir_header_create(), detached.
- * disk_bytes: of the disk with the data; from the data's offset on a multiple
- * of the sector size.
- * detached: the header is on another disk.
- * kdf: of the keyslot with the new volume key, for WEIR_JOB_REKEY. The
- * passphrase stays, and opens that one as well. Other keyslots go when the job
- * ends.
  * Costs several times the limits.
- * Returns 0; -ENOTSUP for an image with which it is not possible; what
- * weir_header_unlock() does, and others. The header is not to be used then.
+ * Returns 0; -ENOTSUP for an image with which it is not possible; -EBUSY when
+ * keyslots would be lost, and need not; what weir_header_unlock() does, and
+ * others. The header is not to be used then.
  */
-int weir_header_begin_job(WeirHeader *header, WeirJobMode mode, bool backward,
-                          uint64_t disk_bytes, bool detached,
-                          const WeirHeaderKdf *kdf, const void *passphrase,
-                          size_t passphrase_bytes,
-                          const WeirHeaderLimits *limits, char *err,
-                          size_t err_size);
+int weir_header_begin_job(WeirHeader *header, const WeirHeaderBegin *begin,
+                          char *err, size_t err_size);
 
 /*
  * Add a keyslot with another passphrase.

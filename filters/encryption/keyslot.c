@@ -291,6 +291,27 @@ int weir_header_unlock_some(WeirHeader *header, uint32_t keyslots,
                             err_size);
 }
 
+uint32_t weir_header_opened_by(WeirHeader *header,
+                               const WeirHeaderPassphrase *passphrase,
+                               const WeirHeaderLimits *limits, void *key)
+{
+    double time_left_s = limits->time_s;
+    uint32_t opened = 0;
+    char message[256];
+    json_object *json = weir_header_json(header);
+
+    for (int slot = 0; slot < WEIR_HEADER_KEYSLOTS; slot++) {
+        if (is_active(header, slot) &&
+            pay_and_try(header, json, slot, passphrase->bytes,
+                        passphrase->n_bytes, limits, &time_left_s, key,
+                        message, sizeof(message)) >= 0) {
+            opened |= 1u << slot;
+        }
+    }
+    json_object_put(json);
+    return opened;
+}
+
 /* --- add, change, remove --- */
 
 static int free_keyslot(WeirHeader *header, int wanted, char *err,
@@ -590,6 +611,15 @@ static void read_kdf(json_object *kdf, WeirHeaderKeyslot *out)
     out->kdf.threads = number;
 }
 
+/* While a job is under way, those with the new key belong to no segment yet. */
+static bool is_listed(WeirHeader *header, int slot, json_object *keyslot)
+{
+    return is_active(header, slot) ||
+           (header->info.has_job &&
+            crypt_keyslot_status(header->device, slot) == CRYPT_SLOT_UNBOUND &&
+            weir_json_is(keyslot, "type", "luks2"));
+}
+
 void weir_header_list_keyslots(WeirHeader *header)
 {
     json_object *json = weir_header_json(header);
@@ -599,7 +629,7 @@ void weir_header_list_keyslots(WeirHeader *header)
     for (int slot = 0; slot < WEIR_HEADER_KEYSLOTS; slot++) {
         WeirHeaderKeyslot *out = &header->keyslots[header->n_keyslots];
 
-        if (!is_active(header, slot)) {
+        if (!is_listed(header, slot, weir_json_numbered(keyslots, slot))) {
             continue;
         }
         *out = (WeirHeaderKeyslot) { .keyslot = slot, .kdf.type = "" };

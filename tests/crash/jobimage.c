@@ -120,14 +120,24 @@ static WeirHeader *load_header(uint64_t *n)
 static void begin(WeirHeader *header, uint64_t disk_bytes)
 {
     static const WeirHeaderLimits limits = { 1 << 30, 60 };
-    static const WeirHeaderKdf kdf = { "pbkdf2", 1000, 0, 0 };
-    size_t n = strlen(PASSPHRASE);
+    static const WeirHeaderPassphrase passphrase = {
+        PASSPHRASE, sizeof(PASSPHRASE) - 1,
+    };
+    const WeirHeaderBegin job = {
+        .mode = job_setup.mode,
+        .backward = job_setup.backward,
+        .disk_bytes = disk_bytes,
+        .detached = true,
+        .passphrases = &passphrase,
+        .n_passphrases = 1,
+        .kdf = { "pbkdf2", 1000, 0, 0 },
+        .limits = limits,
+    };
+    size_t n = passphrase.n_bytes;
     char err[256];
     void *keys;
 
-    if (weir_header_begin_job(header, job_setup.mode, job_setup.backward,
-                              disk_bytes, true, &kdf, PASSPHRASE, n, &limits,
-                              err, sizeof(err)) < 0) {
+    if (weir_header_begin_job(header, &job, err, sizeof(err)) < 0) {
         fail("begin: %s", err);
     }
     if (weir_secret_new(&keys, 2 * KEY_BYTES_MAX) < 0 ||

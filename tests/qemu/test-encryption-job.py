@@ -6,6 +6,9 @@ when the job is paused, cancelled, killed, or fails."""
 
 import os
 import random
+import re
+import shutil
+import subprocess
 import time
 import unittest
 
@@ -75,23 +78,29 @@ class EncryptionJob(TestCase):
             f.truncate(HEADER_BYTES)
         return data
 
-    def encrypted_disk(self, seed=1):
-        image = Image(self.dir, SIZE, detached=True)
+    def encrypted_disk(self, seed=1, detached=True):
+        image = Image(self.dir, SIZE, detached=detached)
         data = random.Random(seed).randbytes(SIZE)
         image.write_plain(data)
         self.disk, self.head = image.path, image.header
         return image, data
 
-    def found(self):
+    def found(self, key_file=None):
         """What somebody else reads from the disk."""
         path = self.path('vk')
         cryptsetup('luksDump', '--dump-volume-key', '--volume-key-file', path,
-                   '--key-file', self.key_file, self.head)
+                   '--key-file', key_file or self.key_file,
+                   self.head or self.disk)
         with open(path, 'rb') as f:
             key = f.read()
         os.unlink(path)
         with open(self.disk, 'rb') as f:
+            f.seek(0 if self.head else HEADER_BYTES)
             return crypt(key, f.read(), 512, decrypt=True)
+
+    def keyslots(self):
+        dump = cryptsetup('luksDump', self.head or self.disk).stdout
+        return re.findall(r'^  (\d+): luks2', dump, re.M)
 
     # --- a daemon ---
 
@@ -105,16 +114,27 @@ class EncryptionJob(TestCase):
         daemon.cmd('blockdev-add', {'node-name': 'disk', **file,
                                     **(disk_options or {})})
         head.update(head_options or {})
-        daemon.cmd('blockdev-add', {
-            'node-name': 'head', **{k: v for k, v in head.items()
-                                    if v is not None}})
+        if self.head:
+            daemon.cmd('blockdev-add', {
+                'node-name': 'head', **{k: v for k, v in head.items()
+                                        if v is not None}})
         return daemon
 
     def add_crypt(self, daemon, **more):
+        if self.head:
+            more['header'] = 'head'
         daemon.cmd('blockdev-add', {'driver': 'weir-encryption',
                                     'node-name': 'crypt', 'file': 'disk',
-                                    'header': 'head', 'key-secret': 'key0',
+                                    'key-secret': 'key0',
                                     'hotzone-size': HOTZONE, **more})
+
+    def add_secret(self, daemon, name, passphrase):
+        path = self.path(name)
+        with open(path, 'w') as f:
+            f.write(passphrase)
+        daemon.cmd('object-add', {'qom-type': 'secret', 'id': name,
+                                  'file': path})
+        return path
 
     def export(self, daemon, node, data, unit=512):
         daemon.cmd('block-export-add', {'type': 'nbd', 'id': 'exp',
@@ -126,6 +146,12 @@ class EncryptionJob(TestCase):
         daemon.cmd('weir-encrypt', {
             'job-id': 'job0', 'node-name': 'disk', 'header': 'head',
             'filter-node-name': 'crypt', 'key-secret': 'key0',
+            'hotzone-size': HOTZONE,
+            **{k.replace('_', '-'): v for k, v in more.items()}})
+
+    def rekey(self, daemon, **more):
+        daemon.cmd('weir-rekey', {
+            'job-id': 'job0', 'node-name': 'crypt', 'key-secret': 'key0',
             'hotzone-size': HOTZONE,
             **{k.replace('_', '-'): v for k, v in more.items()}})
 
@@ -166,21 +192,114 @@ class EncryptionJob(TestCase):
         daemon.quit()
         self.assertEqual(self.found(), bytes(client.data))
 
-    def test_rekey(self):
-        image, data = self.encrypted_disk()
+    def check_rekey(self, detached):
+        image, data = self.encrypted_disk(detached=detached)
         old_key = image.volume_key()
         daemon = self.open()
         self.add_crypt(daemon)
         client = self.export(daemon, 'crypt', data)
-        daemon.cmd('weir-rekey', {'job-id': 'job0', 'node-name': 'crypt',
-                                  'key-secret': 'key0', 'speed': 4 << 20,
-                                  'hotzone-size': HOTZONE})
+        self.rekey(daemon, speed=4 << 20)
         self.assertGreater(self.work_until_concluded(daemon, client), 20)
         client.check_all(self)
         client.close()
         daemon.quit()
         self.assertNotEqual(image.volume_key(), old_key)
         self.assertEqual(self.found(), bytes(client.data))
+
+    def test_rekey(self):
+        self.check_rekey(detached=True)
+
+    def test_rekey_with_the_header_on_the_disk(self):
+        self.check_rekey(detached=False)
+
+    def test_rekey_a_disk_that_nobody_uses(self):
+        """The header is on it: the job alone writes to it."""
+        image, data = self.encrypted_disk(detached=False)
+        old_key = image.volume_key()
+        daemon = self.open()
+        self.add_crypt(daemon)
+        self.rekey(daemon, speed=0)
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'the end')
+        self.assertNotIn('error', self.job(daemon))
+        daemon.quit()
+        self.assertNotEqual(image.volume_key(), old_key)
+        self.assertEqual(self.found(), data)
+
+    # --- keyslots ---
+
+    def add_keyslot(self, passphrase):
+        """By cryptsetup."""
+        path = self.path('new')
+        with open(path, 'w') as f:
+            f.write(passphrase)
+        cryptsetup('luksAddKey', *CHEAP, '--key-file', self.key_file,
+                   self.head or self.disk, path)
+
+    def test_rekey_keeps_the_keyslots_of_given_passphrases(self):
+        _, data = self.encrypted_disk()
+        self.add_keyslot('second')
+        self.add_keyslot('third')
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        second = self.add_secret(daemon, 'key1', 'second')
+        third = self.add_secret(daemon, 'key2', 'third')
+        wrong = self.add_secret(daemon, 'wrong', 'wrong')
+        self.assertFails('2 of 3 keyslots would be lost (1 and 2)',
+                         self.rekey, daemon)
+        self.assertFails('1 of 3 keyslots would be lost (1)',
+                         self.rekey, daemon, keyslots=['key2'])
+        self.assertFails('passphrase 3 of those that are to stay opens no',
+                         self.rekey, daemon, drop_keyslots=True,
+                         keyslots=['key1', 'wrong'])
+        self.assertFails("No secret with id 'none'", self.rekey, daemon,
+                         keyslots=['none'])
+        client.write_some()
+        self.rekey(daemon, keyslots=['key1', 'key2'], speed=4 << 20,
+                   kdf='pbkdf2', kdf_iterations=1234)
+        self.work_until_concluded(daemon, client)
+        client.close()
+        daemon.quit()
+        dump = cryptsetup('luksDump', self.head).stdout
+        self.assertEqual(re.findall(r'PBKDF: +(\S+)', dump), 3 * ['pbkdf2'])
+        self.assertEqual(dump.count('Iterations: 1234\n'), 3)
+        for key_file in self.key_file, second, third:
+            self.assertEqual(self.found(key_file), bytes(client.data))
+        with self.assertRaises(subprocess.CalledProcessError):
+            self.found(wrong)
+
+    def test_rekey_drops_keyslots_if_told_to(self):
+        _, data = self.encrypted_disk(detached=False)
+        for passphrase in 'second', 'third':
+            self.add_keyslot(passphrase)
+        daemon = self.open()
+        self.add_crypt(daemon)
+        second = self.add_secret(daemon, 'key1', 'second')
+        third = self.add_secret(daemon, 'key2', 'third')
+        self.rekey(daemon, keyslots=['key1'], drop_keyslots=True, speed=0)
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'the end')
+        daemon.quit()
+        self.assertEqual(len(self.keyslots()), 2)
+        for key_file in self.key_file, second:
+            self.assertEqual(self.found(key_file), data)
+        with self.assertRaises(subprocess.CalledProcessError):
+            self.found(third)
+
+    def test_encrypt_with_another_kdf(self):
+        self.plain_disk()
+        daemon = self.open()
+        self.assertFails('kdf-memory', self.encrypt, daemon, kdf='pbkdf2',
+                         kdf_memory=1 << 20)
+        self.encrypt(daemon, kdf='argon2i', kdf_iterations=5,
+                     kdf_memory=64 << 20, kdf_threads=1, speed=0)
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'the end')
+        slot, = self.filter_info(daemon, 'crypt')['key-slots']
+        self.assertEqual(slot, {'key-slot': 0, 'kdf': 'argon2i',
+                                'iterations': 5, 'memory': 64 << 20,
+                                'threads': 1})
+        daemon.quit()
+
+    # --- decrypt ---
 
     def test_decrypt_and_detach(self):
         _, data = self.encrypted_disk()
@@ -274,6 +393,38 @@ class EncryptionJob(TestCase):
         client.close()
         daemon.quit()
 
+    def test_speed(self):
+        data = self.plain_disk()
+        daemon = self.open()
+        client = self.export(daemon, 'disk', data)
+        self.encrypt(daemon, speed=1)
+        wait_for(lambda: self.done(daemon) > 0, 'it has begun')
+        done = self.done(daemon)
+        time.sleep(0.3)
+        self.assertEqual(self.done(daemon), done)       # for ever, nearly
+        daemon.cmd('weir-encryption-set-speed', {'job-id': 'job0',
+                                                 'speed': SLOW})
+        wait_for(lambda: self.done(daemon) > done, 'it goes on')
+        daemon.cmd('weir-encryption-set-speed', {'job-id': 'job0',
+                                                 'speed': 1})
+        time.sleep(0.3)
+        done = self.done(daemon)
+        time.sleep(0.5)
+        self.assertEqual(self.done(daemon), done)
+        self.assertFails("no job 'none'", daemon.cmd,
+                         'weir-encryption-set-speed',
+                         {'job-id': 'none', 'speed': 1})
+        daemon.cmd('weir-encryption-set-speed', {'job-id': 'job0',
+                                                 'speed': 0})
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'the end')
+        self.assertFails("no job 'job0'", daemon.cmd,
+                         'weir-encryption-set-speed',
+                         {'job-id': 'job0', 'speed': 1})
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
     def killed_on_the_way(self):
         """A disk, half encrypted, and what it must have."""
         data = self.plain_disk()
@@ -299,16 +450,50 @@ class EncryptionJob(TestCase):
         daemon.quit()
         self.assertEqual(self.found(), bytes(client.data))
 
+    def finish_with_cryptsetup(self):
+        place = ['--header', self.head] if self.head else []
+        resume = ['reencrypt', '--resume-only', '--force-offline-reencrypt',
+                  '--key-file', self.key_file, *place, self.disk]
+        if cryptsetup(*resume, check=False).returncode:
+            cryptsetup('repair', '--key-file', self.key_file, *place,
+                       self.disk)
+            if 'online-reencrypt' in cryptsetup('luksDump', self.head or
+                                                self.disk).stdout:
+                cryptsetup(*resume)
+
     @unittest.skipUnless(ROOT, 'cryptsetup reencrypt wants root')
     def test_kill_and_cryptsetup_finishes(self):
         data = self.killed_on_the_way()
-        resume = ['reencrypt', '--resume-only', '--force-offline-reencrypt',
-                  '--key-file', self.key_file, '--header', self.head,
-                  self.disk]
-        if cryptsetup(*resume, check=False).returncode:
-            cryptsetup('repair', '--key-file', self.key_file, '--header',
-                       self.head, self.disk)
-            cryptsetup(*resume)
+        self.finish_with_cryptsetup()
+        self.assertEqual(self.found(), data)
+
+    @unittest.skipUnless(ROOT, 'cryptsetup reencrypt wants root')
+    def test_rekey_killed_and_resumed(self):
+        """The header is on the disk; by us, and by cryptsetup."""
+        _, data = self.encrypted_disk(detached=False)
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        self.rekey(daemon, speed=2 << 20)
+        while self.done(daemon) < SIZE // 3:
+            client.write_some()
+        client.nbd.flush()
+        daemon.kill()
+        data = bytes(client.data)
+        copy = self.disk + '.copy'
+        shutil.copyfile(self.disk, copy)
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        client.check_all(self)
+        daemon.cmd('weir-encryption-resume', {
+            'job-id': 'job0', 'node-name': 'crypt', 'speed': 8 << 20})
+        self.work_until_concluded(daemon, client)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+        os.rename(copy, self.disk)
+        self.finish_with_cryptsetup()
         self.assertEqual(self.found(), data)
 
     @unittest.skipUnless(ROOT, 'cryptsetup reencrypt wants root')
