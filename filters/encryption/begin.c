@@ -10,6 +10,7 @@
 #include "encryption/secret.h"
 
 #define KEY_BYTES_MAX 64
+#define UNIT_BYTES 512
 
 /* --- unlock --- */
 
@@ -88,9 +89,11 @@ static int check_begin(const WeirHeader *header, const WeirHeaderBegin *b,
     } else if (info->tweak_units || info->data_bytes != UINT64_MAX) {
         why = "the image has a tweak or a fixed size, with which it cannot be "
               "re-encrypted";
-    } else if (b->mode != WEIR_JOB_REKEY && !b->detached) {
-        why = "a disk can be encrypted or decrypted in place only with a "
-              "detached header";
+    } else if (b->mode == WEIR_JOB_ENCRYPT && !b->detached && !b->moves) {
+        why = "a disk can be encrypted in place only with a detached header, "
+              "or if its data moves";
+    } else if (b->moves && b->disk_bytes / 4 < info->data_offset_bytes) {
+        why = "the disk is too short to move its data";
     } else if (b->disk_bytes <= info->data_offset_bytes ||
                (b->disk_bytes - info->data_offset_bytes) %
                info->sector_bytes) {
@@ -234,12 +237,15 @@ static int init(WeirHeader *header, const WeirHeaderBegin *b, int old_slot,
     };
     const struct crypt_params_reencrypt params = {
         .mode = modes[b->mode],
-        .direction = b->backward ? CRYPT_REENCRYPT_BACKWARD
-                                 : CRYPT_REENCRYPT_FORWARD,
-        .resilience = "checksum",
-        .hash = "sha256",
+        .direction = b->backward || b->moves ? CRYPT_REENCRYPT_BACKWARD
+                                             : CRYPT_REENCRYPT_FORWARD,
+        .resilience = b->moves ? "datashift" : "checksum",
+        .hash = b->moves ? NULL : "sha256",
+        .data_shift = b->moves ? header->info.data_offset_bytes / UNIT_BYTES
+                               : 0,
         .luks2 = b->mode == WEIR_JOB_DECRYPT ? NULL : &luks2,
-        .flags = CRYPT_REENCRYPT_INITIALIZE_ONLY,
+        .flags = CRYPT_REENCRYPT_INITIALIZE_ONLY |
+                 (b->moves ? CRYPT_REENCRYPT_MOVE_FIRST_SEGMENT : 0),
     };
     bool is_crypt = b->mode != WEIR_JOB_DECRYPT;
     int ret;
@@ -265,7 +271,8 @@ static int begin(WeirHeader *header, const WeirHeaderBegin *b, int keyslot,
 {
     int old_slot = b->mode == WEIR_JOB_ENCRYPT ? CRYPT_ANY_SLOT : keyslot;
     int new_slot = b->mode == WEIR_JOB_DECRYPT ? CRYPT_ANY_SLOT : keyslot;
-    int ret = b->detached ? set_data_device(header, b->disk_bytes) : 0;
+    int ret = b->mode == WEIR_JOB_REKEY && !b->detached
+              ? 0 : set_data_device(header, b->disk_bytes);
 
     if (ret < 0) {
         snprintf(err, err_size, "libcryptsetup does not take the memory for "
@@ -360,7 +367,8 @@ static int begun(WeirHeader *header, const WeirHeaderBegin *b, uint8_t *keys,
                                      before, after, err, err_size);
 
     if (ret >= 0) {
-        ret = shrink_blocks(header, before, after, err, err_size);
+        ret = b->moves ? 0 : shrink_blocks(header, before, after, err,
+                                           err_size);
     }
     if (ret == 0) {
         weir_header_enter();

@@ -5,9 +5,9 @@
  *
  *   "v2", the volume key before, the volume key after,
  *   the keyslot: mode, direction; its area: type, offset, size, hash (strings
- *   and 64 bits), sector size (32 bits),
+ *   and 64 bits), sector size (32 bits), or of data that moves, by how much,
  *   the two backup segments: type, offset, size ("dynamic"), and of a crypt
- *   one: tweak, encryption, sector size (32 bits).
+ *   one: tweak, encryption, sector size (32 bits); and that of what moves first.
  */
 #include <errno.h>
 #include <gcrypt.h>
@@ -87,7 +87,7 @@ static void add_u32(Data *data, json_object *object, const char *name)
     add_number(data, json_object_get_int64(value), 4);
 }
 
-static void add_keyslot(Data *data, json_object *keyslot)
+static void add_keyslot(Data *data, json_object *keyslot, bool shifts)
 {
     json_object *area = weir_job_member(keyslot, "area");
 
@@ -96,6 +96,10 @@ static void add_keyslot(Data *data, json_object *keyslot)
     add_string(data, area, "type");
     add_u64(data, area, "offset");
     add_u64(data, area, "size");
+    if (shifts) {
+        add_u64(data, area, "shift_size");
+        return;
+    }
     add_string(data, area, "hash");
     add_u32(data, area, "sector_size");
 }
@@ -124,9 +128,12 @@ static int collect(WeirJob *job, const void *before, const void *after,
     if (info->after.is_crypt) {
         add(data, after, info->after.key_bytes);
     }
-    add_keyslot(data, job->keyslot);
+    add_keyslot(data, job->keyslot, info->shift_bytes);
     add_segment(data, job->before, info->before.is_crypt);
     add_segment(data, job->after, info->after.is_crypt);
+    if (info->shift_bytes) {
+        add_segment(data, job->moved, false);
+    }
     return data->failed ? -EINVAL : 0;
 }
 

@@ -357,7 +357,7 @@ static int check_job(WeirHeader *header, bool detached, char *err,
         return ret;
     }
     found = weir_job_info(job);
-    info->data_bytes = UINT64_MAX;
+    info->data_bytes = found->shift_bytes ? found->data_bytes : UINT64_MAX;
     info->data_offset_bytes = found->data_offset_bytes;
     info->key_bytes = larger(found->before.key_bytes, found->after.key_bytes);
     info->sector_bytes = larger(found->before.sector_bytes,

@@ -49,8 +49,9 @@ typedef struct WeirHeaderInfo {
     uint64_t bound_min_bytes;   /* between these, or one of them; INT64_MAX: */
     uint64_t bound_max_bytes;   /* no limit */
     bool has_job;               /* a re-encryption has begun and not ended:
-                                   data_bytes and tweak_units do not count,
-                                   sector_bytes is the larger one */
+                                   tweak_units does not count, data_bytes only
+                                   if the data moves, sector_bytes is the
+                                   larger one */
 } WeirHeaderInfo;
 
 /* A write that brings a changed header to its disk. */
@@ -99,6 +100,10 @@ typedef struct WeirHeaderBegin {
     uint64_t disk_bytes;        /* of the disk with the data; from the data's
                                    offset on a multiple of the sector size */
     bool detached;              /* the header is on another disk */
+    bool moves;                 /* to encrypt: the header goes to the beginning
+                                   of the disk with the data, which moves by
+                                   the data's offset; the last two times as
+                                   many bytes of the disk are free for that */
     const WeirHeaderPassphrase *passphrases;    /* the first one, and those
                                    that open the disk after WEIR_JOB_REKEY as
                                    well; each opens it now */
@@ -182,7 +187,8 @@ int weir_header_unlock_job(WeirHeader *header, const void *passphrase,
 
 /*
  * Begin a job: the header then says that it has begun, with nothing done yet.
- * To encrypt a disk it comes from weir_header_create(), detached.
+ * To encrypt a disk it comes from weir_header_create(), detached unless the
+ * data moves.
  * Costs several times the limits.
  * Returns 0; -ENOTSUP for an image with which it is not possible; -EBUSY when
  * keyslots would be lost, and need not; what weir_header_unlock() does, and

@@ -119,6 +119,16 @@ void weir_hotzone_set(WeirHotzone *zone, uint64_t offset, uint64_t bytes,
     }
 }
 
+void weir_hotzone_spoil(WeirHotzone *zone, uint64_t offset, uint64_t bytes)
+{
+    uint64_t first = block_of(zone, offset);
+
+    for (uint64_t i = first; i < first + bytes / zone->block_bytes; i++) {
+        zone->left += zone->states[i] == WEIR_BLOCK_NEW;
+        zone->states[i] = WEIR_BLOCK_OLD;
+    }
+}
+
 void weir_hotzone_sum(WeirHotzone *zone, uint64_t offset, uint64_t bytes,
                       const void *raw)
 {

@@ -65,6 +65,9 @@ bool weir_hotzone_has(const WeirHotzone *zone, uint64_t offset, uint64_t bytes,
 void weir_hotzone_set(WeirHotzone *zone, uint64_t offset, uint64_t bytes,
                       WeirBlockState state);
 
+/* New blocks of a range of the zone are old again. */
+void weir_hotzone_spoil(WeirHotzone *zone, uint64_t offset, uint64_t bytes);
+
 /* Take the checksums of blocks as they are on disk. */
 void weir_hotzone_sum(WeirHotzone *zone, uint64_t offset, uint64_t bytes,
                       const void *raw);

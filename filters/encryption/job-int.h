@@ -12,6 +12,8 @@ struct WeirJob {
     json_object *root;          /* the whole text */
     json_object *before;        /* backup segments; of root */
     json_object *after;
+    json_object *moved;         /* backup segment of what moves first, or
+                                   NULL; of root */
     json_object *keyslot;       /* of root */
     int keyslot_id;
     int digest_id;              /* that of the keyslot */

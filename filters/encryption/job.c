@@ -11,6 +11,7 @@
 #define REQUIREMENT "online-reencrypt-v2"
 #define FLAG_BEFORE "backup-previous"
 #define FLAG_AFTER "backup-final"
+#define FLAG_MOVED "backup-moved-segment"
 #define FLAG_HOT "in-reencryption"
 #define CIPHER "aes-xts-plain64"
 #define UNIT_BYTES 512
@@ -22,6 +23,8 @@
 #define AREA_END_MAX (136 * 1024 * 1024)
 /* By the estimate of WeirHeaderLimits, 10 s; cryptsetup takes 1/8 s. */
 #define DIGEST_ITERATIONS_MAX 10000000
+#define SHIFT_SEGMENTS_MAX 4
+#define SECTOR_BYTES_MAX 4096
 
 json_object *weir_job_member(json_object *object, const char *name)
 {
@@ -181,6 +184,50 @@ static json_object *make_segments(WeirJob *job, uint64_t head_bytes,
     return segments;
 }
 
+/* --- segments of data that moves --- */
+
+static json_object *make_linear(uint64_t offset, uint64_t bytes)
+{
+    json_object *segment = json_object_new_object();
+
+    json_object_object_add(segment, "type", json_object_new_string("linear"));
+    put_u64(segment, "offset", offset);
+    put_u64(segment, "size", bytes);
+    return segment;
+}
+
+/*
+ * Plain up to left_bytes, of which the last hot_bytes are being converted,
+ * and encrypted from there on.
+ */
+static json_object *make_shift_segments(WeirJob *job, uint64_t left_bytes,
+                                        uint64_t hot_bytes)
+{
+    json_object *segments = json_object_new_object();
+    const WeirJobInfo *info = &job->info;
+    uint64_t plain = left_bytes - hot_bytes;
+    unsigned n = 0;
+
+    if (plain > 0) {
+        n = add_segment(segments, n, make_linear(info->moved_offset,
+                                                 info->shift_bytes));
+    }
+    if (plain > info->shift_bytes) {
+        n = add_segment(segments, n,
+                        make_linear(info->shift_bytes,
+                                    plain - info->shift_bytes));
+    }
+    if (hot_bytes > 0) {
+        n = add_segment(segments, n, make_hot_segment(job, plain, hot_bytes));
+    }
+    if (left_bytes < info->data_bytes) {
+        add_segment(segments, n,
+                    make_segment(job, true, left_bytes,
+                                 info->data_bytes - left_bytes));
+    }
+    return segments;
+}
+
 /* --- which digest is for which segment --- */
 
 static void assign(WeirJob *job, int digest, unsigned segment)
@@ -245,14 +292,41 @@ static void assign_digests(WeirJob *job, uint64_t head_bytes,
     assign_side(job, &info->after, n + 1);
 }
 
+/* The new side's is for all that are encrypted. */
+static void assign_shift_digest(WeirJob *job)
+{
+    json_object *segments = weir_job_member(job->root, "segments");
+
+    assign_none(job);
+    json_object_object_foreach(segments, name, segment) {
+        if (is_string(segment, "type", "crypt")) {
+            assign_side(job, &job->info.after, atoi(name));
+        }
+    }
+}
+
 const char *weir_job_text(WeirJob *job)
 {
     return json_object_to_json_string_ext(job->root, JSON_C_TO_STRING_PLAIN |
                                           JSON_C_TO_STRING_NOSLASHESCAPE);
 }
 
-const char *weir_job_set(WeirJob *job, uint64_t head_bytes, uint64_t hot_bytes,
-                         uint64_t data_bytes)
+static const char *set_shift(WeirJob *job, uint64_t left_bytes)
+{
+    json_object *segments = make_shift_segments(job, left_bytes, 0);
+    unsigned n = json_object_object_length(segments);
+
+    n = add_segment(segments, n, json_object_get(job->before));
+    n = add_segment(segments, n, json_object_get(job->after));
+    add_segment(segments, n, json_object_get(job->moved));
+    json_object_object_add(job->root, "segments", segments);
+    assign_shift_digest(job);
+    job->info.head_bytes = left_bytes;
+    return weir_job_text(job);
+}
+
+static const char *set(WeirJob *job, uint64_t head_bytes, uint64_t hot_bytes,
+                       uint64_t data_bytes)
 {
     bool has_tail = head_bytes + hot_bytes < data_bytes;
     json_object *segments = make_segments(job, head_bytes, hot_bytes,
@@ -266,6 +340,13 @@ const char *weir_job_set(WeirJob *job, uint64_t head_bytes, uint64_t hot_bytes,
     job->info.head_bytes = head_bytes;
     job->info.hot_bytes = hot_bytes;
     return weir_job_text(job);
+}
+
+const char *weir_job_set(WeirJob *job, uint64_t head_bytes, uint64_t hot_bytes,
+                         uint64_t data_bytes)
+{
+    return job->info.shift_bytes ? set_shift(job, head_bytes)
+                                 : set(job, head_bytes, hot_bytes, data_bytes);
 }
 
 /* --- finish --- */
@@ -334,6 +415,11 @@ const char *weir_job_finish(WeirJob *job, WeirJobArea *areas, size_t *n_areas)
     json_object *segments = json_object_new_object();
 
     *n_areas = 0;
+    if (info->shift_bytes) {
+        areas[(*n_areas)++] = (WeirJobArea) {
+            info->moved_offset, info->shift_bytes,
+        };
+    }
     add_segment(segments, 0, make_segment(job, true, 0, UINT64_MAX));
     for (int i = 0; i < KEYSLOTS_MAX; i++) {
         if (is_removed(job, i)) {
@@ -348,7 +434,7 @@ const char *weir_job_finish(WeirJob *job, WeirJobArea *areas, size_t *n_areas)
     assign_side(job, &info->after, 0);
     remove_requirement(job);
     json_object_object_add(job->root, "segments", segments);
-    job->before = job->after = job->keyslot = NULL;
+    job->before = job->after = job->moved = job->keyslot = NULL;
     return weir_job_text(job);
 }
 
@@ -433,18 +519,44 @@ static int parse_mode(WeirJob *job, char *err, size_t err_size)
                 "unknown");
 }
 
+/* A block is a sector then. */
+static int parse_shift_area(WeirJob *job, json_object *area, char *err,
+                            size_t err_size)
+{
+    WeirJobInfo *info = &job->info;
+
+    if (info->mode != WEIR_JOB_ENCRYPT || !info->backward) {
+        return fail(err, err_size, -ENOTSUP, "a re-encryption that moves the "
+                    "data, and does not encrypt it backward, has begun; finish "
+                    "it with 'cryptsetup reencrypt --resume-only'");
+    }
+    info->block_bytes = SECTOR_BYTES_MAX;
+    if (!get_u64(area, "shift_size", &info->shift_bytes) ||
+        !info->shift_bytes || info->shift_bytes > INT64_MAX / 4 ||
+        info->shift_bytes % SECTOR_BYTES_MAX ||
+        !get_u64(area, "offset", &info->area_offset) ||
+        !get_u64(area, "size", &info->area_bytes)) {
+        return fail(err, err_size, -EINVAL, "the re-encryption moves the data "
+                    "by what is not valid");
+    }
+    return 0;
+}
+
 static int parse_area(WeirJob *job, char *err, size_t err_size)
 {
     json_object *area = weir_job_member(job->keyslot, "area");
     WeirJobInfo *info = &job->info;
     WeirJobArea place;
 
+    if (is_string(area, "type", "datashift")) {
+        return parse_shift_area(job, area, err, err_size);
+    }
     if (!is_string(area, "type", "checksum")) {
         const char *type = string_of(area, "type");
 
         snprintf(err, err_size, "a re-encryption with the resilience '%.*s' "
-                 "has begun; only 'checksum' is supported here: finish it with "
-                 "'cryptsetup reencrypt --resume-only'",
+                 "has begun; only 'checksum' and 'datashift' are supported here: "
+                 "finish it with 'cryptsetup reencrypt --resume-only'",
                  (int)strspn(type, LOWER_CASE), type);
         return -ENOTSUP;
     }
@@ -543,6 +655,60 @@ static int parse_side(WeirJob *job, const char *flag, json_object **out,
            ? parse_crypt(job, segment, id, side, err, err_size) : 0;
 }
 
+static int parse_new_place(WeirJob *job, char *err, size_t err_size)
+{
+    WeirJobInfo *info = &job->info;
+    json_object *segments = weir_job_member(job->root, "segments");
+    const char *id = "";
+    uint64_t offset;
+
+    job->after = find_flagged(segments, FLAG_AFTER, &id);
+    if (!get_u64(job->after, "offset", &offset) ||
+        offset != info->shift_bytes ||
+        !is_string(job->after, "size", "dynamic") ||
+        !is_string(job->after, "type", "crypt")) {
+        return fail(err, err_size, -ENOTSUP, "a re-encryption to another place "
+                    "than behind the header has begun; finish it with "
+                    "'cryptsetup reencrypt --resume-only'");
+    }
+    info->data_offset_bytes = offset;
+    return parse_crypt(job, job->after, id, &info->after, err, err_size);
+}
+
+/* The data, its beginning, and where both go; nothing overlaps. */
+static int parse_shift_sides(WeirJob *job, char *err, size_t err_size)
+{
+    json_object *segments = weir_job_member(job->root, "segments");
+    WeirJobInfo *info = &job->info;
+    const char *id = "";
+    uint64_t moved_bytes, end;
+    int ret;
+
+    job->before = find_flagged(segments, FLAG_BEFORE, &id);
+    job->moved = find_flagged(segments, FLAG_MOVED, &id);
+    if (!is_string(job->before, "type", "linear") ||
+        !is_string(job->before, "offset", "0") ||
+        !get_u64(job->before, "size", &info->data_bytes) ||
+        !is_string(job->moved, "type", "linear") ||
+        !get_u64(job->moved, "offset", &info->moved_offset) ||
+        !get_u64(job->moved, "size", &moved_bytes) ||
+        moved_bytes != info->shift_bytes ||
+        info->data_bytes <= info->shift_bytes ||
+        __builtin_add_overflow(info->data_bytes, info->shift_bytes, &end) ||
+        end > INT64_MAX / 2 || info->moved_offset < end ||
+        info->moved_offset > INT64_MAX / 2) {
+        return fail(err, err_size, -ENOTSUP, "a re-encryption that moves the "
+                    "data has begun, but not as it is known here; finish it "
+                    "with 'cryptsetup reencrypt --resume-only'");
+    }
+    info->before.digest = -1;
+    ret = parse_new_place(job, err, err_size);
+    if (ret == 0) {
+        info->block_bytes = info->after.sector_bytes;
+    }
+    return ret;
+}
+
 /* As the mode wants them. */
 static bool sides_are_good(const WeirJobInfo *info)
 {
@@ -555,9 +721,13 @@ static bool sides_are_good(const WeirJobInfo *info)
 static int parse_sides(WeirJob *job, char *err, size_t err_size)
 {
     WeirJobInfo *info = &job->info;
-    int ret = parse_side(job, FLAG_BEFORE, &job->before, &info->before, err,
-                         err_size);
+    int ret;
 
+    if (info->shift_bytes) {
+        return parse_shift_sides(job, err, err_size);
+    }
+    ret = parse_side(job, FLAG_BEFORE, &job->before, &info->before, err,
+                     err_size);
     if (ret == 0) {
         ret = parse_side(job, FLAG_AFTER, &job->after, &info->after, err,
                          err_size);
@@ -579,7 +749,7 @@ static json_object *plain_segment(json_object *segments, unsigned n)
     segment = weir_job_member(segments, name);
     flags = weir_job_member(segment, "flags");
     return array_has(flags, FLAG_BEFORE) || array_has(flags, FLAG_AFTER) ||
-           array_has(flags, "backup-moved-segment") ? NULL : segment;
+           array_has(flags, FLAG_MOVED) ? NULL : segment;
 }
 
 /* Both may be the same but for the key. */
@@ -627,6 +797,17 @@ static bool parse_place(WeirJob *job, json_object *segments, unsigned n,
     return at + *has_tail == n;
 }
 
+static bool same_segments(json_object *segments, json_object *made, unsigned n)
+{
+    bool same = json_object_object_length(made) == (int)n;
+
+    json_object_object_foreach(made, name, segment) {
+        same = same && json_object_equal(segment, weir_job_member(segments,
+                                                                  name));
+    }
+    return same;
+}
+
 static bool is_as_made(WeirJob *job, json_object *segments, unsigned n,
                        bool has_tail)
 {
@@ -641,13 +822,66 @@ static bool is_as_made(WeirJob *job, json_object *segments, unsigned n,
     } else {
         made = make_segments(job, info->head_bytes, info->hot_bytes, has_tail);
     }
-    same = json_object_object_length(made) == (int)n;
-    json_object_object_foreach(made, name, segment) {
-        same = same && json_object_equal(segment, weir_job_member(segments,
-                                                                  name));
-    }
+    same = same_segments(segments, made, n);
     json_object_put(made);
     return same;
+}
+
+/* Where it is, of data that moves; what is hot can be done once more. */
+static bool parse_shift_place(WeirJob *job, json_object *segments, unsigned n)
+{
+    WeirJobInfo *info = &job->info;
+    uint64_t left = 0, hot = 0, bytes;
+    json_object *made;
+    bool same;
+
+    for (unsigned i = 0; i < n; i++) {
+        json_object *segment = plain_segment(segments, i);
+        bool is_hot = array_has(weir_job_member(segment, "flags"), FLAG_HOT);
+
+        if (!get_u64(segment, "size", &bytes)) {
+            bytes = 0;
+        }
+        hot = is_hot ? bytes : hot;
+        if ((is_hot || is_string(segment, "type", "linear")) &&
+            __builtin_add_overflow(left, bytes, &left)) {
+            return false;
+        }
+    }
+    info->converted = !left;
+    info->head_bytes = left;
+    if (left > info->data_bytes || left % info->block_bytes) {
+        return false;
+    }
+    if (left && left < info->shift_bytes) {
+        return false;
+    }
+    made = left ? make_shift_segments(job, left, hot)
+                : json_object_new_object();
+    if (!left) {
+        add_segment(made, 0, make_segment(job, true, 0, UINT64_MAX));
+    }
+    same = same_segments(segments, made, n);
+    json_object_put(made);
+    return same;
+}
+
+static int parse_shift_segments(WeirJob *job, char *err, size_t err_size)
+{
+    json_object *segments = weir_job_member(job->root, "segments");
+    unsigned n = 0;
+
+    while (plain_segment(segments, n)) {
+        n++;
+    }
+    if (n == 0 || n > SHIFT_SEGMENTS_MAX ||
+        json_object_object_length(segments) != (int)n + 3 ||
+        job->info.data_bytes % job->info.block_bytes ||
+        !parse_shift_place(job, segments, n)) {
+        return fail(err, err_size, -EINVAL, "the segments of the image are not "
+                    "those of a re-encryption that moves the data");
+    }
+    return 0;
 }
 
 static int parse_segments(WeirJob *job, char *err, size_t err_size)
@@ -658,6 +892,9 @@ static int parse_segments(WeirJob *job, char *err, size_t err_size)
     bool has_tail;
     unsigned n = 0;
 
+    if (info->shift_bytes) {
+        return parse_shift_segments(job, err, err_size);
+    }
     while (plain_segment(segments, n)) {
         n++;
     }

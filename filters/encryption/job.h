@@ -8,7 +8,8 @@
 
 /*
  * What the header says of a job that converts a disk in place: LUKS2's online
- * re-encryption, version 2, with the resilience "checksum". The states are in
+ * re-encryption, version 2, with the resilience "checksum", or "datashift"
+ * where the data moves to make room for the header. The states are in
  * docs/weir-encryption-reencryption.md. Only text is read and made here; no
  * I/O. The caller locks.
  *
@@ -17,7 +18,7 @@
  */
 
 #define WEIR_JOB_HASH_BYTES_MAX 64
-#define WEIR_JOB_AREAS_MAX 33
+#define WEIR_JOB_AREAS_MAX 34
 
 typedef enum WeirJobMode {
     WEIR_JOB_ENCRYPT,
@@ -37,8 +38,16 @@ typedef struct WeirJobSide {
 typedef struct WeirJobInfo {
     WeirJobMode mode;
     bool backward;
-    uint64_t data_offset_bytes;
-    uint32_t block_bytes;       /* what a checksum covers */
+    uint64_t data_offset_bytes; /* if it moves: afterwards */
+    /*
+     * By how much the data moves, to behind the header; 0: it does not. Then
+     * it is as long as data_bytes. What is not converted is at the beginning of
+     * the disk, but its first shift_bytes, which are at moved_offset.
+     */
+    uint64_t shift_bytes;
+    uint64_t moved_offset;
+    uint64_t data_bytes;
+    uint32_t block_bytes;       /* what a checksum covers; without: a sector */
     int hash;                   /* libgcrypt's number */
     uint32_t hash_bytes;
     uint64_t area_offset;       /* on the header's disk */
@@ -46,7 +55,8 @@ typedef struct WeirJobInfo {
     WeirJobSide before, after;
     /*
      * Where it is. Bytes of the data that are converted (backward: that are
-     * not) before the hotzone; UINT64_MAX: backward, all of them.
+     * not) before the hotzone; UINT64_MAX: backward, all of them. If
+     * it moves there is no hotzone: what is hot still has all of it.
      */
     uint64_t head_bytes;
     uint64_t hot_bytes;         /* length of the hotzone; 0: there is none */

@@ -228,6 +228,11 @@ void weir_metadata_free(WeirMetadata *m)
 
 /* --- use --- */
 
+bool weir_metadata_is_first(const void *bytes)
+{
+    return !memcmp(bytes, magic[0], MAGIC_BYTES);
+}
+
 const char *weir_metadata_json(const WeirMetadata *m)
 {
     return (const char *)m->copies[0] + JSON_OFFSET;

@@ -32,6 +32,9 @@ int weir_metadata_load(WeirMetadata **metadata, const void *bytes,
 /* NULL is fine. */
 void weir_metadata_free(WeirMetadata *m);
 
+/* Whether bytes, a sector at least, are the beginning of a first copy. */
+bool weir_metadata_is_first(const void *bytes);
+
 /* The JSON text; valid until it is set. */
 const char *weir_metadata_json(const WeirMetadata *m);
 

@@ -30,6 +30,11 @@ struct WeirReencrypt {
     uint8_t *chunk;                     /* of whoever does a step */
     const char *final;                  /* of whoever does a step; the last
                                            header, when it has been tried */
+    uint64_t staged_offset;             /* of whoever does a step; where the
+                                           header is; 0: at the beginning */
+    int doubtful;                       /* of whoever does a step; the copy
+                                           that was not written to its end, or
+                                           -1 */
     WeirJobArea wipe[WEIR_JOB_AREAS_MAX];   /* after it */
     size_t n_wipe;
     WeirXts *before, *after;            /* set at open; NULL: plain */
@@ -42,6 +47,8 @@ struct WeirReencrypt {
     pthread_mutex_t lock;
     WeirReencryptPhase phase;           /* lock */
     uint64_t done_bytes;                /* lock; without the hotzone */
+    bool in_place;                      /* lock; the beginning of data that
+                                           moves is still where it was */
     WeirHotzone zone;                   /* lock */
     WeirRanges ranges;                  /* lock */
     WeirReencryptQueue queue;           /* lock; a range was removed */
@@ -94,8 +101,23 @@ static int take_place(WeirReencrypt *r, char *err, size_t err_size)
     return 0;
 }
 
-static int take_sizes(WeirReencrypt *r, const WeirReencryptOpen *open,
-                      char *err, size_t err_size)
+static int take_shift_length(WeirReencrypt *r, const WeirReencryptOpen *open,
+                             char *err, size_t err_size)
+{
+    const WeirJobInfo *info = &r->info;
+
+    if (open->disk_bytes < info->moved_offset + info->shift_bytes) {
+        return fail(err, err_size, -EINVAL, "the disk is shorter than it was "
+                    "when the re-encryption began");
+    }
+    r->data_bytes = info->data_bytes;
+    r->hotzone_bytes = min(open->hotzone_bytes, info->shift_bytes);
+    r->staged_offset = open->staged_offset;
+    return 0;
+}
+
+static int take_length(WeirReencrypt *r, const WeirReencryptOpen *open,
+                       char *err, size_t err_size)
 {
     uint32_t block = r->info.block_bytes;
 
@@ -108,6 +130,19 @@ static int take_sizes(WeirReencrypt *r, const WeirReencryptOpen *open,
     r->data_bytes = open->disk_bytes - r->info.data_offset_bytes;
     r->hotzone_bytes = min(open->hotzone_bytes, r->info.area_bytes /
                            r->info.hash_bytes * block);
+    return 0;
+}
+
+static int take_sizes(WeirReencrypt *r, const WeirReencryptOpen *open,
+                      char *err, size_t err_size)
+{
+    uint32_t block = r->info.block_bytes;
+    int ret = r->info.shift_bytes ? take_shift_length(r, open, err, err_size)
+                                  : take_length(r, open, err, err_size);
+
+    if (ret < 0) {
+        return ret;
+    }
     r->hotzone_bytes -= r->hotzone_bytes % block;
     r->hotzone_bytes = r->hotzone_bytes ? r->hotzone_bytes : block;
     r->chunk_bytes = open->chunk_bytes < block ? block : open->chunk_bytes;
@@ -188,6 +223,7 @@ int weir_reencrypt_open(WeirReencrypt **out, const WeirReencryptOpen *open,
     r->host = host;
     r->opaque = opaque;
     r->read_only = open->read_only;
+    r->doubtful = -1;
     pthread_mutex_init(&r->lock, NULL);
     weir_ranges_init(&r->ranges);
     host->queue_init(opaque, &r->queue);
@@ -224,6 +260,28 @@ void weir_reencrypt_free(WeirReencrypt *r)
     free(r);
 }
 
+bool weir_reencrypt_is_staged(const void *first, const void *staged)
+{
+    return weir_metadata_is_first(staged) &&
+           !memcmp(first, staged, WEIR_REENCRYPT_SECTOR_BYTES);
+}
+
+/* From when its first sector is there on, the header counts. */
+static int load_staged(WeirReencrypt *r)
+{
+    uint8_t first[WEIR_REENCRYPT_SECTOR_BYTES];
+    int ret = r->host->read(r->opaque, WEIR_REENCRYPT_HEADER, 0, sizeof(first),
+                            first);
+
+    if (ret == 0) {
+        weir_reencrypt_lock(r);
+        r->in_place = memcmp(first, weir_metadata_copy(r->metadata, 0),
+                             sizeof(first));
+        weir_reencrypt_unlock(r);
+    }
+    return ret;
+}
+
 int weir_reencrypt_load(WeirReencrypt *r)
 {
     int ret = 0;
@@ -236,7 +294,7 @@ int weir_reencrypt_load(WeirReencrypt *r)
                             r->info.area_offset,
                             weir_hotzone_sums_bytes(&r->zone), r->zone.sums);
     }
-    return ret;
+    return ret == 0 && r->staged_offset ? load_staged(r) : ret;
 }
 
 /* --- ranges --- */
@@ -295,8 +353,13 @@ static WeirRangeKind kind_of_read(WeirReencrypt *r, const WeirRange *range)
            ? WEIR_RANGE_CONVERT : WEIR_RANGE_READ;
 }
 
+/* If the data moves, what is new has to be written twice, by one at a time. */
 static WeirRangeKind kind_of_write(WeirReencrypt *r, const WeirRange *range)
 {
+    if (r->info.shift_bytes) {
+        return is_hot(r, range) && has_state(r, range, WEIR_BLOCK_NEW)
+               ? WEIR_RANGE_CONVERT : WEIR_RANGE_WRITE;
+    }
     if (is_hot(r, range) && !WITHOUT_RULE(8) &&
         (has_state(r, range, WEIR_BLOCK_OLD) ||
          has_state(r, range, WEIR_BLOCK_UNKNOWN))) {
@@ -324,7 +387,8 @@ static WeirRangeKind kind_of_hold(WeirReencrypt *r, const WeirRange *range)
 
 /*
  * Whether the block at an offset is new, and how many bytes from there on, at
- * most max_bytes, are alike. An unknown one counts as old.
+ * most max_bytes, are alike. An unknown one counts as old; so does one of the
+ * hotzone if the data moves.
  */
 static bool is_new(WeirReencrypt *r, uint64_t offset, uint64_t max_bytes,
                    uint64_t *same_bytes)
@@ -335,13 +399,14 @@ static bool is_new(WeirReencrypt *r, uint64_t offset, uint64_t max_bytes,
     uint64_t end = r->info.backward ? r->data_bytes : r->done_bytes;
     uint64_t next = offset + max_bytes;
     bool in_done = offset >= begin && offset < end;
+    bool has_zone = r->zone.bytes && !r->info.shift_bytes;
 
-    if (r->zone.bytes && offset >= r->zone.offset && offset < zone_end) {
+    if (has_zone && offset >= r->zone.offset && offset < zone_end) {
         return weir_hotzone_state(&r->zone, offset,
                                   min(max_bytes, zone_end - offset),
                                   same_bytes) == WEIR_BLOCK_NEW;
     }
-    if (r->zone.bytes && offset < r->zone.offset) {
+    if (has_zone && offset < r->zone.offset) {
         next = min(next, r->zone.offset);
     }
     if (in_done || offset < begin) {
@@ -417,6 +482,146 @@ static void resolve(WeirReencrypt *r, const WeirRange *range,
     weir_reencrypt_unlock(r);
 }
 
+/* --- data that moves --- */
+
+/* How a piece of it is stored. */
+typedef struct Piece {
+    uint64_t offset, bytes;
+    uint64_t disk_offset;
+    bool is_new;
+    bool is_copied;             /* it is also where it goes */
+} Piece;
+
+/*
+ * Where what is at piece->offset is on the disk, and how much from there on, at
+ * most piece->bytes, is alike.
+ */
+static void find_piece(WeirReencrypt *r, Piece *piece)
+{
+    uint64_t shift = r->info.shift_bytes, end = r->zone.offset + r->zone.bytes;
+
+    piece->is_new = is_new(r, piece->offset, piece->bytes, &piece->bytes);
+    piece->is_copied = false;
+    piece->disk_offset = piece->offset + (piece->is_new ? shift : 0);
+    if (piece->is_new) {
+        return;
+    }
+    if (piece->offset < shift) {
+        piece->bytes = min(piece->bytes, shift - piece->offset);
+        piece->disk_offset += r->in_place ? 0 : r->info.moved_offset;
+    }
+    if (r->zone.bytes && piece->offset < r->zone.offset) {
+        piece->bytes = min(piece->bytes, r->zone.offset - piece->offset);
+    } else if (r->zone.bytes && piece->offset < end) {
+        piece->is_copied =
+            weir_hotzone_state(&r->zone, piece->offset,
+                               min(piece->bytes, end - piece->offset),
+                               &piece->bytes) == WEIR_BLOCK_NEW;
+    }
+}
+
+static Piece piece_at(WeirReencrypt *r, const WeirRange *range, uint64_t at)
+{
+    Piece piece = {
+        .offset = range->offset + at, .bytes = range->bytes - at,
+    };
+
+    weir_reencrypt_lock(r);
+    find_piece(r, &piece);
+    weir_reencrypt_unlock(r);
+    return piece;
+}
+
+static int read_pieces(WeirReencrypt *r, const WeirRange *range, uint8_t *buf)
+{
+    int ret = 0;
+
+    for (uint64_t at = 0; at < range->bytes && ret == 0;) {
+        Piece piece = piece_at(r, range, at);
+
+        ret = r->host->read(r->opaque, WEIR_REENCRYPT_DATA, piece.disk_offset,
+                            piece.bytes, buf + at);
+        if (ret == 0 && piece.is_new) {
+            ret = crypt_piece(r->after, weir_xts_decrypt, piece.offset,
+                              piece.bytes, buf + at);
+        }
+        at += piece.bytes;
+    }
+    return ret;
+}
+
+/* To where a part of the hotzone goes; buf: plain, and then anything. */
+static int write_target(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+                        uint8_t *buf, bool fua)
+{
+    uint64_t at = offset + (r->in_place ? r->info.moved_offset
+                                        : r->info.shift_bytes);
+    int ret = r->in_place ? 0 : crypt_piece(r->after, weir_xts_encrypt, offset,
+                                            bytes, buf);
+
+    return ret < 0 ? ret : r->host->write(r->opaque, WEIR_REENCRYPT_DATA, at,
+                                          bytes, buf, fua);
+}
+
+static int write_piece(WeirReencrypt *r, const Piece *piece, uint8_t *buf,
+                       bool fua)
+{
+    int ret = piece->is_new ? crypt_piece(r->after, weir_xts_encrypt,
+                                          piece->offset, piece->bytes, buf)
+                            : 0;
+
+    if (ret == 0) {
+        ret = r->host->write(r->opaque, WEIR_REENCRYPT_DATA,
+                             piece->disk_offset, piece->bytes, buf, fua);
+    }
+    if (ret == 0 && piece->is_copied && !WITHOUT_RULE(11)) {
+        ret = write_target(r, piece->offset, piece->bytes, buf, fua);
+    }
+    return ret;
+}
+
+static int write_pieces(WeirReencrypt *r, const WeirRange *range, uint8_t *buf,
+                        bool fua)
+{
+    int ret = 0;
+
+    for (uint64_t at = 0; at < range->bytes && ret == 0;) {
+        Piece piece = piece_at(r, range, at);
+
+        ret = write_piece(r, &piece, buf + at, fua);
+        at += piece.bytes;
+    }
+    return ret;
+}
+
+/* Both places may differ now; what is read is the one where it was. */
+static void spoil(WeirReencrypt *r, const WeirRange *range)
+{
+    uint64_t offset = range->offset, bytes = range->bytes;
+
+    if (is_hot(r, range)) {
+        weir_hotzone_clip(&r->zone, &offset, &bytes);
+        weir_hotzone_spoil(&r->zone, offset, bytes);
+    }
+}
+
+/* --- reads and writes --- */
+
+static int read_range(WeirReencrypt *r, const WeirRange *range, uint8_t *buf)
+{
+    int ret;
+
+    if (r->info.shift_bytes) {
+        return read_pieces(r, range, buf);
+    }
+    ret = read_raw(r, range->offset, range->bytes, buf);
+    if (ret == 0 && range->kind == WEIR_RANGE_CONVERT) {
+        resolve(r, range, buf);
+    }
+    return ret == 0 ? crypt_range(r, weir_xts_decrypt, range, false, buf)
+                    : ret;
+}
+
 int weir_reencrypt_read(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
                         void *buf)
 {
@@ -426,13 +631,7 @@ int weir_reencrypt_read(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
     weir_reencrypt_lock(r);
     enter(r, &range, kind_of_read);
     weir_reencrypt_unlock(r);
-    ret = read_raw(r, offset, bytes, buf);
-    if (ret == 0 && range.kind == WEIR_RANGE_CONVERT) {
-        resolve(r, &range, buf);
-    }
-    if (ret == 0) {
-        ret = crypt_range(r, weir_xts_decrypt, &range, false, buf);
-    }
+    ret = read_range(r, &range, buf);
     weir_reencrypt_lock(r);
     leave(r, &range);
     weir_reencrypt_unlock(r);
@@ -444,7 +643,11 @@ static void wrote(WeirReencrypt *r, const WeirRange *range, bool done)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
-    if (is_hot(r, range) && range->kind == WEIR_RANGE_CONVERT) {
+    if (r->info.shift_bytes) {
+        if (!done && range->kind == WEIR_RANGE_CONVERT) {
+            spoil(r, range);
+        }
+    } else if (is_hot(r, range) && range->kind == WEIR_RANGE_CONVERT) {
         weir_hotzone_clip(&r->zone, &offset, &bytes);
         weir_hotzone_set(&r->zone, offset, bytes, done ? WEIR_BLOCK_NEW
                                                        : WEIR_BLOCK_UNKNOWN);
@@ -455,6 +658,19 @@ static bool is_unsure(WeirReencrypt *r, const WeirRange *range)
 {
     return r->phase == WEIR_REENCRYPT_UNSURE &&
            weir_hotzone_touches(&r->zone, range->offset, range->bytes);
+}
+
+static int write_range(WeirReencrypt *r, const WeirRange *range, uint8_t *buf,
+                       bool fua)
+{
+    int ret;
+
+    if (r->info.shift_bytes) {
+        return write_pieces(r, range, buf, fua);
+    }
+    ret = crypt_range(r, weir_xts_encrypt, range, true, buf);
+    return ret == 0 ? write_raw(r, range->offset, range->bytes, buf, fua)
+                    : ret;
 }
 
 int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
@@ -468,10 +684,7 @@ int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
     enter(r, &range, kind_of_write);
     unsure = is_unsure(r, &range);
     weir_reencrypt_unlock(r);
-    ret = unsure ? -EIO : crypt_range(r, weir_xts_encrypt, &range, true, buf);
-    if (ret == 0) {
-        ret = write_raw(r, offset, bytes, buf, fua);
-    }
+    ret = unsure ? -EIO : write_range(r, &range, buf, fua);
     weir_reencrypt_lock(r);
     wrote(r, &range, ret == 0);
     leave(r, &range);
@@ -513,15 +726,21 @@ static int mend_header(WeirReencrypt *r)
     return ret;
 }
 
+/* First the copy of which it is not known whether it is good. */
 static int write_header(WeirReencrypt *r, const char *json)
 {
     int ret = json ? weir_metadata_set(r->metadata, json) : -ENOMEM;
+    int first = r->doubtful < 0 || WITHOUT_RULE(17) ? 0 : r->doubtful;
 
     for (int i = 0; i < WEIR_METADATA_COPIES && ret == 0; i++) {
-        ret = write_copy(r, i);
+        r->doubtful = first ^ i;
+        ret = write_copy(r, r->doubtful);
         if (ret == 0 && !WITHOUT_RULE(2 + i)) {
             ret = flush_header(r);
         }
+    }
+    if (ret == 0) {
+        r->doubtful = -1;
     }
     return ret;
 }
@@ -744,6 +963,14 @@ static void wipe(WeirReencrypt *r, const WeirJobArea *area)
     free(zeroes);
 }
 
+static void wipe_all(WeirReencrypt *r)
+{
+    for (size_t i = 0; i < r->n_wipe; i++) {
+        wipe(r, &r->wipe[i]);
+    }
+    flush_header(r);
+}
+
 /* All up to there is new, and the header says so. */
 static void end_zone(WeirReencrypt *r, WeirReencryptPhase phase)
 {
@@ -767,10 +994,7 @@ static int finish_last(WeirReencrypt *r)
         return ret;
     }
     end_zone(r, WEIR_REENCRYPT_FINISHED);
-    for (size_t i = 0; i < r->n_wipe; i++) {
-        wipe(r, &r->wipe[i]);
-    }
-    flush_header(r);
+    wipe_all(r);
     return 0;
 }
 
@@ -803,10 +1027,240 @@ static int finish(WeirReencrypt *r)
     return left ? finish_zone(r, left) : finish_last(r);
 }
 
+/* --- steps of data that moves --- */
+
+static WeirRange zone_range(WeirReencrypt *r)
+{
+    return (WeirRange) { .offset = r->zone.offset, .bytes = r->zone.bytes };
+}
+
+/*
+ * What moves first is one hotzone, once as plain data and at the end when it is
+ * encrypted. Nothing on the disk tells of a hotzone.
+ */
+static int prepare_shift(WeirReencrypt *r)
+{
+    uint64_t left = r->data_bytes - r->done_bytes, shift = r->info.shift_bytes;
+    uint64_t bytes = left > shift ? min(left - shift, r->hotzone_bytes) : left;
+    int ret;
+
+    weir_reencrypt_lock(r);
+    ret = r->in_place
+          ? weir_hotzone_begin(&r->zone, 0, shift, WEIR_BLOCK_OLD)
+          : weir_hotzone_begin(&r->zone, left - bytes, bytes, WEIR_BLOCK_OLD);
+    r->phase = ret < 0 ? r->phase : WEIR_REENCRYPT_HOT;
+    weir_reencrypt_unlock(r);
+    return ret;
+}
+
+/* What is there is not touched before the header tells of the other place. */
+static int copy_held(WeirReencrypt *r, const WeirRange *range)
+{
+    int ret = read_pieces(r, range, r->chunk);
+
+    if (ret == 0) {
+        ret = write_target(r, range->offset, range->bytes, r->chunk, false);
+    }
+    weir_reencrypt_lock(r);
+    if (ret == 0) {
+        weir_hotzone_set(&r->zone, range->offset, range->bytes,
+                         WEIR_BLOCK_NEW);
+    } else {
+        spoil(r, range);
+    }
+    weir_reencrypt_unlock(r);
+    explicit_bzero(r->chunk, range->bytes);
+    return ret;
+}
+
+static int convert_shift(WeirReencrypt *r)
+{
+    WeirRange range;
+    int ret;
+
+    weir_reencrypt_lock(r);
+    range = next_chunk(r);
+    enter(r, &range, kind_of_conversion);
+    weir_reencrypt_unlock(r);
+    ret = copy_held(r, &range);
+    weir_reencrypt_lock(r);
+    leave(r, &range);
+    weir_reencrypt_unlock(r);
+    return ret;
+}
+
+/* Until those who still read it, where it was, have ended. */
+static void drain(WeirReencrypt *r, WeirRange *range)
+{
+    if (WITHOUT_RULE(13)) {
+        return;
+    }
+    weir_reencrypt_lock(r);
+    enter(r, range, kind_of_conversion);
+    leave(r, range);
+    weir_reencrypt_unlock(r);
+}
+
+/* Writes to the zone wait. */
+static int finish_shift_held(WeirReencrypt *r, uint64_t left)
+{
+    int ret = WITHOUT_RULE(4) ? 0 : r->host->flush(r->opaque,
+                                                   WEIR_REENCRYPT_DATA);
+
+    if (ret == 0) {
+        ret = mend_header(r);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    if (left == 0 && !r->final) {
+        r->final = weir_job_finish(r->job, r->wipe, &r->n_wipe);
+    }
+    ret = write_header(r, left ? weir_job_set(r->job, left, 0, r->data_bytes)
+                               : r->final);
+    if (ret < 0) {
+        set_phase(r, WEIR_REENCRYPT_UNSURE);
+        return ret;
+    }
+    end_zone(r, left ? WEIR_REENCRYPT_CLEAN : WEIR_REENCRYPT_FINISHED);
+    return 0;
+}
+
+static int finish_shift(WeirReencrypt *r)
+{
+    uint64_t left = r->data_bytes - r->done_bytes - r->zone.bytes;
+    WeirRange range = zone_range(r);
+    int ret;
+
+    weir_reencrypt_lock(r);
+    enter(r, &range, WITHOUT_RULE(12) ? kind_of_read : kind_of_hold);
+    weir_reencrypt_unlock(r);
+    ret = finish_shift_held(r, left);
+    weir_reencrypt_lock(r);
+    leave(r, &range);
+    weir_reencrypt_unlock(r);
+    if (ret < 0) {
+        return ret;
+    }
+    drain(r, &range);
+    if (left == 0) {
+        wipe_all(r);
+    }
+    return 0;
+}
+
+/* --- bring a staged header to the beginning --- */
+
+/* Whoever finds the first sector there knows that the staged header counts. */
+static int write_first_sector(WeirReencrypt *r)
+{
+    int ret = r->host->write(r->opaque, WEIR_REENCRYPT_HEADER, 0,
+                             WEIR_REENCRYPT_SECTOR_BYTES,
+                             weir_metadata_copy(r->metadata, 0), false);
+
+    return ret == 0 && !WITHOUT_RULE(14) ? flush_header(r) : ret;
+}
+
+static int copy_areas(WeirReencrypt *r)
+{
+    uint64_t end = r->info.shift_bytes, bytes;
+    int ret = 0;
+
+    for (uint64_t at = WEIR_METADATA_COPIES *
+                       weir_metadata_copy_bytes(r->metadata);
+         at < end && ret == 0; at += bytes) {
+        bytes = min(end - at, r->chunk_bytes);
+        ret = r->host->read(r->opaque, WEIR_REENCRYPT_HEADER,
+                            r->staged_offset + at, bytes, r->chunk);
+        if (ret == 0) {
+            ret = r->host->write(r->opaque, WEIR_REENCRYPT_HEADER, at, bytes,
+                                 r->chunk, false);
+        }
+    }
+    return ret == 0 && !WITHOUT_RULE(15) ? flush_header(r) : ret;
+}
+
+/* As long as neither copy is good, the staged header is looked for. */
+static int write_copies(WeirReencrypt *r)
+{
+    int ret = 0;
+
+    for (int i = WEIR_METADATA_COPIES; i-- > 0 && ret == 0;) {
+        ret = write_copy(r, i);
+        if (ret == 0) {
+            ret = flush_header(r);
+        }
+    }
+    return ret;
+}
+
+/*
+ * Nobody is at what moves first, which is durable in its new place, as is the
+ * staged header.
+ */
+static int commit_held(WeirReencrypt *r)
+{
+    int ret = WITHOUT_RULE(16) ? 0 : r->host->flush(r->opaque,
+                                                    WEIR_REENCRYPT_DATA);
+
+    if (ret < 0) {
+        return ret;
+    }
+    weir_reencrypt_lock(r);
+    r->phase = WEIR_REENCRYPT_UNSURE;
+    r->in_place = false;                /* it is overwritten from now on */
+    weir_reencrypt_unlock(r);
+    ret = write_first_sector(r);
+    if (ret == 0) {
+        ret = copy_areas(r);
+    }
+    return ret == 0 ? write_copies(r) : ret;
+}
+
+static int commit(WeirReencrypt *r)
+{
+    WeirRange range = { .bytes = r->info.shift_bytes };
+    int ret;
+
+    weir_reencrypt_lock(r);
+    enter(r, &range, kind_of_conversion);
+    weir_reencrypt_unlock(r);
+    ret = commit_held(r);
+    if (ret == 0) {
+        r->staged_offset = 0;
+        set_phase(r, WEIR_REENCRYPT_CLEAN);
+    }
+    weir_reencrypt_lock(r);
+    leave(r, &range);
+    weir_reencrypt_unlock(r);
+    return ret;
+}
+
+static int step_shift(WeirReencrypt *r)
+{
+    bool is_copied = r->phase == WEIR_REENCRYPT_HOT && !r->zone.left;
+
+    if (r->phase == WEIR_REENCRYPT_HOT && r->zone.left) {
+        return convert_shift(r);
+    }
+    if (r->staged_offset && (is_copied || !r->in_place ||
+                             r->phase == WEIR_REENCRYPT_UNSURE)) {
+        return commit(r);
+    }
+    if (is_copied || r->phase == WEIR_REENCRYPT_UNSURE ||
+        r->done_bytes == r->data_bytes) {
+        return finish_shift(r);
+    }
+    return prepare_shift(r);
+}
+
 /* --- steps --- */
 
 static int one_step(WeirReencrypt *r)
 {
+    if (r->info.shift_bytes) {
+        return step_shift(r);
+    }
     switch (r->phase) {
     case WEIR_REENCRYPT_UNSURE:
         return prepare_again(r);
@@ -837,10 +1291,12 @@ void weir_reencrypt_query(WeirReencrypt *r, WeirReencryptInfo *info)
     *info = (WeirReencryptInfo) {
         .mode = r->info.mode,
         .backward = r->info.backward,
+        .moves = r->info.shift_bytes,
         .phase = r->phase,
         .data_bytes = r->data_bytes,
         .data_offset_bytes = r->info.data_offset_bytes,
-        .done_bytes = r->done_bytes + (r->phase == WEIR_REENCRYPT_HOT
+        .done_bytes = r->done_bytes + (r->phase == WEIR_REENCRYPT_HOT &&
+                                       !r->staged_offset
             ? r->zone.bytes - r->zone.left * r->info.block_bytes : 0),
         .block_bytes = r->info.block_bytes,
         .vaes_bits = r->vaes_bits,

@@ -25,6 +25,7 @@
  */
 
 #define WEIR_REENCRYPT_CHUNK_BYTES_MAX (1024 * 1024)
+#define WEIR_REENCRYPT_SECTOR_BYTES 512
 
 typedef enum WeirReencryptDevice {
     WEIR_REENCRYPT_DATA,
@@ -63,6 +64,8 @@ typedef struct WeirReencryptOpen {
                                    more afterwards */
     size_t header_bytes;
     uint64_t disk_bytes;        /* of the disk with the data */
+    uint64_t staged_offset;     /* of the header on that disk, while it is not,
+                                   or not wholly, at the beginning; else 0 */
     const void *key_before;     /* volume keys; NULL where it is plain; not */
     const void *key_after;      /* needed any more afterwards */
     bool check_digest;          /* false: the caller has done it */
@@ -86,6 +89,7 @@ typedef enum WeirReencryptPhase {
 typedef struct WeirReencryptInfo {
     WeirJobMode mode;
     bool backward;
+    bool moves;                 /* the data, to make room for the header */
     WeirReencryptPhase phase;
     uint64_t data_bytes;        /* of the disk, from the data's offset */
     uint64_t data_offset_bytes;
@@ -109,11 +113,20 @@ int weir_reencrypt_open(WeirReencrypt **r, const WeirReencryptOpen *open,
                         size_t err_size);
 
 /*
- * Read the checksums of a hotzone, before anything else is done. Yields.
+ * Read the checksums of a hotzone, or how far a header that is staged has got,
+ * before anything else is done. Yields.
  * Unless it is read-only the header is flushed first: what another process has
  * written, and not flushed, may be there now and gone after a power cut.
  */
 int weir_reencrypt_load(WeirReencrypt *r);
+
+/*
+ * Whether the header is at an offset of the disk with the data, and on its way
+ * to the beginning, where its first sector is.
+ * first, staged: WEIR_REENCRYPT_SECTOR_BYTES of the disk, from its beginning
+ * and from the offset.
+ */
+bool weir_reencrypt_is_staged(const void *first, const void *staged);
 
 /* NULL is fine. */
 void weir_reencrypt_free(WeirReencrypt *r);

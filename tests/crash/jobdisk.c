@@ -57,7 +57,8 @@ static void check_version(uint32_t sector, uint32_t version, uint32_t low,
 
 static MemDisk *disk_of(WeirReencryptDevice dev)
 {
-    return dev == WEIR_REENCRYPT_DATA ? &job_disk.data : &job_disk.head;
+    return dev == WEIR_REENCRYPT_DATA || job_setup.attached ? &job_disk.data
+                                                            : &job_disk.head;
 }
 
 static int request(WeirReencryptDevice dev, MemOp op, uint64_t offset,
@@ -145,6 +146,37 @@ static void fill(MemDisk *disk, const uint8_t *bytes, uint64_t n)
     }
 }
 
+/* Where the data begins, where it ends, and how long its disk is. */
+static uint64_t offset_before(void)
+{
+    return job_setup.moves ? 0 : job_setup.data_offset;
+}
+
+static uint64_t end_before(void)
+{
+    return offset_before() + job_disk.sectors * JOBDISK_SECTOR;
+}
+
+static uint64_t disk_bytes(void)
+{
+    return end_before() + (job_setup.moves ? 2 * job_setup.data_offset : 0);
+}
+
+static void fill_disks(const uint8_t *data, uint64_t bytes)
+{
+    uint8_t *disk = malloc(disk_bytes());
+
+    memset(disk, 0x5a, disk_bytes());
+    memcpy(disk + offset_before(), data, bytes);
+    if (job_setup.attached) {
+        memcpy(disk + (job_setup.moves ? bytes : 0), job_setup.header,
+               job_setup.header_bytes);
+    }
+    fill(&job_disk.data, disk, disk_bytes());
+    fill(&job_disk.head, job_setup.header, job_setup.header_bytes);
+    free(disk);
+}
+
 void jobdisk_init(uint32_t sectors)
 {
     uint64_t bytes = (uint64_t)sectors * JOBDISK_SECTOR;
@@ -152,7 +184,7 @@ void jobdisk_init(uint32_t sectors)
 
     memset(&job_disk, 0, sizeof(job_disk));
     job_disk.sectors = sectors;
-    memdisk_init(&job_disk.data, bytes, bytes);
+    memdisk_init(&job_disk.data, disk_bytes(), disk_bytes());
     memdisk_init(&job_disk.head, job_setup.header_bytes,
                  job_setup.header_bytes);
     for (uint32_t i = 0; i < sectors; i++) {
@@ -162,8 +194,7 @@ void jobdisk_init(uint32_t sectors)
     if (job_setup.mode != WEIR_JOB_ENCRYPT) {
         encrypt(job_setup.key_before, data, bytes);
     }
-    fill(&job_disk.data, data, bytes);
-    fill(&job_disk.head, job_setup.header, job_setup.header_bytes);
+    fill_disks(data, bytes);
     free(data);
 }
 
@@ -211,17 +242,51 @@ void jobdisk_run_until_quiet(void)
 
 /* --- open --- */
 
+static const uint8_t *header_now(void)
+{
+    return disk_of(WEIR_REENCRYPT_HEADER)->now;
+}
+
+bool jobdisk_has_header(void)
+{
+    WeirMetadata *m;
+    char err[256];
+    bool has = weir_metadata_load(&m, header_now(), job_setup.header_bytes,
+                                  err, sizeof(err)) == 0;
+
+    weir_metadata_free(m);
+    return has;
+}
+
+/* Where whoever opens the disk finds the header; UINT64_MAX: nowhere. */
+static uint64_t find_header(void)
+{
+    if (jobdisk_has_header()) {
+        return 0;
+    }
+    if (job_setup.moves &&
+        weir_reencrypt_is_staged(header_now(), header_now() + end_before())) {
+        return end_before();
+    }
+    return UINT64_MAX;
+}
+
 /* What the header says of the job; false: there is none. */
 static bool read_job(WeirJobInfo *info)
 {
+    uint64_t at = find_header();
     WeirMetadata *m;
     char err[256];
     WeirJob *job;
     bool has;
 
-    if (weir_metadata_load(&m, job_disk.head.now, job_disk.head.bytes, err,
+    if (at == UINT64_MAX && job_setup.moves) {
+        return false;
+    }
+    if (at == UINT64_MAX ||
+        weir_metadata_load(&m, header_now() + at, job_setup.header_bytes, err,
                            sizeof(err)) < 0) {
-        fail("%s", err);
+        fail("no header");
     }
     has = weir_job_exists(weir_metadata_json(m));
     if (has && weir_job_load(&job, weir_metadata_json(m), err,
@@ -255,11 +320,46 @@ static void load(void *arg)
     *(int *)arg = weir_reencrypt_load(job_disk.engine);
 }
 
+/* What is there now is there for good, and nothing later ever. */
+static void found(uint32_t sector, uint32_t version, const char *when)
+{
+    Sector *s = &job_disk.sector[sector];
+
+    check_version(sector, version, s->min, s->issued, when);
+    if (!job_disk.cut) {
+        return;
+    }
+    if (version < s->issued) {
+        s->lost_first = version + 1;
+        s->lost_last = s->issued;
+    }
+    s->min = s->done = version;
+}
+
+/* Nothing has begun yet; what it has, it has as it was. */
+static void check_plain(void)
+{
+    if (job_disk.cut) {
+        for (uint32_t i = 0; i < job_disk.sectors; i++) {
+            found(i, read_stamp(job_disk.data.now + i * JOBDISK_SECTOR, i,
+                                "while plain"), "while plain");
+        }
+        job_disk.cut = false;
+    }
+    if (memcmp(job_disk.data.now + end_before(), job_setup.header,
+               job_setup.header_bytes)) {
+        fail("the staged header has changed");
+    }
+}
+
 int jobdisk_open(void)
 {
+    uint64_t at = find_header();
+    uint64_t staged = at == UINT64_MAX ? end_before() : at;
     const WeirReencryptOpen open = {
-        .header = job_disk.head.now,
-        .header_bytes = job_disk.head.bytes,
+        .header = header_now() + staged,
+        .header_bytes = job_setup.header_bytes,
+        .staged_offset = staged,
         .disk_bytes = job_disk.data.bytes,
         .key_before = job_setup.key_before,
         .key_after = job_setup.key_after,
@@ -271,7 +371,9 @@ int jobdisk_open(void)
     char err[256];
     int ret;
 
-    if (!jobdisk_has_job()) {
+    if (at == UINT64_MAX) {
+        check_plain();
+    } else if (!jobdisk_has_job()) {
         return 0;
     }
     ret = weir_reencrypt_open(&job_disk.engine, &open, &calls, NULL, err,
@@ -286,10 +388,26 @@ int jobdisk_open(void)
 
 /* --- requests --- */
 
+uint32_t jobdisk_sector_near(void)
+{
+    uint32_t zone = job_setup.hotzone_bytes / JOBDISK_SECTOR;
+    uint32_t done, at;
+    WeirReencryptInfo info;
+
+    weir_reencrypt_query(job_disk.engine, &info);
+    done = info.done_bytes / JOBDISK_SECTOR;
+    if (done == 0 && coop_below(2)) {
+        return coop_below(job_setup.data_offset / JOBDISK_SECTOR);
+    }
+    at = job_disk.sectors - done + zone / 4;
+    at -= coop_below(zone + zone / 2) % (at ? at : 1);
+    return at < job_disk.sectors ? at : job_disk.sectors - 1;
+}
+
 void jobdisk_read(uint32_t sector, uint32_t count)
 {
-    uint8_t data[JOBDISK_SECTORS_MAX * JOBDISK_SECTOR];
-    uint32_t low[JOBDISK_SECTORS_MAX];
+    uint8_t data[JOBDISK_REQUEST_SECTORS_MAX * JOBDISK_SECTOR];
+    uint32_t low[JOBDISK_REQUEST_SECTORS_MAX];
     int ret;
 
     for (uint32_t i = 0; i < count; i++) {
@@ -319,7 +437,7 @@ static bool is_free(uint32_t sector, uint32_t count)
 
 void jobdisk_write(uint32_t sector, uint32_t count, bool fua)
 {
-    uint8_t data[JOBDISK_SECTORS_MAX * JOBDISK_SECTOR];
+    uint8_t data[JOBDISK_REQUEST_SECTORS_MAX * JOBDISK_SECTOR];
     int ret;
 
     if (!is_free(sector, count)) {
@@ -386,33 +504,19 @@ void jobdisk_convert(void *arg)
     } while (ret != 0 && !job_disk.dead);
 }
 
-/* What is there now is there for good, and nothing later ever. */
-static void found(uint32_t sector, uint32_t version, const char *when)
-{
-    Sector *s = &job_disk.sector[sector];
-
-    check_version(sector, version, s->min, s->issued, when);
-    if (!job_disk.cut) {
-        return;
-    }
-    if (version < s->issued) {
-        s->lost_first = version + 1;
-        s->lost_last = s->issued;
-    }
-    s->min = s->done = version;
-}
-
 void jobdisk_look(void *arg)
 {
-    uint8_t data[JOBDISK_SECTORS_MAX * JOBDISK_SECTOR];
-    uint32_t step = job_setup.block_sectors;
+    uint8_t data[JOBDISK_REQUEST_SECTORS_MAX * JOBDISK_SECTOR];
+    uint32_t step = job_setup.moves ? JOBDISK_REQUEST_SECTORS_MAX
+                                    : job_setup.block_sectors;
 
     (void)arg;
     for (uint32_t i = 0; i < job_disk.sectors; i += step) {
-        int ret = weir_reencrypt_read(job_disk.engine, (uint64_t)i *
-                                      JOBDISK_SECTOR, step * JOBDISK_SECTOR,
-                                      data);
+        int ret;
 
+        step = step < job_disk.sectors - i ? step : job_disk.sectors - i;
+        ret = weir_reencrypt_read(job_disk.engine, (uint64_t)i *
+                                  JOBDISK_SECTOR, step * JOBDISK_SECTOR, data);
         if (ret < 0 && job_disk.dead) {
             return;
         } else if (ret < 0) {
@@ -432,7 +536,7 @@ void jobdisk_check_done(const uint8_t *data)
     uint8_t *plain = malloc(bytes);
     WeirXts *xts;
 
-    memcpy(plain, data, bytes);
+    memcpy(plain, data + job_setup.data_offset, bytes);
     if (job_setup.mode != WEIR_JOB_DECRYPT) {
         if (weir_xts_new(&xts, job_setup.key_after, job_setup.key_bytes,
                          job_setup.sector_bytes, 1) < 0 ||

@@ -10,16 +10,17 @@
 #include "memdisk.h"
 
 /*
- * A machine with a disk that is converted in place: two simulated disks, what
- * the engine calls, and which contents each sector may have. One for each
- * program.
+ * A machine with a disk that is converted in place: two simulated disks, or one
+ * that has the header on it, what the engine calls, and which contents each
+ * sector may have. One for each program.
  *
  * Each write of a sector is a version, and its content tells sector and
  * version. Version 0 is what the disk had before the job.
  */
 
 #define JOBDISK_SECTOR 512
-#define JOBDISK_SECTORS_MAX 48
+#define JOBDISK_SECTORS_MAX 1024
+#define JOBDISK_REQUEST_SECTORS_MAX 48
 
 typedef struct Sector {
     uint32_t issued;            /* the last version */
@@ -30,9 +31,9 @@ typedef struct Sector {
 } Sector;
 
 typedef struct JobDisk {
-    MemDisk data, head;
+    MemDisk data, head;         /* attached: head is not used */
     WeirReencrypt *engine;
-    uint32_t sectors;
+    uint32_t sectors;           /* of the data */
     Sector sector[JOBDISK_SECTORS_MAX];
     bool dead;                  /* the process: new requests fail */
     bool cut;                   /* somebody looks at what a cut has left */
@@ -44,6 +45,9 @@ extern JobDisk job_disk;
 typedef struct JobSetup {
     WeirJobMode mode;
     bool backward;
+    bool attached;              /* the header is on the disk with the data */
+    bool moves;                 /* and gets there by moving the data */
+    uint64_t data_offset;       /* of the data, afterwards */
     uint8_t key_before[64], key_after[64];
     uint32_t key_bytes, sector_bytes;
     uint32_t block_sectors;     /* requests are multiples of it */
@@ -56,7 +60,10 @@ typedef struct JobSetup {
 
 extern JobSetup job_setup;
 
-/* Disks as they are when the job begins. */
+/*
+ * Disks as they are when the job begins. If the data moves, its header is
+ * staged behind it.
+ */
 void jobdisk_init(uint32_t sectors);
 void jobdisk_destroy(void);
 
@@ -68,12 +75,18 @@ void jobdisk_run_until_quiet(void);
 
 /*
  * Open the engine. Returns 1, 0 when the header has no job any more, or
- * -errno.
+ * -errno. A disk that is still plain is checked, and the job begins anew.
  */
 int jobdisk_open(void);
 
-/* Whether the header says that there is a job. */
+/* Whether there is a header, and it says that there is a job. */
 bool jobdisk_has_job(void);
+
+/* Whether the header is where others look for it. */
+bool jobdisk_has_header(void);
+
+/* Around where the job is: at random a sector of the data. */
+uint32_t jobdisk_sector_near(void);
 
 /* Whether it says that the hotzone is at the beginning of the disk. */
 bool jobdisk_is_hot_at_0(void);

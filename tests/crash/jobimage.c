@@ -15,6 +15,10 @@
 #define KEY_BYTES 32
 #define KEY_BYTES_MAX 64
 
+#define ATTACHED_OFFSET (544 * 1024)
+#define SHIFT_SECTORS 344
+#define MOVING_SECTORS (2 * SHIFT_SECTORS + 24)
+
 static char folder[64];
 
 static void shell(const char *command)
@@ -101,6 +105,21 @@ static void make_header(uint32_t sectors, uint32_t sector_bytes)
     shell(line);
 }
 
+/* With little room for keyslots, so that the data is short as well. */
+static void make_attached(uint32_t sectors)
+{
+    char line[512];
+
+    snprintf(line, sizeof(line), "rm -f head data; truncate -s %llu head; "
+             "cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 "
+             "--pbkdf-force-iterations 1000 --luks2-metadata-size 16k "
+             "--luks2-keyslots-size 512k --key-size %d --key-file key "
+             "--sector-size 512 --offset 1088 head",
+             (unsigned long long)ATTACHED_OFFSET + sectors * JOBDISK_SECTOR,
+             KEY_BYTES * 8);
+    shell(line);
+}
+
 static WeirHeader *load_header(uint64_t *n)
 {
     uint64_t needed, file_bytes;
@@ -108,13 +127,31 @@ static WeirHeader *load_header(uint64_t *n)
     WeirHeader *header;
     char err[256];
 
-    if (weir_header_load(&header, bytes, file_bytes, file_bytes, true, &needed,
-                         err, sizeof(err)) < 0) {
+    if (weir_header_load(&header, bytes, file_bytes, file_bytes,
+                         !job_setup.attached, &needed, err,
+                         sizeof(err)) < 0) {
         fail("load: %s", err);
     }
     free(bytes);
     *n = weir_header_info(header)->header_bytes;
     return header;
+}
+
+static void take_keys(WeirHeader *header, const WeirHeaderLimits *limits)
+{
+    char err[256];
+    void *keys;
+
+    if (weir_secret_new(&keys, 2 * KEY_BYTES_MAX) < 0 ||
+        weir_header_unlock_job(header, PASSPHRASE, strlen(PASSPHRASE), limits,
+                               keys, (uint8_t *)keys + KEY_BYTES_MAX, err,
+                               sizeof(err)) < 0) {
+        fail("unlock: %s", err);
+    }
+    memcpy(job_setup.key_before, keys, KEY_BYTES_MAX);
+    memcpy(job_setup.key_after, (uint8_t *)keys + KEY_BYTES_MAX,
+           KEY_BYTES_MAX);
+    weir_secret_free(keys, 2 * KEY_BYTES_MAX);
 }
 
 static void begin(WeirHeader *header, uint64_t disk_bytes)
@@ -127,47 +164,73 @@ static void begin(WeirHeader *header, uint64_t disk_bytes)
         .mode = job_setup.mode,
         .backward = job_setup.backward,
         .disk_bytes = disk_bytes,
-        .detached = true,
+        .detached = !job_setup.attached,
         .passphrases = &passphrase,
         .n_passphrases = 1,
         .kdf = { "pbkdf2", 1000, 0, 0 },
         .limits = limits,
     };
-    size_t n = passphrase.n_bytes;
     char err[256];
-    void *keys;
 
     if (weir_header_begin_job(header, &job, err, sizeof(err)) < 0) {
         fail("begin: %s", err);
     }
-    if (weir_secret_new(&keys, 2 * KEY_BYTES_MAX) < 0 ||
-        weir_header_unlock_job(header, PASSPHRASE, n, &limits, keys,
-                               (uint8_t *)keys + KEY_BYTES_MAX, err,
-                               sizeof(err)) < 0) {
-        fail("unlock: %s", err);
+    take_keys(header, &limits);
+}
+
+static void set_up(WeirJobMode mode, uint32_t sector_bytes)
+{
+    job_setup.mode = mode;
+    job_setup.key_bytes = KEY_BYTES;
+    job_setup.sector_bytes = sector_bytes;
+    job_setup.block_sectors = sector_bytes / JOBDISK_SECTOR;
+}
+
+static void keep_header(WeirHeader *header)
+{
+    job_setup.data_offset = weir_header_info(header)->data_offset_bytes;
+    job_setup.header = malloc(job_setup.header_bytes);
+    if (weir_header_read(header, job_setup.header) < 0) {
+        fail("the header cannot be read");
     }
-    memcpy(job_setup.key_before, keys, KEY_BYTES_MAX);
-    memcpy(job_setup.key_after, (uint8_t *)keys + KEY_BYTES_MAX,
-           KEY_BYTES_MAX);
-    weir_secret_free(keys, 2 * KEY_BYTES_MAX);
+    weir_header_free(header);
 }
 
 void jobimage_make(WeirJobMode mode, uint32_t sectors, uint32_t sector_bytes)
 {
     WeirHeader *header;
 
-    job_setup.mode = mode;
-    job_setup.key_bytes = KEY_BYTES;
-    job_setup.sector_bytes = sector_bytes;
-    job_setup.block_sectors = sector_bytes / JOBDISK_SECTOR;
-    make_header(sectors, sector_bytes);
-    header = load_header(&job_setup.header_bytes);
-    begin(header, sectors * JOBDISK_SECTOR);
-    job_setup.header = malloc(job_setup.header_bytes);
-    if (weir_header_read(header, job_setup.header) < 0) {
-        fail("the header cannot be read");
+    set_up(mode, sector_bytes);
+    if (job_setup.attached) {
+        make_attached(sectors);
+    } else {
+        make_header(sectors, sector_bytes);
     }
-    weir_header_free(header);
+    header = load_header(&job_setup.header_bytes);
+    begin(header, (job_setup.attached ? ATTACHED_OFFSET : 0) +
+          sectors * JOBDISK_SECTOR);
+    keep_header(header);
+}
+
+uint32_t jobimage_make_moving(void)
+{
+    static const WeirHeaderLimits limits = { 1 << 30, 60 };
+    WeirHeader *header;
+    char line[512];
+
+    set_up(WEIR_JOB_ENCRYPT, JOBDISK_SECTOR);
+    snprintf(line, sizeof(line), "rm -f head; truncate -s %d head; cryptsetup "
+             "reencrypt -q --encrypt --init-only --type luks2 --pbkdf pbkdf2 "
+             "--pbkdf-force-iterations 1000 --luks2-metadata-size 16k "
+             "--luks2-keyslots-size 136k --key-size %d --key-file key "
+             "--sector-size 512 --reduce-device-size %ds head",
+             (MOVING_SECTORS + 2 * SHIFT_SECTORS) * JOBDISK_SECTOR,
+             KEY_BYTES * 8, 2 * SHIFT_SECTORS);
+    shell(line);
+    header = load_header(&job_setup.header_bytes);
+    take_keys(header, &limits);
+    keep_header(header);
+    return MOVING_SECTORS;
 }
 
 void jobimage_free(void)
@@ -176,6 +239,11 @@ void jobimage_free(void)
     job_setup.header = NULL;
 }
 
+#define FINISH "resume() { cryptsetup reencrypt -q --resume-only " \
+    "--force-offline-reencrypt --key-file key $disks; }; resume || { " \
+    "cryptsetup repair -q --key-file key $disks && { ! cryptsetup luksDump " \
+    "$head | grep -q online-reencrypt || resume; }; }"
+
 uint8_t *jobimage_finish(const uint8_t *head, const uint8_t *data,
                          uint64_t data_bytes)
 {
@@ -183,10 +251,8 @@ uint8_t *jobimage_finish(const uint8_t *head, const uint8_t *data,
 
     write_file("head", head, job_setup.header_bytes);
     write_file("data", data, data_bytes);
-    shell("resume() { cryptsetup reencrypt -q --resume-only "
-          "--force-offline-reencrypt --key-file key --header head data; }; "
-          "resume || { cryptsetup repair -q --key-file key --header head data "
-          "&& { ! cryptsetup luksDump head | grep -q online-reencrypt || "
-          "resume; }; }");
+    shell(job_setup.attached ? "disks=data head=data; " FINISH
+                             : "disks='--header head data' head=head; "
+                               FINISH);
     return read_file("data", &n);
 }

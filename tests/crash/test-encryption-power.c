@@ -8,7 +8,8 @@
  * usage: test-encryption-power [--mode MODE] [--backward N] [--seed N]
  *            [--runs N] [--random N] [--second N] [--cryptsetup N]
  *            [--sector BYTES] [--faults 1] [--mutation RULE]
- * MODE: 0 encrypt, 1 rekey, 2 decrypt.
+ * MODE: 0 encrypt, 1 rekey, 2 decrypt, 3 and 4 rekey and decrypt with the
+ * header on the disk, 5 encrypt and move the data to make room for the header.
  * --random N: ways more than the fixed ones, at random, at each instant.
  * --second N: at one of so many instants of a recovery it is cut again.
  * --cryptsetup N: it finishes one of so many.
@@ -27,7 +28,10 @@
 #include "jobimage.h"
 #include "report.h"
 
+#define MODES 6
 #define SECTORS 48
+#define MOVING_HOTZONE_BYTES (32 * 1024)
+#define MOVING_CHUNK_BYTES (16 * 1024)
 #define HOTZONE_BYTES (8 * 1024)
 #define CHUNK_BYTES 2048
 #define CLIENTS 3
@@ -56,12 +60,14 @@ static struct {
 static uint32_t random_ways = 3, second = 23, cryptsetup;
 static uint64_t seed_now, instants, cuts, second_cuts, resumed;
 static uint32_t level, instant[LEVELS + 1], way_now;
-static uint32_t requests_left;
+static uint32_t requests_left, sectors_now;
 static bool faults;
 
 static void place(void)
 {
-    printf(" (mode %d, %s, seed %llu, instant %u.%u, way %u)", job_setup.mode,
+    printf(" (mode %d%s, %s, seed %llu, instant %u.%u, way %u)", job_setup.mode,
+           job_setup.moves ? ", moving" : job_setup.attached ? ", attached"
+           : "",
            job_setup.backward ? "backward" : "forward",
            (unsigned long long)seed_now, instant[0], instant[1], way_now);
     jobimage_folder_remove();
@@ -78,6 +84,10 @@ static void random_request(void)
 
     count = count < blocks ? count : blocks;
     block = coop_below(blocks - count + 1);
+    if (job_setup.moves && coop_below(4)) {
+        block = jobdisk_sector_near() / unit;
+        block = block < blocks - count ? block : blocks - count;
+    }
     if (what < 30) {
         jobdisk_read(block * unit, count * unit);
     } else if (what < 85) {
@@ -154,6 +164,10 @@ static void resume_with_cryptsetup(void)
     uint8_t *data;
 
     jobdisk_was_cut();
+    if (!jobdisk_has_header()) {
+        recover();
+        return;
+    }
     if (!jobdisk_has_job()) {
         jobdisk_check_done(job_disk.data.now);
         return;
@@ -340,7 +354,7 @@ static void begin_run(uint64_t seed)
     seed_now = seed;
     instant[0] = 0;
     coop_seed(seed);
-    jobdisk_init(SECTORS);
+    jobdisk_init(sectors_now);
     copies_init();
     watch(true);
 }
@@ -398,15 +412,34 @@ static void run_with_faults(void)
     }
 }
 
-static void play(WeirJobMode mode, bool backward, uint32_t sector_bytes,
+static void set_up(int mode, bool backward, uint32_t sector_bytes)
+{
+    static const WeirJobMode modes[MODES] = {
+        WEIR_JOB_ENCRYPT, WEIR_JOB_REKEY, WEIR_JOB_DECRYPT, WEIR_JOB_REKEY,
+        WEIR_JOB_DECRYPT, WEIR_JOB_ENCRYPT,
+    };
+
+    job_setup.backward = backward;
+    job_setup.attached = mode > 2;
+    job_setup.moves = mode == 5;
+    job_setup.hotzone_bytes = job_setup.moves ? MOVING_HOTZONE_BYTES
+                                              : HOTZONE_BYTES;
+    job_setup.chunk_bytes = job_setup.moves ? MOVING_CHUNK_BYTES
+                                            : CHUNK_BYTES;
+    sectors_now = SECTORS;
+    if (job_setup.moves) {
+        sectors_now = jobimage_make_moving();
+    } else {
+        jobimage_make(modes[mode], SECTORS, sector_bytes);
+    }
+}
+
+static void play(int mode, bool backward, uint32_t sector_bytes,
                  uint64_t seed, uint64_t runs)
 {
     uint64_t before = cuts;
 
-    job_setup.backward = backward;
-    job_setup.hotzone_bytes = HOTZONE_BYTES;
-    job_setup.chunk_bytes = CHUNK_BYTES;
-    jobimage_make(mode, SECTORS, sector_bytes);
+    set_up(mode, backward, sector_bytes);
     for (uint64_t i = 0; i < runs && !faults; i++) {
         run(seed + i);
     }
@@ -456,10 +489,10 @@ int main(int argc, char **argv)
         }
     }
     jobimage_folder_make();
-    for (int m = 0; m < 3; m++) {
-        for (int b = 0; b < 2; b++) {
+    for (int m = 0; m < MODES; m++) {
+        for (int b = m == 5; b < 2; b++) {
             if ((mode < 0 || mode == m) && (backward < 0 || backward == b)) {
-                play((WeirJobMode)m, b, sector_bytes, seed, runs);
+                play(m, b, sector_bytes, seed, runs);
             }
         }
     }
