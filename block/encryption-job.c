@@ -15,6 +15,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-weir.h"
 #include "qapi/qapi-types-block-core.h"
+#include "qemu/error-report.h"
 #include "qemu/job.h"
 #include "qemu/ratelimit.h"
 #include "qemu/units.h"
@@ -342,6 +343,17 @@ static WeirFilterDriver *encryption_driver(Error **errp)
     return driver;
 }
 
+static int64_t length_of(BlockDriverState *bs, Error **errp)
+{
+    int64_t bytes = bdrv_getlength(bs);
+
+    if (bytes < 0) {
+        error_setg_errno(errp, -bytes, "Cannot tell the length of node '%s'",
+                         bdrv_get_node_name(bs));
+    }
+    return bytes;
+}
+
 static int write_header(BlockDriverState *bs, BlockDriverState *header,
                         const WeirFilterJobStart *start, Error **errp)
 {
@@ -351,10 +363,8 @@ static int write_header(BlockDriverState *bs, BlockDriverState *header,
     if (!driver) {
         return -ENOENT;
     }
-    bytes = bdrv_getlength(bs);
+    bytes = length_of(bs, errp);
     if (bytes < 0) {
-        error_setg_errno(errp, -bytes, "Cannot tell the length of node '%s'",
-                         bdrv_get_node_name(bs));
         return bytes;
     }
     if (bs->open_flags & BDRV_O_NO_FLUSH ||
@@ -366,9 +376,11 @@ static int write_header(BlockDriverState *bs, BlockDriverState *header,
     return driver->job->make_header(header, bytes, start, errp);
 }
 
+/* @header: NULL for a plain disk of @plain_bytes. */
 static void attach_filter(const char *node_name, const char *filter_node_name,
-                          const char *header, const char *key_secret,
-                          uint64_t hotzone_bytes, Error **errp)
+                          const char *header, uint64_t plain_bytes,
+                          const char *key_secret, uint64_t hotzone_bytes,
+                          Error **errp)
 {
     g_autoptr(BlockdevOptions) filter = g_new0(BlockdevOptions, 1);
     BlockdevOptionsWeirEncryption *opts = &filter->u.weir_encryption;
@@ -378,36 +390,34 @@ static void attach_filter(const char *node_name, const char *filter_node_name,
     opts->file = g_new0(BlockdevRef, 1);
     opts->file->type = QTYPE_QSTRING;
     opts->file->u.reference = g_strdup(node_name);
-    opts->header = g_new0(BlockdevRef, 1);
-    opts->header->type = QTYPE_QSTRING;
-    opts->header->u.reference = g_strdup(header);
+    if (header) {
+        opts->header = g_new0(BlockdevRef, 1);
+        opts->header->type = QTYPE_QSTRING;
+        opts->header->u.reference = g_strdup(header);
+    } else {
+        opts->has_plain_size = true;
+        opts->plain_size = plain_bytes;
+    }
     opts->key_secret = g_strdup(key_secret);
     opts->has_hotzone_size = true;
     opts->hotzone_size = hotzone_bytes;
     qmp_weir_attach(node_name, filter, NULL, errp);
 }
 
-static void encrypt(const WeirEncrypt *arg, const WeirFilterJobStart *start,
-                    Error **errp)
+static void encrypt_detached(const WeirEncrypt *arg, BlockDriverState *bs,
+                             const WeirFilterJobStart *start, Error **errp)
 {
-    BlockDriverState *bs = bdrv_find_node(arg->node_name);
     BlockDriverState *header_bs = bdrv_find_node(arg->header);
     Error *err = NULL;
 
-    if (!bs || !header_bs) {
-        error_setg(errp, "Node '%s' not found", bs ? arg->header
-                                                   : arg->node_name);
+    if (!header_bs) {
+        error_setg(errp, "Node '%s' not found", arg->header);
         return;
     }
-    if (bdrv_find_node(arg->filter_node_name)) {
-        error_setg(errp, "Node name '%s' is in use", arg->filter_node_name);
+    if (write_header(bs, header_bs, start, errp) < 0) {
         return;
     }
-    if (!check_arguments(arg->job_id, start, errp) ||
-        write_header(bs, header_bs, start, errp) < 0) {
-        return;
-    }
-    attach_filter(arg->node_name, arg->filter_node_name, arg->header,
+    attach_filter(arg->node_name, arg->filter_node_name, arg->header, 0,
                   arg->key_secret, start->hotzone_bytes, &err);
     if (err) {
         error_propagate_prepend(errp, err, "The header is on node '%s', but "
@@ -416,6 +426,53 @@ static void encrypt(const WeirEncrypt *arg, const WeirFilterJobStart *start,
     }
     start_job(bdrv_find_node(arg->filter_node_name), arg->job_id,
               arg->has_speed ? arg->speed : SPEED_DEFAULT, errp);
+}
+
+/* The header is made by the node, while that passes everything through. */
+static void encrypt_attached(const WeirEncrypt *arg, BlockDriverState *bs,
+                             const WeirFilterJobStart *start, Error **errp)
+{
+    int64_t bytes = length_of(bs, errp);
+    BlockDriverState *crypt;
+    Error *err = NULL;
+
+    if (bytes < 0 || !encryption_driver(errp)) {
+        return;
+    }
+    attach_filter(arg->node_name, arg->filter_node_name, NULL, bytes,
+                  arg->key_secret, start->hotzone_bytes, &err);
+    if (err) {
+        error_propagate(errp, err);
+        return;
+    }
+    crypt = bdrv_find_node(arg->filter_node_name);
+    if (find_job_driver(crypt)->begin(crypt, start, errp) < 0) {
+        qmp_weir_detach(arg->filter_node_name, NULL, false, false, &err);
+        if (err) {
+            warn_report_err(err);
+        }
+        return;
+    }
+    start_job(crypt, arg->job_id, arg->has_speed ? arg->speed : SPEED_DEFAULT,
+              errp);
+}
+
+static void encrypt(const WeirEncrypt *arg, const WeirFilterJobStart *start,
+                    Error **errp)
+{
+    BlockDriverState *bs = bdrv_find_node(arg->node_name);
+
+    if (!bs) {
+        error_setg(errp, "Node '%s' not found", arg->node_name);
+    } else if (bdrv_find_node(arg->filter_node_name)) {
+        error_setg(errp, "Node name '%s' is in use", arg->filter_node_name);
+    } else if (!check_arguments(arg->job_id, start, errp)) {
+        return;
+    } else if (arg->header) {
+        encrypt_detached(arg, bs, start, errp);
+    } else {
+        encrypt_attached(arg, bs, start, errp);
+    }
 }
 
 void qmp_weir_encrypt(WeirEncrypt *arg, Error **errp)

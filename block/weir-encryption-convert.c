@@ -291,10 +291,48 @@ static int job_take(BlockDriverState *bs, Error **errp)
     return ret;
 }
 
+/* @bytes: of the disk below.  The permission to write has been taken. */
+static int resize_disk(BlockDriverState *bs, int64_t bytes, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    int ret;
+
+    s->resizes = true;
+    ret = weir_header_refresh_perms(bs, errp);
+    if (ret == 0) {
+        GRAPH_RDLOCK_GUARD_MAINLOOP();
+        ret = bdrv_truncate(bs->file, bytes, false, PREALLOC_MODE_OFF, 0,
+                            errp);
+    }
+    s->resizes = false;
+    weir_header_refresh_perms(bs, NULL);
+    return ret;
+}
+
+/* What the data has moved through is no use; where it cannot be cut, it stays. */
+static void cut_disk(BlockDriverState *bs)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+
+    if (bs->open_flags & BDRV_O_INACTIVE) {
+        return;
+    }
+    s->header_changes = true;
+    if (weir_header_refresh_perms(bs, NULL) == 0) {
+        resize_disk(bs, s->info.data_offset_bytes + s->info.data_bytes, NULL);
+    }
+    weir_header_change_end(bs);
+}
+
 static void job_give(BlockDriverState *bs)
 {
+    BDRVWeirEncryptionState *s = bs->opaque;
     Error *err = NULL;
 
+    if (s->conversion->info.moves &&
+        weir_conversion_is_finished(s->conversion)) {
+        cut_disk(bs);
+    }
     if (set_taken(bs, false, &err) < 0) {
         warn_report_err(err);
     }
@@ -395,7 +433,12 @@ static bool may_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
     BDRVWeirEncryptionState *s = bs->opaque;
     const char *why = NULL;
 
-    if (s->conversion && !weir_conversion_is_finished(s->conversion)) {
+    if (start->mode == WEIR_ENCRYPTION_JOB_MODE_ENCRYPT && !s->is_plain) {
+        why = "it is no plain disk";
+    } else if (start->mode != WEIR_ENCRYPTION_JOB_MODE_ENCRYPT &&
+               s->is_plain) {
+        why = "it is not encrypted";
+    } else if (s->conversion && !weir_conversion_is_finished(s->conversion)) {
         why = "it is being converted already";
     } else if (s->conversion) {
         why = "it was just converted; open it anew first";
@@ -463,6 +506,143 @@ static int begin_header(BlockDriverState *bs, const WeirFilterJobStart *start,
     return ret;
 }
 
+/* --- a header for which the data moves --- */
+
+#define SHIFT_BYTES WEIR_HEADER_BYTES_USUAL
+
+static int make_moving_header(BlockDriverState *bs,
+                              const WeirFilterJobStart *start, uint8_t *keys,
+                              WeirHeader **header, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    const WeirHeaderFormat format = {
+        .disk_bytes = s->info.data_bytes + 2 * SHIFT_BYTES,
+        .key_bytes = WEIR_CONVERSION_KEY_BYTES,
+        .sector_bytes = start->sector_bytes,
+    };
+    WeirConversionCall call = {
+        .create = &format,
+        .begin = true,
+        .how = {
+            .mode = WEIR_JOB_ENCRYPT,
+            .disk_bytes = format.disk_bytes,
+            .moves = true,
+            .limits = s->limits,
+        },
+        .keys = keys,
+    };
+    int ret = weir_kdf_from_options(&call.how.kdf, start->kdf, errp);
+
+    if (ret == 0) {
+        ret = conversion_call(bdrv_get_node_name(bs), &call,
+                              start->key_secret, NULL, errp);
+    }
+    s->key_slot = MAX(0, ret);
+    *header = call.header;
+    return ret < 0 ? ret : 0;
+}
+
+/* A block device is as long as somebody has made it. */
+static int grow_disk(BlockDriverState *bs, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    int64_t wanted = s->info.data_bytes + 2 * SHIFT_BYTES, bytes;
+    ERRP_GUARD();
+    int ret = resize_disk(bs, wanted, errp);
+
+    if (ret < 0) {
+        error_prepend(errp, "weir-encryption: The disk must become longer by "
+                      "%d MiB: ", (int)(2 * SHIFT_BYTES / MiB));
+        return ret;
+    }
+    bytes = data_disk_bytes(bs);
+    if (bytes != wanted) {
+        error_setg(errp, "weir-encryption: The disk must become longer by %d "
+                   "MiB, and have %" PRId64 " bytes; it has %" PRId64,
+                   (int)(2 * SHIFT_BYTES / MiB), wanted, bytes);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* Behind the data, where it does not count yet. */
+static int stage_header(BlockDriverState *bs, WeirHeader *header, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    g_autofree uint8_t *bytes = g_malloc(SHIFT_BYTES);
+    int ret = weir_header_read(header, bytes);
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    if (ret == 0) {
+        ret = bdrv_pwrite(bs->file, s->info.data_bytes, SHIFT_BYTES, bytes, 0);
+    }
+    if (ret >= 0) {
+        ret = bdrv_flush(bs->file->bs);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "weir-encryption: Cannot write the header "
+                         "behind the data");
+    }
+    return ret < 0 ? ret : 0;
+}
+
+/* Sectors can have become larger. */
+static void refresh_limits(BlockDriverState *bs)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    bdrv_refresh_limits(bs, NULL, &error_abort);
+}
+
+/* The node works as before, or as it does with a header that was staged. */
+static int begin_staged(BlockDriverState *bs, WeirHeader *header,
+                        const uint8_t *keys, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    const WeirHeaderInfo before = s->info;
+    int ret;
+
+    bdrv_drained_begin(bs);
+    s->staged_offset = s->info.data_bytes;
+    s->info = *weir_header_info(header);
+    ret = conversion_open(bs, keys, &s->conversion, errp);
+    s->is_plain = ret < 0;
+    if (ret < 0) {
+        s->info = before;
+        s->staged_offset = 0;
+    } else {
+        s->vaes = s->conversion->info.vaes;
+        bs->encrypted = true;
+        refresh_limits(bs);
+        weir_header_note(bs, header);
+    }
+    bdrv_drained_end(bs);
+    return ret;
+}
+
+static int begin_moving(BlockDriverState *bs, const WeirFilterJobStart *start,
+                        uint8_t *keys, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    int64_t bytes_before = s->info.data_bytes;
+    WeirHeader *header = NULL;
+    int ret = make_moving_header(bs, start, keys, &header, errp);
+
+    if (ret == 0) {
+        ret = grow_disk(bs, errp);
+        if (ret == 0) {
+            ret = stage_header(bs, header, errp);
+        }
+        if (ret == 0) {
+            ret = begin_staged(bs, header, keys, errp);
+        }
+        if (ret < 0) {
+            resize_disk(bs, bytes_before, NULL);
+        }
+    }
+    weir_header_drop(header);
+    return ret;
+}
+
 /* No request is under way while the node turns to another way of working. */
 static int begin_conversion(BlockDriverState *bs, const uint8_t *keys,
                             Error **errp)
@@ -481,6 +661,22 @@ static int begin_conversion(BlockDriverState *bs, const uint8_t *keys,
     }
     bdrv_drained_end(bs);
     return ret;
+}
+
+/* --- jobs begin --- */
+
+static int begin_converting(BlockDriverState *bs,
+                            const WeirFilterJobStart *start, uint8_t *keys,
+                            Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    int ret;
+
+    if (s->is_plain) {
+        return begin_moving(bs, start, keys, errp);
+    }
+    ret = begin_header(bs, start, keys, errp);
+    return ret == 0 ? begin_conversion(bs, keys, errp) : ret;
 }
 
 static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
@@ -502,10 +698,7 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
     ret = weir_header_change_begin(bs, errp);
     if (ret == 0) {
         s->writes_header = true;
-        ret = begin_header(bs, start, keys, errp);
-        if (ret == 0) {
-            ret = begin_conversion(bs, keys, errp);
-        }
+        ret = begin_converting(bs, start, keys, errp);
         s->writes_header = ret == 0;
         weir_header_change_end(bs);
     }
@@ -522,8 +715,17 @@ int weir_encryption_prepare_detach(BlockDriverState *bs, bool force,
 
     if (!s->conversion || force ||
         (weir_conversion_is_finished(s->conversion) &&
-         s->conversion->info.mode == WEIR_JOB_DECRYPT)) {
+         s->conversion->info.mode == WEIR_JOB_DECRYPT &&
+         !s->info.data_offset_bytes)) {
         return 0;
+    }
+    if (weir_conversion_is_finished(s->conversion) &&
+        s->conversion->info.mode == WEIR_JOB_DECRYPT) {
+        error_setg(errp, "The data of node '%s' is plain, but begins behind "
+                   "the place of its header; only 'force' detaches it.  Open "
+                   "the disk with driver=raw,offset=%" PRIu64,
+                   bdrv_get_node_name(bs), s->info.data_offset_bytes);
+        return -EBUSY;
     }
     error_setg(errp, "Node '%s' has encrypted the disk below it, or part of "
                "it, which its users would see as it is; only 'force' detaches "

@@ -107,7 +107,9 @@ void weir_header_place_of_node(WeirHeaderPlace *place, BlockDriverState *bs)
     BDRVWeirEncryptionState *s = bs->opaque;
 
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    *place = (WeirHeaderPlace) { .bs = bs, .detached = s->header };
+    *place = (WeirHeaderPlace) {
+        .bs = bs, .detached = s->header, .offset = s->staged_offset,
+    };
     pstrcpy(place->name, sizeof(place->name),
             bdrv_get_node_name(weir_header_child(bs)->bs));
 }
@@ -180,7 +182,8 @@ node_co_read(const WeirHeaderPlace *place, int64_t n_bytes, void *bytes)
     if (ret < 0) {
         return ret;
     }
-    ret = bdrv_co_pread(weir_header_child(place->bs), 0, n_bytes, bytes, 0);
+    ret = bdrv_co_pread(weir_header_child(place->bs), place->offset, n_bytes,
+                        bytes, 0);
     node_co_unlock(place);
     return ret;
 }
@@ -216,7 +219,8 @@ static int node_read(const WeirHeaderPlace *place, int64_t n_bytes,
         return node_co_read(place, n_bytes, bytes);
     }
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    return bdrv_pread(weir_header_child(place->bs), 0, n_bytes, bytes, 0);
+    return bdrv_pread(weir_header_child(place->bs), place->offset, n_bytes,
+                      bytes, 0);
 }
 
 static int node_write(const WeirHeaderPlace *place, const WeirHeaderWrite *w)
@@ -326,7 +330,7 @@ static int load_read(Load *load, Error **errp)
                          "tell the length of node '%s'", place->name);
         return load->disk_bytes;
     }
-    load->n_bytes = MIN(load->disk_bytes, load->wanted_bytes);
+    load->n_bytes = MIN(load->disk_bytes - place->offset, load->wanted_bytes);
     return weir_header_bytes_from_disk(place, load->n_bytes, &load->bytes,
                                        errp);
 }
@@ -380,6 +384,25 @@ void weir_header_drop(WeirHeader *header)
     if (header) {
         weir_encryption_run(drop_thread, header);
     }
+}
+
+bool weir_header_is_staged(BlockDriverState *bs, uint64_t *offset)
+{
+    uint8_t first[WEIR_REENCRYPT_SECTOR_BYTES], staged[sizeof(first)];
+    BdrvChild *child;
+    int64_t bytes;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    child = weir_header_child(bs);
+    bytes = bdrv_getlength(child->bs);
+    if (bytes < 3 * WEIR_HEADER_BYTES_USUAL ||
+        bdrv_pread(child, 0, sizeof(first), first, 0) < 0 ||
+        bdrv_pread(child, bytes - 2 * WEIR_HEADER_BYTES_USUAL, sizeof(staged),
+                   staged, 0) < 0) {
+        return false;
+    }
+    *offset = bytes - 2 * WEIR_HEADER_BYTES_USUAL;
+    return weir_reencrypt_is_staged(first, staged);
 }
 
 /* --- to the disk --- */

@@ -213,12 +213,23 @@ static int coroutine_fn GRAPH_RDLOCK write_converted(const Chunk *c)
     return ret;
 }
 
+static int coroutine_fn GRAPH_RDLOCK pass_chunk(const Chunk *c)
+{
+    return c->write ? bdrv_co_pwritev_part(c->bs->file, c->offset, c->bytes,
+                                           c->qiov, c->qiov_offset, c->flags)
+                    : bdrv_co_preadv_part(c->bs->file, c->offset, c->bytes,
+                                          c->qiov, c->qiov_offset, c->flags);
+}
+
 static int coroutine_fn GRAPH_RDLOCK run_chunk(const Chunk *c)
 {
     BDRVWeirEncryptionState *s = c->bs->opaque;
 
     if (s->header_only) {
         return -EACCES;
+    }
+    if (s->is_plain) {
+        return pass_chunk(c);
     }
     if (s->conversion) {
         return c->write ? write_converted(c) : read_converted(c);

@@ -31,7 +31,8 @@ static QLIST_HEAD(, BDRVWeirEncryptionState) open_disks =
 
 static const char *const encryption_options[] = {
     "key-secret", "key-slot", "max-kdf-memory", "max-kdf-time", "pin-uuid",
-    "check-length", "header-only", "vaes", "workers", "hotzone-size", NULL
+    "check-length", "header-only", "vaes", "workers", "hotzone-size",
+    "plain-size", NULL
 };
 
 /* --- options --- */
@@ -298,20 +299,69 @@ static int open_with_header(BlockDriverState *bs, const WeirHeaderPlace *place,
     return 0;
 }
 
+/* At the beginning, or where it was staged. */
+static int find_header(BlockDriverState *bs, WeirHeaderPlace *place,
+                       WeirHeader **header, Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    Error *err = NULL;
+    int ret;
+
+    weir_header_place_of_node(place, bs);
+    ret = weir_header_from_disk(place, header, &err);
+    if (ret == -EINVAL && !s->header &&
+        weir_header_is_staged(bs, &s->staged_offset)) {
+        error_free(err);
+        err = NULL;
+        weir_header_place_of_node(place, bs);
+        ret = weir_header_from_disk(place, header, &err);
+    } else {
+        s->staged_offset = 0;
+    }
+    error_propagate(errp, err);
+    return ret;
+}
+
 static int open_image(BlockDriverState *bs, const WeirEncryptionOptions *opts,
                       Error **errp)
 {
     WeirHeaderPlace place;
     WeirHeader *header;
-    int ret;
+    int ret = find_header(bs, &place, &header, errp);
 
-    weir_header_place_of_node(&place, bs);
-    ret = weir_header_from_disk(&place, &header, errp);
     if (ret == 0) {
         ret = open_with_header(bs, &place, header, opts, errp);
     }
     weir_header_drop(header);
     return ret;
+}
+
+#define PLAIN_SECTOR_BYTES 512
+
+/* A disk that is going to have a header. */
+static int open_plain(BlockDriverState *bs, const WeirEncryptionOptions *opts,
+                      Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    WeirHeaderPlace place;
+    WeirHeader *header;
+
+    if (s->header || opts->plain_size % PLAIN_SECTOR_BYTES ||
+        opts->plain_size > INT64_MAX) {
+        error_setg(errp, "weir-encryption: plain-size is a multiple of %d, and "
+                   "not for a disk with a header", PLAIN_SECTOR_BYTES);
+        return -EINVAL;
+    }
+    if (find_header(bs, &place, &header, NULL) == 0 || s->staged_offset) {
+        weir_header_drop(header);
+        error_setg(errp, "weir-encryption: Node '%s' has a LUKS2 header "
+                   "already", place.name);
+        return -EEXIST;
+    }
+    s->is_plain = true;
+    s->info.sector_bytes = PLAIN_SECTOR_BYTES;
+    s->info.data_bytes = opts->plain_size;
+    return start_buffers(s, errp);
 }
 
 static int open_header_child(BlockDriverState *bs, QDict *options,
@@ -354,7 +404,8 @@ static int encryption_open(BlockDriverState *bs, QDict *options, int flags,
     note_options(s, opts);
     ret = open_header_child(bs, options, errp);
     if (ret == 0) {
-        ret = open_image(bs, opts, errp);
+        ret = opts->has_plain_size ? open_plain(bs, opts, errp)
+                                   : open_image(bs, opts, errp);
     }
     if (ret < 0) {
         g_free(s->key_secret);
@@ -362,7 +413,7 @@ static int encryption_open(BlockDriverState *bs, QDict *options, int flags,
         qemu_mutex_destroy(&s->lock);
         return ret;
     }
-    bs->encrypted = true;
+    bs->encrypted = !s->is_plain;
     s->bs = bs;
     warn_of_same_key(s);
     QLIST_INSERT_HEAD(&open_disks, s, next);
@@ -386,7 +437,8 @@ static uint64_t header_perm(BDRVWeirEncryptionState *s, BdrvChildRole role)
 {
     bool has_header = !s->header || !(role & BDRV_CHILD_PRIMARY);
 
-    return s->header_changes && has_header ? BLK_PERM_WRITE : 0;
+    return s->header_changes && has_header
+           ? BLK_PERM_WRITE | (s->resizes ? BLK_PERM_RESIZE : 0) : 0;
 }
 
 /* Who may resize the disk changes a header that is bound to its length. */

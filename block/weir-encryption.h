@@ -38,6 +38,11 @@ typedef struct BDRVWeirEncryptionState {
     CoMutex resize_lock;        /* one who resizes the disk at a time */
     uint64_t hotzone_bytes;     /* main thread */
     bool writes_header;         /* main thread; for the conversion */
+    bool is_plain;              /* no header yet; changed while drained */
+    bool resizes;               /* main thread; the disk below */
+    uint64_t staged_offset;     /* main thread; where the header was found on
+                                   the disk that it is to be the beginning of;
+                                   0: there */
     bool was_inactive;          /* the header may be another one now */
     uint8_t *first_copy;        /* its beginning as it was when the node was
                                    opened inactive, or became so; or NULL */
@@ -78,6 +83,7 @@ typedef struct WeirHeaderPlace {
     bool in_request;            /* the caller's is one of the node's requests:
                                    it has the graph lock, and waits for no
                                    drained section; any thread */
+    uint64_t offset;            /* of the header; only to be read if not 0 */
     Job *job;                   /* whose end ends the wait for a drained
                                    section, or NULL */
     char name[32];              /* of the node, for messages */
@@ -128,6 +134,12 @@ void weir_header_drop(WeirHeader *header);
 
 /* The node's child that has the header on it. */
 BdrvChild * GRAPH_RDLOCK weir_header_child(BlockDriverState *bs);
+
+/*
+ * Whether a header, for which the data of the disk moves, was on its way to the
+ * beginning when it was interrupted.  *@offset: where it is whole.  Main thread.
+ */
+bool weir_header_is_staged(BlockDriverState *bs, uint64_t *offset);
 
 /* Ask again for the permissions that the driver wants on it.  Main thread. */
 int weir_header_refresh_perms(BlockDriverState *bs, Error **errp);

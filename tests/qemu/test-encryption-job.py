@@ -22,6 +22,7 @@ SIZE = 6 << 20
 HEADER_BYTES = 16 << 20
 HOTZONE = 512 << 10
 SLOW = 1 << 20
+MOVING_SIZE = 40 << 20
 ROOT = os.geteuid() == 0
 
 
@@ -143,8 +144,10 @@ class EncryptionJob(TestCase):
         return Client(self.path('nbd'), data, unit)
 
     def encrypt(self, daemon, **more):
+        if self.head:
+            more = {'header': 'head', **more}
         daemon.cmd('weir-encrypt', {
-            'job-id': 'job0', 'node-name': 'disk', 'header': 'head',
+            'job-id': 'job0', 'node-name': 'disk',
             'filter-node-name': 'crypt', 'key-secret': 'key0',
             'hotzone-size': HOTZONE,
             **{k.replace('_', '-'): v for k, v in more.items()}})
@@ -319,6 +322,190 @@ class EncryptionJob(TestCase):
             self.assertEqual(f.read(), bytes(client.data))
         daemon = self.open()
         self.assertFails('not encrypted', self.add_crypt, daemon)
+
+    def test_decrypt_with_the_header_on_the_disk(self):
+        """The data stays where it is, also half-way."""
+        _, data = self.encrypted_disk(detached=False)
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        daemon.cmd('weir-decrypt', {'job-id': 'job0', 'node-name': 'crypt',
+                                    'key-secret': 'key0', 'speed': 2 << 20,
+                                    'hotzone-size': HOTZONE})
+        while self.done(daemon) < SIZE // 3:
+            client.write_some()
+        client.nbd.flush()
+        daemon.kill()
+        data = bytes(client.data)
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        client.check_all(self)
+        daemon.cmd('weir-encryption-resume', {
+            'job-id': 'job0', 'node-name': 'crypt', 'speed': 8 << 20})
+        self.work_until_concluded(daemon, client)
+        client.write_some()
+        self.assertFails('driver=raw,offset=16777216', daemon.cmd,
+                         'weir-detach', {'node-name': 'crypt'})
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        with open(self.disk, 'rb') as f:
+            f.seek(HEADER_BYTES)
+            self.assertEqual(f.read(), bytes(client.data))
+        self.assertEqual(self.keyslots(), [])
+        daemon = self.open()
+        self.assertFails('not encrypted', self.add_crypt, daemon)
+        daemon.cmd('blockdev-add', {'driver': 'raw', 'node-name': 'plain',
+                                    'file': 'disk', 'offset': HEADER_BYTES})
+        client = self.export(daemon, 'plain', client.data)
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+
+    # --- the data moves ---
+
+    def moving_disk(self, seed=1):
+        self.head = None
+        data = random.Random(seed).randbytes(MOVING_SIZE)
+        with open(self.disk, 'wb') as f:
+            f.write(data)
+        return data
+
+    def test_encrypt_with_the_header_on_the_disk(self):
+        data = self.moving_disk()
+        daemon = self.open()
+        client = self.export(daemon, 'disk', data)
+        self.encrypt(daemon, speed=32 << 20, hotzone_size=4 << 20,
+                     kdf='pbkdf2', kdf_iterations=1000)
+        self.assertEqual(self.filter_info(daemon, 'crypt')['state'], 'ok')
+        self.assertGreater(self.work_until_concluded(daemon, client), 20)
+        self.assertEqual(self.info(daemon), {
+            'mode': 'encrypt', 'backward': True, 'total': MOVING_SIZE,
+            'done': MOVING_SIZE, 'finished': True})
+        self.assertEqual(client.nbd.get_size(), MOVING_SIZE)
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(os.path.getsize(self.disk),
+                         HEADER_BYTES + MOVING_SIZE)
+        self.assertEqual(self.found(), bytes(client.data))
+
+    def moving_killed_on_the_way(self, at):
+        data = self.moving_disk()
+        daemon = self.open()
+        client = self.export(daemon, 'disk', data)
+        self.encrypt(daemon, speed=16 << 20, hotzone_size=4 << 20,
+                     kdf='pbkdf2', kdf_iterations=1000)
+        while self.done(daemon) < at:
+            client.write_some()
+        client.nbd.flush()
+        daemon.kill()
+        return bytes(client.data)
+
+    @unittest.skipUnless(ROOT, 'cryptsetup reencrypt wants root')
+    def test_killed_while_the_data_moves(self):
+        """By us, and by cryptsetup."""
+        data = self.moving_killed_on_the_way(MOVING_SIZE // 3)
+        copy = self.disk + '.copy'
+        shutil.copyfile(self.disk, copy)
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        self.assertEqual(client.nbd.get_size(), MOVING_SIZE)
+        client.check_all(self)
+        daemon.cmd('weir-encryption-resume', {
+            'job-id': 'job0', 'node-name': 'crypt', 'speed': 32 << 20})
+        self.work_until_concluded(daemon, client)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+        os.rename(copy, self.disk)
+        self.finish_with_cryptsetup()
+        self.assertEqual(self.found()[:MOVING_SIZE], data)
+
+    def cryptsetup_moves(self):
+        """It begins; returns the data, whose beginning has moved."""
+        data = self.moving_disk()
+        with open(self.disk, 'r+b') as f:
+            f.truncate(MOVING_SIZE + 2 * HEADER_BYTES)
+        cryptsetup('reencrypt', '--encrypt', '--init-only', '--type', 'luks2',
+                   *CHEAP, '--key-file', self.key_file,
+                   '--reduce-device-size', '32M', self.disk)
+        return data
+
+    @unittest.skipUnless(ROOT, 'cryptsetup reencrypt wants root')
+    def test_cryptsetup_begins_to_move(self):
+        data = self.cryptsetup_moves()
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        client.check_all(self)
+        daemon.cmd('weir-encryption-resume', {
+            'job-id': 'job0', 'node-name': 'crypt', 'speed': 32 << 20})
+        self.work_until_concluded(daemon, client)
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
+    @unittest.skipUnless(ROOT, 'cryptsetup reencrypt wants root')
+    def test_header_on_its_way_to_the_beginning(self):
+        """Its first sector is there, the rest behind the data."""
+        data = self.cryptsetup_moves()
+        with open(self.disk, 'r+b') as f:
+            header = f.read(HEADER_BYTES)
+            f.seek(MOVING_SIZE)
+            f.write(header)
+            f.seek(512)
+            f.write(data[512:HEADER_BYTES])
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', data)
+        client.write_some()
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        daemon = self.open()
+        self.add_crypt(daemon)
+        client = self.export(daemon, 'crypt', client.data)
+        client.check_all(self)
+        daemon.cmd('weir-encryption-resume', {
+            'job-id': 'job0', 'node-name': 'crypt', 'speed': 32 << 20})
+        self.work_until_concluded(daemon, client)
+        client.check_all(self)
+        client.close()
+        daemon.quit()
+        self.assertEqual(self.found(), bytes(client.data))
+
+    def test_staged_header_does_not_count(self):
+        """The disk is still plain; it is as if nothing had begun."""
+        data = self.cryptsetup_moves()
+        with open(self.disk, 'r+b') as f:
+            header = f.read(HEADER_BYTES)
+            f.seek(MOVING_SIZE)
+            f.write(header)
+            f.seek(0)
+            f.write(data[:HEADER_BYTES])
+        daemon = self.open()
+        self.assertFails('no valid LUKS2 header', self.add_crypt, daemon)
+        daemon.quit()
+
+    def test_move_refused(self):
+        self.head = None
+        with open(self.disk, 'wb') as f:
+            f.truncate(20 << 20)
+        daemon = self.open()
+        self.assertFails('too short to move', self.encrypt, daemon)
+        self.assertFails('No secret', self.encrypt, daemon, key_secret='no')
+        self.assertEqual(daemon.cmd('query-weir'), [])
+        daemon.quit()
+        self.assertEqual(os.path.getsize(self.disk), 20 << 20)
+        self.head = None
+        self.encrypted_disk(detached=False)
+        daemon = self.open()
+        self.assertFails('has a LUKS2 header already', self.encrypt, daemon)
+        daemon.quit()
 
     # --- stopped on the way ---
 
