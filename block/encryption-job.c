@@ -17,13 +17,17 @@
 #include "qapi/qapi-types-block-core.h"
 #include "qemu/error-report.h"
 #include "qemu/job.h"
-#include "qemu/ratelimit.h"
 #include "qemu/units.h"
 #include "filter.h"
 
 #define SPEED_DEFAULT (64 * MiB)
 #define SECTOR_DEFAULT 512
-#define SLICE_NS (100 * SCALE_MS)
+/* a step is what the job does in so much time, or about a chunk */
+#define STEP_NS (4 * SCALE_MS)
+#define STEP_BYTES_MIN (256 * KiB)
+#define STEP_BYTES_MAX (8 * MiB)
+/* a job that was late catches up with so much */
+#define LATE_NS (20 * SCALE_MS)
 #define DRAINED_NS (10 * SCALE_MS)
 
 typedef struct EncryptionJob {
@@ -31,7 +35,7 @@ typedef struct EncryptionJob {
     BlockDriverState *bs;       /* set at creation; a reference */
     const WeirFilterJob *driver;    /* set at creation */
     uint64_t speed;             /* main thread; bytes/s; 0: no limit */
-    RateLimit limit;
+    int64_t due_ns;             /* when it may go on */
     uint64_t done;              /* bytes, at the last look */
     Error *blocker;             /* of migration; main thread */
 } EncryptionJob;
@@ -39,13 +43,12 @@ typedef struct EncryptionJob {
 /* --- the job --- */
 
 /* Tell how far it is.  Returns whether it is a good place to stop. */
-static bool look(EncryptionJob *job, uint64_t *new_bytes)
+static bool look(EncryptionJob *job)
 {
     uint64_t done, total;
     bool may_stop = job->driver->progress(job->bs, &done, &total);
 
-    *new_bytes = done > job->done ? done - job->done : 0;
-    job_progress_update(&job->common, *new_bytes);
+    job_progress_update(&job->common, done > job->done ? done - job->done : 0);
     job_progress_set_remaining(&job->common, total - done);
     job->done = done;
     return may_stop;
@@ -67,38 +70,47 @@ static void coroutine_fn stop_after_error(EncryptionJob *job, int ret)
     job_pause_point(&job->common);
 }
 
-static void coroutine_fn wait_for_turn(EncryptionJob *job, uint64_t bytes)
+/* Small ones: requests are slower while one is under way, and not for long. */
+static uint32_t step_bytes(const EncryptionJob *job)
 {
-    int64_t delay_ns = 0;
+    uint64_t bytes = job->speed / (NANOSECONDS_PER_SECOND / STEP_NS);
 
+    return job->speed ? MIN(MAX(bytes, STEP_BYTES_MIN), STEP_BYTES_MAX)
+                      : STEP_BYTES_MAX;
+}
+
+static void coroutine_fn wait_for_turn(EncryptionJob *job, uint32_t bytes)
+{
+    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    job->due_ns = MAX(job->due_ns, now_ns - LATE_NS);
     if (job->speed) {
-        delay_ns = ratelimit_calculate_delay(&job->limit, bytes);
+        job->due_ns += (uint64_t)bytes * NANOSECONDS_PER_SECOND / job->speed;
     }
-    job_sleep_ns(&job->common, delay_ns);
+    job_sleep_ns(&job->common, MAX(0, job->due_ns - now_ns));
 }
 
 static int coroutine_fn encryption_job_run(Job *common, Error **errp)
 {
     EncryptionJob *job = container_of(common, EncryptionJob, common);
-    uint64_t bytes;
-    bool may_stop = look(job, &bytes);
+    bool may_stop = look(job);
     int ret = 1;
 
     while (ret != 0 && !(may_stop && job_is_cancelled(common))) {
-        ret = job->driver->step(job->bs);
+        ret = job->driver->step(job->bs, step_bytes(job));
         if (ret == -EAGAIN && job_is_cancelled(common)) {
             break;                      /* whoever drains waits for us */
         } else if (ret == -EAGAIN) {
             job_sleep_ns(common, DRAINED_NS);
             continue;
         }
-        may_stop = look(job, &bytes);
+        may_stop = look(job);
         if (ret < 0 && job_is_cancelled(common)) {
             break;
         } else if (ret < 0) {
             stop_after_error(job, ret);
         } else if (ret > 0 && !job_is_cancelled(common)) {
-            wait_for_turn(job, bytes);
+            wait_for_turn(job, ret);
         }
     }
     return 0;
@@ -129,29 +141,15 @@ static void encryption_job_clean(Job *common)
     bdrv_unref(job->bs);
 }
 
-static void encryption_job_free(Job *common)
-{
-    ratelimit_destroy(&container_of(common, EncryptionJob, common)->limit);
-}
-
 static const JobDriver encryption_job_driver = {
     .instance_size = sizeof(EncryptionJob),
     .job_type      = JOB_TYPE_AMEND,
     .run           = encryption_job_run,
     .user_resume   = encryption_job_user_resume,
     .clean         = encryption_job_clean,
-    .free          = encryption_job_free,
 };
 
 /* --- speed --- */
-
-static void set_speed(EncryptionJob *job, uint64_t speed)
-{
-    job->speed = speed;
-    if (speed) {
-        ratelimit_set_speed(&job->limit, speed, SLICE_NS);
-    }
-}
 
 static bool is_asleep(Job *job)
 {
@@ -162,6 +160,7 @@ static bool is_asleep(Job *job)
 void qmp_weir_encryption_set_speed(const char *job_id, uint64_t speed,
                                    Error **errp)
 {
+    EncryptionJob *encryption;
     Job *job;
 
     JOB_LOCK_GUARD();
@@ -171,7 +170,9 @@ void qmp_weir_encryption_set_speed(const char *job_id, uint64_t speed,
         error_setg(errp, "There is no job '%s' that converts a disk", job_id);
         return;
     }
-    set_speed(container_of(job, EncryptionJob, common), speed);
+    encryption = container_of(job, EncryptionJob, common);
+    encryption->speed = speed;
+    encryption->due_ns = 0;
     job_enter_cond_locked(job, is_asleep);
 }
 
@@ -244,8 +245,7 @@ static void start_job(BlockDriverState *bs, const char *job_id,
     bdrv_ref(bs);
     job->bs = bs;
     job->driver = driver;
-    ratelimit_init(&job->limit);
-    set_speed(job, speed);
+    job->speed = speed;
     job_start(&job->common);
 }
 

@@ -79,8 +79,11 @@ typedef struct WeirFilterJob {
      */
     int (*take)(BlockDriverState *bs, Error **errp);
     void (*give)(BlockDriverState *bs);
-    /* Returns 1: there is more to do; 0: all is done; or -errno. */
-    int coroutine_fn (*step)(BlockDriverState *bs);
+    /*
+     * Do about so much, in bytes of the disk.  Returns how much it was, at
+     * least 1: there is more to do; 0: all is done; or -errno.
+     */
+    int coroutine_fn (*step)(BlockDriverState *bs, uint32_t bytes);
     /* Whether it is a good place to stop. */
     bool (*progress)(BlockDriverState *bs, uint64_t *done, uint64_t *total);
 } WeirFilterJob;

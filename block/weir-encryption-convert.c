@@ -338,11 +338,11 @@ static void job_give(BlockDriverState *bs)
     }
 }
 
-static int coroutine_fn job_step(BlockDriverState *bs)
+static int coroutine_fn job_step(BlockDriverState *bs, uint32_t bytes)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
-    return weir_conversion_step(s->conversion);
+    return weir_conversion_step(s->conversion, bytes);
 }
 
 static bool job_progress(BlockDriverState *bs, uint64_t *done, uint64_t *total)

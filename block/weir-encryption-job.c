@@ -4,7 +4,9 @@
  * a request; this file is its host.
  */
 #include "qemu/osdep.h"
+#include "block/aio_task.h"
 #include "block/block-io.h"
+#include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
@@ -70,6 +72,60 @@ static void coroutine_fn host_wait(void *opaque, WeirReencrypt *engine,
     qemu_co_queue_wait_impl(host_queue(queue), &lock, 0);
 }
 
+/* One of some coroutines. */
+typedef struct Lane {
+    AioTask task;               /* first */
+    void (*fn)(void *arg, unsigned i);
+    void *arg;
+    unsigned i;
+} Lane;
+
+static int coroutine_fn run_lane(AioTask *task)
+{
+    Lane *lane = (Lane *)task;
+
+    lane->fn(lane->arg, lane->i);
+    return 0;
+}
+
+/* The step that they are of keeps the graph locked until they end. */
+static void coroutine_fn host_each(void *opaque,
+                                   void (*fn)(void *arg, unsigned i),
+                                   void *arg, unsigned n)
+{
+    AioTaskPool *pool = aio_task_pool_new(WEIR_REENCRYPT_LANES);
+
+    for (unsigned i = 0; i < n; i++) {
+        Lane *lane = g_new(Lane, 1);
+
+        *lane = (Lane) { .task.func = run_lane, .fn = fn, .arg = arg, .i = i };
+        aio_task_pool_start_task(pool, &lane->task);
+    }
+    aio_task_pool_wait_all(pool);
+    aio_task_pool_free(pool);
+}
+
+typedef struct Computation {
+    void (*fn)(void *arg);
+    void *arg;
+} Computation;
+
+static int run_computation(void *opaque)
+{
+    Computation *computation = opaque;
+
+    computation->fn(computation->arg);
+    return 0;
+}
+
+static void coroutine_fn host_compute(void *opaque, void (*fn)(void *arg),
+                                      void *arg)
+{
+    Computation computation = { fn, arg };
+
+    thread_pool_submit_co(run_computation, &computation);
+}
+
 static void coroutine_fn host_wake(void *opaque, WeirReencryptQueue *queue)
 {
     qemu_co_queue_restart_all(host_queue(queue));
@@ -86,6 +142,8 @@ static const WeirReencryptHost conversion_host = {
     .write      = host_write,
     .flush      = host_flush,
     .wait       = host_wait,
+    .each       = host_each,
+    .compute    = host_compute,
     .wake       = host_wake,
     .queue_init = host_queue_init,
 };
@@ -221,14 +279,15 @@ int coroutine_fn weir_conversion_write(WeirConversion *c, int64_t offset,
  * It counts as in flight only with the graph lock, as the background work of
  * weir-cache.  Whoever drains the node finds it at rest.
  */
-int coroutine_fn TSA_NO_TSA weir_conversion_step(WeirConversion *c)
+int coroutine_fn TSA_NO_TSA weir_conversion_step(WeirConversion *c,
+                                                 uint32_t bytes)
 {
     int ret = -EAGAIN;
 
     bdrv_graph_co_rdlock();
     bdrv_inc_in_flight(c->bs);
     if (!qatomic_read(&c->drained)) {
-        ret = weir_reencrypt_step(c->engine);
+        ret = weir_reencrypt_step(c->engine, bytes);
     }
     bdrv_dec_in_flight(c->bs);
     bdrv_graph_co_rdunlock();

@@ -43,7 +43,7 @@ weir_conversion_write(WeirConversion *c, int64_t offset, int64_t bytes,
                       void *buf, BdrvRequestFlags flags);
 
 /* As WeirFilterJob has it. */
-int coroutine_fn weir_conversion_step(WeirConversion *c);
+int coroutine_fn weir_conversion_step(WeirConversion *c, uint32_t bytes);
 bool weir_conversion_progress(WeirConversion *c, uint64_t *done,
                               uint64_t *total);
 

@@ -19,25 +19,29 @@ void weir_hotzone_init(WeirHotzone *zone, uint32_t block_bytes, int hash,
 void weir_hotzone_destroy(WeirHotzone *zone)
 {
     free(zone->states);
+    free(zone->taken);
     free(zone->sums);
 }
 
 static int grow(WeirHotzone *zone, uint64_t blocks)
 {
-    uint8_t *states, *sums;
+    uint8_t *states, *taken, *sums;
 
     if (blocks <= zone->room_blocks) {
         return 0;
     }
     states = malloc(blocks);
+    taken = malloc(blocks);
     sums = malloc(blocks * zone->hash_bytes);
-    if (!states || !sums) {
+    if (!states || !taken || !sums) {
         free(states);
+        free(taken);
         free(sums);
         return -ENOMEM;
     }
     weir_hotzone_destroy(zone);
     zone->states = states;
+    zone->taken = taken;
     zone->sums = sums;
     zone->room_blocks = blocks;
     return 0;
@@ -127,6 +131,50 @@ void weir_hotzone_spoil(WeirHotzone *zone, uint64_t offset, uint64_t bytes)
         zone->left += zone->states[i] == WEIR_BLOCK_NEW;
         zone->states[i] = WEIR_BLOCK_OLD;
     }
+}
+
+bool weir_hotzone_take(WeirHotzone *zone)
+{
+    uint64_t blocks = zone->bytes / zone->block_bytes;
+    bool any = false;
+
+    for (uint64_t i = 0; i < blocks; i++) {
+        zone->taken[i] = zone->states[i] == WEIR_BLOCK_UNKNOWN;
+        if (zone->taken[i]) {
+            zone->states[i] = WEIR_BLOCK_OLD;
+            any = true;
+        }
+    }
+    return any;
+}
+
+bool weir_hotzone_next_taken(const WeirHotzone *zone, uint64_t *offset,
+                             uint64_t max_bytes, uint64_t *bytes)
+{
+    uint64_t at = block_of(zone, *offset), blocks = zone->bytes /
+                                                    zone->block_bytes;
+    uint64_t most = max_bytes / zone->block_bytes, n = 0;
+
+    while (at < blocks && !zone->taken[at]) {
+        at++;
+    }
+    while (n < most && at + n < blocks && zone->taken[at + n]) {
+        n++;
+    }
+    *offset = zone->offset + at * zone->block_bytes;
+    *bytes = n * zone->block_bytes;
+    return n > 0;
+}
+
+void weir_hotzone_taken_sums(const WeirHotzone *zone, uint64_t *begin,
+                             uint64_t *end)
+{
+    uint64_t blocks = zone->bytes / zone->block_bytes;
+    const uint8_t *first = memchr(zone->taken, 1, blocks);
+    const uint8_t *last = memrchr(zone->taken, 1, blocks);
+
+    *begin = first ? (first - zone->taken) * zone->hash_bytes : 0;
+    *end = last ? (last - zone->taken + 1) * zone->hash_bytes : 0;
 }
 
 void weir_hotzone_sum(WeirHotzone *zone, uint64_t offset, uint64_t bytes,

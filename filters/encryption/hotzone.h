@@ -9,6 +9,11 @@
  * The range of a disk that is being converted: which of its blocks are new
  * already, and the checksums of all as they were when old. No I/O. The caller
  * locks; offsets and lengths are multiples of a block.
+ *
+ * The checksums are taken in passes, while others write. At the beginning all
+ * blocks are unknown; a pass takes the unknown ones, which are old from then on,
+ * and a block that is written to becomes unknown again. When nobody writes, and
+ * a pass finds none, all checksums are those of what the blocks are.
  */
 
 typedef enum WeirBlockState {
@@ -24,6 +29,7 @@ typedef struct WeirHotzone {
     uint32_t hash_bytes;        /* set at init */
     uint64_t left;              /* blocks that are not new */
     uint8_t *states;            /* a WeirBlockState of each block */
+    uint8_t *taken;             /* of the pass: whether it is to be summed */
     uint8_t *sums;              /* hash_bytes of each block */
     uint64_t room_blocks;
 } WeirHotzone;
@@ -68,7 +74,24 @@ void weir_hotzone_set(WeirHotzone *zone, uint64_t offset, uint64_t bytes,
 /* New blocks of a range of the zone are old again. */
 void weir_hotzone_spoil(WeirHotzone *zone, uint64_t offset, uint64_t bytes);
 
-/* Take the checksums of blocks as they are on disk. */
+/* Begin a pass. Returns whether there is anything to sum. */
+bool weir_hotzone_take(WeirHotzone *zone);
+
+/*
+ * The next blocks of the pass, from an offset on: gets the first of them, and how
+ * many bytes, at most max_bytes. False: there are none.
+ */
+bool weir_hotzone_next_taken(const WeirHotzone *zone, uint64_t *offset,
+                             uint64_t max_bytes, uint64_t *bytes);
+
+/* Where the checksums of the pass are, in bytes of all checksums. */
+void weir_hotzone_taken_sums(const WeirHotzone *zone, uint64_t *begin,
+                             uint64_t *end);
+
+/*
+ * Take the checksums of blocks as they are on disk. Several threads may do so
+ * with different blocks, without the lock.
+ */
 void weir_hotzone_sum(WeirHotzone *zone, uint64_t offset, uint64_t bytes,
                       const void *raw);
 

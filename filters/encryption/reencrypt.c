@@ -13,6 +13,10 @@
 
 #define PAGE_BYTES 4096
 #define WIPE_BYTES (64 * 1024)
+/* hotzones of up to so much are read once, and not again to be converted */
+#define KEEP_BYTES (32 * 1024 * 1024)
+/* passes over the checksums before writers have to wait for the last one */
+#define PASSES 2
 
 /* A rule of the crash proof, left out to show that the tests notice. */
 #ifdef WEIR_REENCRYPT_MUTATIONS
@@ -27,7 +31,15 @@ struct WeirReencrypt {
     void *opaque;                       /* set at open */
     WeirMetadata *metadata;             /* of whoever does a step */
     WeirJob *job;                       /* of whoever does a step */
-    uint8_t *chunk;                     /* of whoever does a step */
+    uint8_t *data;                      /* of whoever does a step: what is on
+                                           disk, see buffer_of() */
+    size_t data_room_bytes;             /* set at open */
+    bool keeps;                         /* set at open; data has room for a
+                                           hotzone */
+    bool kept;                          /* of whoever does a step; data has the
+                                           old blocks of the hotzone */
+    unsigned passes;                    /* of whoever does a step */
+    uint64_t at;                        /* lock; where in the hotzone it is */
     const char *final;                  /* of whoever does a step; the last
                                            header, when it has been tried */
     uint64_t staged_offset;             /* of whoever does a step; where the
@@ -97,8 +109,23 @@ static int take_place(WeirReencrypt *r, char *err, size_t err_size)
                                   WEIR_BLOCK_UNKNOWN) < 0) {
         return fail(err, err_size, -ENOMEM, "no memory for the hotzone");
     }
+    r->at = head;
     r->phase = hot ? WEIR_REENCRYPT_HOT : WEIR_REENCRYPT_CLEAN;
     return 0;
+}
+
+static bool take_memory(WeirReencrypt *r)
+{
+    size_t bytes = (size_t)r->chunk_bytes * WEIR_REENCRYPT_LANES;
+
+    r->keeps = !r->info.shift_bytes && r->hotzone_bytes <= KEEP_BYTES;
+    if (r->keeps && r->hotzone_bytes > bytes) {
+        bytes = r->hotzone_bytes;
+    }
+    bytes = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES;
+    r->data = aligned_alloc(PAGE_BYTES, bytes);
+    r->data_room_bytes = r->data ? bytes : 0;
+    return r->data;
 }
 
 static int take_shift_length(WeirReencrypt *r, const WeirReencryptOpen *open,
@@ -146,10 +173,8 @@ static int take_sizes(WeirReencrypt *r, const WeirReencryptOpen *open,
     r->hotzone_bytes -= r->hotzone_bytes % block;
     r->hotzone_bytes = r->hotzone_bytes ? r->hotzone_bytes : block;
     r->chunk_bytes = open->chunk_bytes < block ? block : open->chunk_bytes;
-    r->chunk = aligned_alloc(PAGE_BYTES, (r->chunk_bytes + PAGE_BYTES - 1) /
-                             PAGE_BYTES * PAGE_BYTES);
-    return r->chunk ? 0 : fail(err, err_size, -ENOMEM, "no memory to convert "
-                               "the disk");
+    return take_memory(r) ? 0 : fail(err, err_size, -ENOMEM, "no memory to "
+                                     "convert the disk");
 }
 
 static int take_key(WeirReencrypt *r, WeirXts **xts, const WeirJobSide *side,
@@ -255,7 +280,10 @@ void weir_reencrypt_free(WeirReencrypt *r)
     weir_hotzone_destroy(&r->zone);
     weir_job_free(r->job);
     weir_metadata_free(r->metadata);
-    free(r->chunk);
+    if (r->data) {
+        explicit_bzero(r->data, r->data_room_bytes);    /* it may be plain */
+    }
+    free(r->data);
     pthread_mutex_destroy(&r->lock);
     free(r);
 }
@@ -638,6 +666,17 @@ int weir_reencrypt_read(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
     return ret;
 }
 
+/* The checksum of what was there before would be a wrong one. */
+static void spoil_sums(WeirReencrypt *r, const WeirRange *range)
+{
+    uint64_t offset = range->offset, bytes = range->bytes;
+
+    weir_hotzone_clip(&r->zone, &offset, &bytes);
+    if (bytes > 0 && !WITHOUT_RULE(21)) {
+        weir_hotzone_set(&r->zone, offset, bytes, WEIR_BLOCK_UNKNOWN);
+    }
+}
+
 /* Blocks that failed to be written are old or new, each of them. */
 static void wrote(WeirReencrypt *r, const WeirRange *range, bool done)
 {
@@ -647,6 +686,9 @@ static void wrote(WeirReencrypt *r, const WeirRange *range, bool done)
         if (!done && range->kind == WEIR_RANGE_CONVERT) {
             spoil(r, range);
         }
+    } else if (r->phase == WEIR_REENCRYPT_SUMMING ||
+               r->phase == WEIR_REENCRYPT_PREPARING) {
+        spoil_sums(r, range);
     } else if (is_hot(r, range) && range->kind == WEIR_RANGE_CONVERT) {
         weir_hotzone_clip(&r->zone, &offset, &bytes);
         weir_hotzone_set(&r->zone, offset, bytes, done ? WEIR_BLOCK_NEW
@@ -745,6 +787,73 @@ static int write_header(WeirReencrypt *r, const char *json)
     return ret;
 }
 
+/* --- lanes --- */
+
+/*
+ * Some chunks of the hotzone, several at a time. A lane takes the next one when
+ * it is done with one.
+ */
+typedef struct Walk {
+    WeirReencrypt *r;
+    /* called with the lock held */
+    bool (*next)(WeirReencrypt *r, WeirRange *chunk);
+    int (*run)(WeirReencrypt *r, WeirRange *chunk, uint8_t *buf);
+    uint64_t max_bytes;
+    uint64_t bytes;             /* lock; of chunks that were taken */
+    int ret;                    /* lock; of the first that failed */
+} Walk;
+
+/* Where the hotzone is kept. Pages are where they are on disk. */
+static uint8_t *kept_at(WeirReencrypt *r, uint64_t offset)
+{
+    return r->data + r->zone.offset % PAGE_BYTES + (offset - r->zone.offset);
+}
+
+static uint8_t *buffer_of(WeirReencrypt *r, unsigned lane, uint64_t offset)
+{
+    return r->keeps && r->zone.bytes <= r->hotzone_bytes
+           ? kept_at(r, offset) : r->data + (size_t)lane * r->chunk_bytes;
+}
+
+static bool take_chunk(Walk *walk, WeirRange *chunk)
+{
+    bool has;
+
+    weir_reencrypt_lock(walk->r);
+    has = walk->ret == 0 && walk->bytes < walk->max_bytes &&
+          walk->next(walk->r, chunk);
+    walk->bytes += has ? chunk->bytes : 0;
+    weir_reencrypt_unlock(walk->r);
+    return has;
+}
+
+static void run_lane(void *opaque, unsigned lane)
+{
+    Walk *walk = opaque;
+    WeirRange chunk;
+
+    while (take_chunk(walk, &chunk)) {
+        int ret = walk->run(walk->r, &chunk, buffer_of(walk->r, lane,
+                                                       chunk.offset));
+
+        if (ret < 0) {
+            weir_reencrypt_lock(walk->r);
+            walk->ret = walk->ret < 0 ? walk->ret : ret;
+            weir_reencrypt_unlock(walk->r);
+        }
+    }
+}
+
+/* Returns how many bytes there were, or -errno. */
+static int run_walk(Walk *walk)
+{
+    WeirReencrypt *r = walk->r;
+    uint64_t n = (walk->max_bytes + r->chunk_bytes - 1) / r->chunk_bytes;
+
+    r->host->each(r->opaque, run_lane, walk, min(n, WEIR_REENCRYPT_LANES));
+    return walk->ret < 0 ? walk->ret : (int)walk->bytes;
+}
+
 /* --- begin a hotzone --- */
 
 static int place_zone(WeirReencrypt *r)
@@ -753,36 +862,91 @@ static int place_zone(WeirReencrypt *r)
     uint64_t bytes = min(left, r->hotzone_bytes);
 
     return weir_hotzone_begin(&r->zone, r->info.backward ? left - bytes
-                              : r->done_bytes, bytes, WEIR_BLOCK_OLD);
+                              : r->done_bytes, bytes, WEIR_BLOCK_UNKNOWN);
 }
 
-static int sum_zone(WeirReencrypt *r)
+/*
+ * A checksum of what is not durable would be that of a block which a power cut
+ * turns into another one, and neither old nor new.
+ * Returns 1, 0 when nothing is to be summed, or -errno.
+ */
+static int begin_pass(WeirReencrypt *r)
 {
-    uint64_t end = r->zone.offset + r->zone.bytes, bytes;
+    bool any;
+    int ret;
 
-    for (uint64_t at = r->zone.offset; at < end; at += bytes) {
-        int ret;
-
-        bytes = min(end - at, r->chunk_bytes);
-        ret = read_raw(r, at, bytes, r->chunk);
-        if (ret < 0) {
-            return ret;
-        }
-        weir_hotzone_sum(&r->zone, at, bytes, r->chunk);
+    weir_reencrypt_lock(r);
+    any = weir_hotzone_take(&r->zone);
+    r->at = r->zone.offset;
+    weir_reencrypt_unlock(r);
+    if (!any || WITHOUT_RULE(r->phase == WEIR_REENCRYPT_SUMMING ? 9 : 22)) {
+        return any;
     }
-    return 0;
+    ret = r->host->flush(r->opaque, WEIR_REENCRYPT_DATA);
+    return ret < 0 ? ret : 1;
 }
 
-/* Nothing says yet that the area is in use. */
-static int write_area(WeirReencrypt *r)
+static bool next_to_sum(WeirReencrypt *r, WeirRange *chunk)
 {
-    int ret = mend_header(r);
+    bool has;
+
+    *chunk = (WeirRange) { .offset = r->at };
+    has = weir_hotzone_next_taken(&r->zone, &chunk->offset, r->chunk_bytes,
+                                  &chunk->bytes);
+    r->at = chunk->offset + chunk->bytes;
+    return has;
+}
+
+typedef struct Sum {
+    WeirReencrypt *r;
+    const WeirRange *chunk;
+    const uint8_t *buf;
+} Sum;
+
+static void compute_sums(void *opaque)
+{
+    Sum *sum = opaque;
+
+    weir_hotzone_sum(&sum->r->zone, sum->chunk->offset, sum->chunk->bytes,
+                     sum->buf);
+}
+
+static int sum_chunk(WeirReencrypt *r, WeirRange *chunk, uint8_t *buf)
+{
+    int ret = read_raw(r, chunk->offset, chunk->bytes, buf);
+    Sum sum = { r, chunk, buf };
 
     if (ret == 0) {
+        r->host->compute(r->opaque, compute_sums, &sum);
+    }
+    return ret;
+}
+
+/* Returns how much, 0 when the pass is done, or -errno. */
+static int sum_some(WeirReencrypt *r, uint64_t max_bytes)
+{
+    Walk walk = {
+        .r = r, .next = next_to_sum, .run = sum_chunk,
+        .max_bytes = max_bytes,
+    };
+
+    return run_walk(&walk);
+}
+
+/* Those of the pass. Nothing says yet that the area is in use. */
+static int write_area(WeirReencrypt *r)
+{
+    uint64_t begin, end;
+    int ret = mend_header(r);
+
+    weir_hotzone_taken_sums(&r->zone, &begin, &end);
+    begin -= begin % PAGE_BYTES;
+    end = min((end + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES,
+              weir_hotzone_sums_bytes(&r->zone));
+    if (ret == 0) {
         ret = r->host->write(r->opaque, WEIR_REENCRYPT_HEADER,
-                             r->info.area_offset,
-                             weir_hotzone_sums_bytes(&r->zone), r->zone.sums,
-                             false);
+                             r->info.area_offset + begin, end - begin,
+                             r->zone.sums + begin, false);
     }
     return ret == 0 && !WITHOUT_RULE(1) ? flush_header(r) : ret;
 }
@@ -804,56 +968,99 @@ static void set_phase(WeirReencrypt *r, WeirReencryptPhase phase)
     weir_reencrypt_unlock(r);
 }
 
-/*
- * A checksum of what is not durable would be that of a block which a power cut
- * turns into another one, and neither old nor new.
- */
-static int flush_zone(WeirReencrypt *r)
+/* What was written to the zone since the last pass. Its writers wait. */
+static int sum_rest(WeirReencrypt *r)
 {
-    return WITHOUT_RULE(9) ? 0 : r->host->flush(r->opaque,
-                                                WEIR_REENCRYPT_DATA);
+    int ret = begin_pass(r);
+
+    if (ret > 0) {
+        ret = sum_some(r, r->zone.bytes);
+    }
+    return ret > 0 ? write_area(r) : ret;
 }
 
-/* The zone's writers wait. */
 static int prepare_held(WeirReencrypt *r)
 {
-    int ret = flush_zone(r);
+    int ret = sum_rest(r);
 
-    if (ret == 0) {
-        ret = sum_zone(r);
-    }
-    if (ret == 0) {
-        ret = write_area(r);
-    }
     if (ret < 0) {
-        set_phase(r, WEIR_REENCRYPT_CLEAN);
         return ret;
     }
     ret = write_hot_header(r);
+    r->kept = r->keeps;
+    weir_reencrypt_lock(r);
+    r->at = r->zone.offset;
+    weir_reencrypt_unlock(r);
     set_phase(r, ret == 0 ? WEIR_REENCRYPT_HOT :
               WITHOUT_RULE(10) ? WEIR_REENCRYPT_CLEAN : WEIR_REENCRYPT_UNSURE);
     return ret;
 }
 
-static int prepare(WeirReencrypt *r)
+/* From here on writers wait, as short as can be. */
+static int hold_zone(WeirReencrypt *r)
 {
-    WeirRange range;
+    WeirRange range = { .offset = r->zone.offset, .bytes = r->zone.bytes };
     int ret;
 
     weir_reencrypt_lock(r);
-    ret = place_zone(r);
-    if (ret < 0) {
-        weir_reencrypt_unlock(r);
-        return ret;
-    }
     r->phase = WEIR_REENCRYPT_PREPARING;
-    range = (WeirRange) { .offset = r->zone.offset, .bytes = r->zone.bytes };
     enter(r, &range, kind_of_hold);
     weir_reencrypt_unlock(r);
     ret = prepare_held(r);
     weir_reencrypt_lock(r);
     leave(r, &range);
     weir_reencrypt_unlock(r);
+    return ret;
+}
+
+static int begin_zone(WeirReencrypt *r)
+{
+    int ret;
+
+    weir_reencrypt_lock(r);
+    ret = place_zone(r);
+    if (ret == 0) {
+        r->phase = WEIR_REENCRYPT_SUMMING;
+    }
+    weir_reencrypt_unlock(r);
+    r->passes = 0;
+    r->kept = false;
+    return ret == 0 ? begin_pass(r) : ret;
+}
+
+/* The pass is done: its checksums are written, and another one begins. */
+static int end_pass(WeirReencrypt *r)
+{
+    int ret = write_area(r);
+
+    if (ret == 0 && ++r->passes < PASSES) {
+        ret = begin_pass(r);
+    }
+    return ret;
+}
+
+/* Returns bytes, or -errno. */
+static int try_to_prepare(WeirReencrypt *r, uint64_t bytes)
+{
+    int ret = r->phase == WEIR_REENCRYPT_CLEAN ? begin_zone(r) : 0;
+
+    if (ret >= 0) {
+        ret = sum_some(r, bytes);
+    }
+    if (ret == 0) {
+        ret = end_pass(r);              /* 1: there is another one */
+    }
+    return ret == 0 ? hold_zone(r) : ret;
+}
+
+static int prepare(WeirReencrypt *r, uint64_t bytes)
+{
+    int ret = try_to_prepare(r, bytes);
+
+    if (ret < 0 && r->phase != WEIR_REENCRYPT_UNSURE) {
+        set_phase(r, WEIR_REENCRYPT_CLEAN);
+        explicit_bzero(r->data, r->data_room_bytes);
+    }
     return ret;
 }
 
@@ -870,50 +1077,49 @@ static int prepare_again(WeirReencrypt *r)
 
 /* --- convert --- */
 
-/* The first chunk with blocks that are not new. */
-static WeirRange next_chunk(WeirReencrypt *r)
+/* What we have kept up to there is not needed any more. It may be plain. */
+static void forget(WeirReencrypt *r, uint64_t end)
 {
-    uint64_t end = r->zone.offset + r->zone.bytes, at = r->zone.offset, same;
-
-    while (weir_hotzone_state(&r->zone, at, end - at, &same) ==
-           WEIR_BLOCK_NEW) {
-        at += same;
+    if (r->kept && r->at < end) {
+        explicit_bzero(kept_at(r, r->at), end - r->at);
     }
-    same = r->chunk_bytes - at % r->chunk_bytes;
-    return (WeirRange) { .offset = at, .bytes = min(same, end - at) };
+    r->at = end;
 }
 
-static int convert_piece(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
-                         uint8_t *buf)
+/* The next chunk with blocks that are not new. */
+static bool next_to_convert(WeirReencrypt *r, WeirRange *chunk)
 {
-    const WeirRange range = {
-        .offset = offset, .bytes = bytes, .kind = WEIR_RANGE_CONVERT,
-    };
-    int ret = crypt_piece(r->before, weir_xts_decrypt, offset, bytes, buf);
+    uint64_t end = r->zone.offset + r->zone.bytes, same;
 
-    if (ret == 0) {
-        ret = crypt_piece(r->after, weir_xts_encrypt, offset, bytes, buf);
+    while (r->at < end && weir_hotzone_state(&r->zone, r->at, end - r->at,
+                                             &same) == WEIR_BLOCK_NEW) {
+        forget(r, r->at + same);
     }
-    if (ret < 0) {
-        return ret;                     /* nothing was written */
-    }
-    ret = write_raw(r, offset, bytes, buf, false);
-    weir_reencrypt_lock(r);
-    wrote(r, &range, ret == 0);
-    weir_reencrypt_unlock(r);
-    return ret;
+    same = r->chunk_bytes - r->at % r->chunk_bytes;
+    *chunk = (WeirRange) { .offset = r->at, .bytes = min(same, end - r->at) };
+    r->at += chunk->bytes;
+    return chunk->bytes > 0;
 }
 
-/* Nobody else is at it. What is new stays as it is. */
-static int convert_held(WeirReencrypt *r, const WeirRange *range)
+/* A chunk that nobody else is at. */
+typedef struct Held {
+    WeirReencrypt *r;
+    const WeirRange *range;
+    uint8_t *buf;
+    int ret;
+} Held;
+
+typedef int PieceFn(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+                    uint8_t *buf);
+
+/* What is new stays as it is. */
+static int each_old_piece(Held *held, PieceFn *fn)
 {
-    int ret = read_raw(r, range->offset, range->bytes, r->chunk);
+    const WeirRange *range = held->range;
+    WeirReencrypt *r = held->r;
     uint64_t at = 0, same;
+    int ret = 0;
 
-    if (ret < 0) {
-        return ret;
-    }
-    resolve(r, range, r->chunk);
     while (at < range->bytes && ret == 0) {
         WeirBlockState state;
 
@@ -922,27 +1128,110 @@ static int convert_held(WeirReencrypt *r, const WeirRange *range)
                                    range->bytes - at, &same);
         weir_reencrypt_unlock(r);
         if (state == WEIR_BLOCK_OLD) {
-            ret = convert_piece(r, range->offset + at, same, r->chunk + at);
+            ret = fn(r, range->offset + at, same, held->buf + at);
         }
         at += same;
     }
-    explicit_bzero(r->chunk, range->bytes);     /* it may be plain */
     return ret;
 }
 
-static int convert(WeirReencrypt *r)
+static int convert_piece(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+                         uint8_t *buf)
 {
-    WeirRange range;
+    int ret = crypt_piece(r->before, weir_xts_decrypt, offset, bytes, buf);
+
+    return ret < 0 ? ret : crypt_piece(r->after, weir_xts_encrypt, offset,
+                                       bytes, buf);
+}
+
+static int store_piece(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+                       uint8_t *buf)
+{
+    const WeirRange range = {
+        .offset = offset, .bytes = bytes, .kind = WEIR_RANGE_CONVERT,
+    };
+    int ret = write_raw(r, offset, bytes, buf, false);
+
+    weir_reencrypt_lock(r);
+    wrote(r, &range, ret == 0);
+    weir_reencrypt_unlock(r);
+    return ret;
+}
+
+static void compute_conversion(void *opaque)
+{
+    Held *held = opaque;
+
+    held->ret = each_old_piece(held, convert_piece);
+}
+
+/* What is on disk, unless we have kept it. */
+static int fetch(Held *held)
+{
+    const WeirRange *range = held->range;
+    WeirReencrypt *r = held->r;
+    bool unknown;
     int ret;
 
     weir_reencrypt_lock(r);
-    range = next_chunk(r);
-    enter(r, &range, kind_of_conversion);
+    unknown = has_state(r, range, WEIR_BLOCK_UNKNOWN);
     weir_reencrypt_unlock(r);
-    ret = convert_held(r, &range);
+    if (r->kept && !unknown) {
+        return 0;
+    }
+    ret = read_raw(r, range->offset, range->bytes, held->buf);
+    if (ret == 0) {
+        resolve(r, range, held->buf);
+    }
+    return ret;
+}
+
+static int convert_held(Held *held)
+{
+    WeirReencrypt *r = held->r;
+    int ret = fetch(held);
+
+    if (ret == 0) {
+        r->host->compute(r->opaque, compute_conversion, held);
+        ret = held->ret;
+    }
+    if (ret == 0) {
+        ret = each_old_piece(held, store_piece);
+    }
+    return ret;
+}
+
+static int convert_chunk(WeirReencrypt *r, WeirRange *range, uint8_t *buf)
+{
+    Held held = { .r = r, .range = range, .buf = buf };
+    int ret;
+
     weir_reencrypt_lock(r);
-    leave(r, &range);
+    enter(r, range, kind_of_conversion);
     weir_reencrypt_unlock(r);
+    ret = convert_held(&held);
+    explicit_bzero(buf, range->bytes);          /* it may be plain */
+    weir_reencrypt_lock(r);
+    leave(r, range);
+    weir_reencrypt_unlock(r);
+    return ret;
+}
+
+/* After an error all that is left is read again. */
+static int convert(WeirReencrypt *r, uint64_t bytes)
+{
+    Walk walk = {
+        .r = r, .next = next_to_convert, .run = convert_chunk,
+        .max_bytes = bytes,
+    };
+    int ret = run_walk(&walk);
+
+    if (ret <= 0) {
+        weir_reencrypt_lock(r);
+        r->at = r->zone.offset;
+        weir_reencrypt_unlock(r);
+    }
+    r->kept &= ret >= 0;
     return ret;
 }
 
@@ -975,6 +1264,7 @@ static void wipe_all(WeirReencrypt *r)
 static void end_zone(WeirReencrypt *r, WeirReencryptPhase phase)
 {
     weir_reencrypt_lock(r);
+    forget(r, r->zone.offset + r->zone.bytes);
     r->done_bytes += r->zone.bytes;
     r->phase = phase;
     weir_hotzone_end(&r->zone);
@@ -1053,13 +1343,30 @@ static int prepare_shift(WeirReencrypt *r)
     return ret;
 }
 
+/* The first chunk with blocks that are not new. */
+static WeirRange next_to_move(WeirReencrypt *r, uint64_t max_bytes)
+{
+    uint32_t block = r->info.block_bytes;
+    uint64_t end = r->zone.offset + r->zone.bytes, at = r->zone.offset, same;
+
+    while (weir_hotzone_state(&r->zone, at, end - at, &same) ==
+           WEIR_BLOCK_NEW) {
+        at += same;
+    }
+    same = r->chunk_bytes - at % r->chunk_bytes;
+    max_bytes = max_bytes < block ? block : max_bytes - max_bytes % block;
+    return (WeirRange) {
+        .offset = at, .bytes = min(min(same, max_bytes), end - at),
+    };
+}
+
 /* What is there is not touched before the header tells of the other place. */
 static int copy_held(WeirReencrypt *r, const WeirRange *range)
 {
-    int ret = read_pieces(r, range, r->chunk);
+    int ret = read_pieces(r, range, r->data);
 
     if (ret == 0) {
-        ret = write_target(r, range->offset, range->bytes, r->chunk, false);
+        ret = write_target(r, range->offset, range->bytes, r->data, false);
     }
     weir_reencrypt_lock(r);
     if (ret == 0) {
@@ -1069,24 +1376,25 @@ static int copy_held(WeirReencrypt *r, const WeirRange *range)
         spoil(r, range);
     }
     weir_reencrypt_unlock(r);
-    explicit_bzero(r->chunk, range->bytes);
+    explicit_bzero(r->data, range->bytes);
     return ret;
 }
 
-static int convert_shift(WeirReencrypt *r)
+/* Returns bytes, read and written: twice; or -errno. */
+static int convert_shift(WeirReencrypt *r, uint32_t max_bytes)
 {
     WeirRange range;
     int ret;
 
     weir_reencrypt_lock(r);
-    range = next_chunk(r);
+    range = next_to_move(r, max_bytes);
     enter(r, &range, kind_of_conversion);
     weir_reencrypt_unlock(r);
     ret = copy_held(r, &range);
     weir_reencrypt_lock(r);
     leave(r, &range);
     weir_reencrypt_unlock(r);
-    return ret;
+    return ret < 0 ? ret : (int)(2 * range.bytes);
 }
 
 /* Until those who still read it, where it was, have ended. */
@@ -1171,10 +1479,10 @@ static int copy_areas(WeirReencrypt *r)
          at < end && ret == 0; at += bytes) {
         bytes = min(end - at, r->chunk_bytes);
         ret = r->host->read(r->opaque, WEIR_REENCRYPT_HEADER,
-                            r->staged_offset + at, bytes, r->chunk);
+                            r->staged_offset + at, bytes, r->data);
         if (ret == 0) {
             ret = r->host->write(r->opaque, WEIR_REENCRYPT_HEADER, at, bytes,
-                                 r->chunk, false);
+                                 r->data, false);
         }
     }
     return ret == 0 && !WITHOUT_RULE(15) ? flush_header(r) : ret;
@@ -1236,12 +1544,12 @@ static int commit(WeirReencrypt *r)
     return ret;
 }
 
-static int step_shift(WeirReencrypt *r)
+static int step_shift(WeirReencrypt *r, uint32_t bytes)
 {
     bool is_copied = r->phase == WEIR_REENCRYPT_HOT && !r->zone.left;
 
     if (r->phase == WEIR_REENCRYPT_HOT && r->zone.left) {
-        return convert_shift(r);
+        return convert_shift(r, bytes);
     }
     if (r->staged_offset && (is_copied || !r->in_place ||
                              r->phase == WEIR_REENCRYPT_UNSURE)) {
@@ -1256,22 +1564,23 @@ static int step_shift(WeirReencrypt *r)
 
 /* --- steps --- */
 
-static int one_step(WeirReencrypt *r)
+/* Returns bytes, or -errno. */
+static int one_step(WeirReencrypt *r, uint32_t bytes)
 {
     if (r->info.shift_bytes) {
-        return step_shift(r);
+        return step_shift(r, bytes);
     }
     switch (r->phase) {
     case WEIR_REENCRYPT_UNSURE:
         return prepare_again(r);
     case WEIR_REENCRYPT_HOT:
-        return r->zone.left ? convert(r) : finish(r);
+        return r->zone.left ? convert(r, bytes) : finish(r);
     default:
-        return r->done_bytes < r->data_bytes ? prepare(r) : finish(r);
+        return r->done_bytes < r->data_bytes ? prepare(r, bytes) : finish(r);
     }
 }
 
-int weir_reencrypt_step(WeirReencrypt *r)
+int weir_reencrypt_step(WeirReencrypt *r, uint32_t bytes)
 {
     int ret;
 
@@ -1281,8 +1590,11 @@ int weir_reencrypt_step(WeirReencrypt *r)
     if (r->read_only) {
         return -EROFS;
     }
-    ret = one_step(r);
-    return ret < 0 ? ret : r->phase != WEIR_REENCRYPT_FINISHED;
+    ret = one_step(r, bytes);
+    if (ret < 0 || r->phase == WEIR_REENCRYPT_FINISHED) {
+        return ret < 0 ? ret : 0;
+    }
+    return ret / 2 ? ret / 2 : 1;
 }
 
 void weir_reencrypt_query(WeirReencrypt *r, WeirReencryptInfo *info)

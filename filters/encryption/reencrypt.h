@@ -26,6 +26,7 @@
 
 #define WEIR_REENCRYPT_CHUNK_BYTES_MAX (1024 * 1024)
 #define WEIR_REENCRYPT_SECTOR_BYTES 512
+#define WEIR_REENCRYPT_LANES 4  /* chunks that a step has under way at a time */
 
 typedef enum WeirReencryptDevice {
     WEIR_REENCRYPT_DATA,
@@ -52,6 +53,17 @@ typedef struct WeirReencryptHost {
      * (weir_reencrypt_lock()), which is released meanwhile.
      */
     void (*wait)(void *opaque, WeirReencrypt *r, WeirReencryptQueue *queue);
+    /*
+     * Call fn(arg, i) for each i below n, at most WEIR_REENCRYPT_LANES, and
+     * return when all have returned. They yield; while one waits others go on.
+     */
+    void (*each)(void *opaque, void (*fn)(void *arg, unsigned i), void *arg,
+                 unsigned n);
+    /*
+     * Call fn(arg), which takes its time and does not yield: in another thread,
+     * so that requests go on.
+     */
+    void (*compute)(void *opaque, void (*fn)(void *arg), void *arg);
 
     /* These do not yield; the lock may be held. */
     void (*wake)(void *opaque, WeirReencryptQueue *queue);  /* all that wait */
@@ -79,6 +91,7 @@ typedef struct WeirReencryptOpen {
 
 typedef enum WeirReencryptPhase {
     WEIR_REENCRYPT_CLEAN,       /* no hotzone: a good place to stop */
+    WEIR_REENCRYPT_SUMMING,     /* checksums of what will be it are taken */
     WEIR_REENCRYPT_PREPARING,   /* writes to what will be it wait */
     WEIR_REENCRYPT_UNSURE,      /* its header may be on disk, or not: writes to
                                    it fail until the next step has succeeded */
@@ -146,12 +159,16 @@ int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
                          void *buf, bool fua);
 
 /*
- * Do the next piece: begin a hotzone, convert a chunk of it, or end it. Yields.
- * Returns 1 when there is more to do; 0 when all is done: then the header has
- * nothing of the job any more, and the disk is as wanted. After an error it
- * can be called again, and does the same once more.
+ * Do the next piece: take checksums of what will be a hotzone, begin one,
+ * convert some of it, or end it. Yields.
+ * bytes: about so many; more than a chunk are done several at a time.
+ * Returns, when there is more to do, how much it was, at least 1. Each byte of
+ * the disk comes twice, in checksums and in the conversion, and counts half.
+ * Returns 0 when all is done: then the header has nothing of the job any more,
+ * and the disk is as wanted. After an error it can be called again, and does
+ * the same once more.
  */
-int weir_reencrypt_step(WeirReencrypt *r);
+int weir_reencrypt_step(WeirReencrypt *r, uint32_t bytes);
 
 void weir_reencrypt_query(WeirReencrypt *r, WeirReencryptInfo *info);
 

@@ -111,6 +111,46 @@ static void call_wake(void *opaque, WeirReencryptQueue *queue)
     coop_queue_wake(queue_of(queue));
 }
 
+typedef struct Lanes {
+    void (*fn)(void *arg, unsigned i);
+    void *arg;
+    unsigned begun, left;
+    CoopQueue ended;
+} Lanes;
+
+static void run_lane(void *arg)
+{
+    Lanes *lanes = arg;
+
+    lanes->fn(lanes->arg, lanes->begun++);
+    if (--lanes->left == 0) {
+        coop_queue_wake(&lanes->ended);
+    }
+}
+
+static void call_each(void *opaque, void (*fn)(void *arg, unsigned i),
+                      void *arg, unsigned n)
+{
+    Lanes lanes = { .fn = fn, .arg = arg, .left = n };
+
+    (void)opaque;
+    for (unsigned i = 0; i < n; i++) {
+        coop_spawn(run_lane, &lanes);
+    }
+    coop_queue_wait(&lanes.ended);
+}
+
+/* Others run before and after. */
+static void call_compute(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    (void)opaque;
+    coop_ready(coop_self());
+    coop_suspend();
+    fn(arg);
+    coop_ready(coop_self());
+    coop_suspend();
+}
+
 static void call_queue_init(void *opaque, WeirReencryptQueue *queue)
 {
     (void)opaque;
@@ -119,7 +159,8 @@ static void call_queue_init(void *opaque, WeirReencryptQueue *queue)
 
 static const WeirReencryptHost calls = {
     .read = call_read, .write = call_write, .flush = call_flush,
-    .wait = call_wait, .wake = call_wake, .queue_init = call_queue_init,
+    .wait = call_wait, .each = call_each, .compute = call_compute,
+    .wake = call_wake, .queue_init = call_queue_init,
 };
 
 /* --- set up --- */
@@ -496,7 +537,8 @@ void jobdisk_convert(void *arg)
 
     (void)arg;
     do {
-        ret = weir_reencrypt_step(job_disk.engine);
+        ret = weir_reencrypt_step(job_disk.engine, 1 +
+                                  coop_below(job_setup.hotzone_bytes));
         failures += ret < 0;
         if (ret < 0 && !job_disk.dead && (!has_failed() || failures > 1)) {
             fail("the job failed: %s", strerror(-ret));
