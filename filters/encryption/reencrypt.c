@@ -12,7 +12,7 @@
 #include "encryption/xts.h"
 
 #define PAGE_BYTES 4096
-#define WIPE_BYTES (64 * 1024)
+#define WIPE_BYTES (1024 * 1024)
 /* hotzones of up to so much are read once, and not again to be converted */
 #define KEEP_BYTES (32 * 1024 * 1024)
 /* passes over the checksums before writers have to wait for the last one */
@@ -55,7 +55,8 @@ struct WeirReencrypt {
     bool read_only;                     /* set at open */
     uint64_t data_bytes;                /* set at open */
     uint64_t hotzone_bytes;             /* set at open */
-    uint32_t chunk_bytes;               /* set at open */
+    uint32_t chunk_bytes_min;           /* set at open */
+    uint32_t chunk_bytes;               /* of whoever does a step */
     pthread_mutex_t lock;
     WeirReencryptPhase phase;           /* lock */
     uint64_t done_bytes;                /* lock; without the hotzone */
@@ -116,7 +117,7 @@ static int take_place(WeirReencrypt *r, char *err, size_t err_size)
 
 static bool take_memory(WeirReencrypt *r)
 {
-    size_t bytes = (size_t)r->chunk_bytes * WEIR_REENCRYPT_LANES;
+    size_t bytes = WEIR_REENCRYPT_CHUNK_BYTES_MAX * WEIR_REENCRYPT_LANES;
 
     r->keeps = !r->info.shift_bytes && r->hotzone_bytes <= KEEP_BYTES;
     if (r->keeps && r->hotzone_bytes > bytes) {
@@ -172,7 +173,7 @@ static int take_sizes(WeirReencrypt *r, const WeirReencryptOpen *open,
     }
     r->hotzone_bytes -= r->hotzone_bytes % block;
     r->hotzone_bytes = r->hotzone_bytes ? r->hotzone_bytes : block;
-    r->chunk_bytes = open->chunk_bytes < block ? block : open->chunk_bytes;
+    r->chunk_bytes_min = open->chunk_bytes < block ? block : open->chunk_bytes;
     return take_memory(r) ? 0 : fail(err, err_size, -ENOMEM, "no memory to "
                                      "convert the disk");
 }
@@ -1107,10 +1108,10 @@ typedef struct Held {
     const WeirRange *range;
     uint8_t *buf;
     int ret;
+    uint64_t left_bytes;        /* of it that buf has not got as it will be */
 } Held;
 
-typedef int PieceFn(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
-                    uint8_t *buf);
+typedef int PieceFn(Held *held, uint64_t offset, uint64_t bytes, uint8_t *buf);
 
 /* What is new stays as it is. */
 static int each_old_piece(Held *held, PieceFn *fn)
@@ -1128,28 +1129,33 @@ static int each_old_piece(Held *held, PieceFn *fn)
                                    range->bytes - at, &same);
         weir_reencrypt_unlock(r);
         if (state == WEIR_BLOCK_OLD) {
-            ret = fn(r, range->offset + at, same, held->buf + at);
+            ret = fn(held, range->offset + at, same, held->buf + at);
         }
         at += same;
     }
     return ret;
 }
 
-static int convert_piece(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+static int convert_piece(Held *held, uint64_t offset, uint64_t bytes,
                          uint8_t *buf)
 {
+    WeirReencrypt *r = held->r;
     int ret = crypt_piece(r->before, weir_xts_decrypt, offset, bytes, buf);
 
-    return ret < 0 ? ret : crypt_piece(r->after, weir_xts_encrypt, offset,
-                                       bytes, buf);
+    if (ret == 0) {
+        ret = crypt_piece(r->after, weir_xts_encrypt, offset, bytes, buf);
+    }
+    held->left_bytes -= ret == 0 ? bytes : 0;
+    return ret;
 }
 
-static int store_piece(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+static int store_piece(Held *held, uint64_t offset, uint64_t bytes,
                        uint8_t *buf)
 {
     const WeirRange range = {
         .offset = offset, .bytes = bytes, .kind = WEIR_RANGE_CONVERT,
     };
+    WeirReencrypt *r = held->r;
     int ret = write_raw(r, offset, bytes, buf, false);
 
     weir_reencrypt_lock(r);
@@ -1203,14 +1209,18 @@ static int convert_held(Held *held)
 
 static int convert_chunk(WeirReencrypt *r, WeirRange *range, uint8_t *buf)
 {
-    Held held = { .r = r, .range = range, .buf = buf };
+    Held held = {
+        .r = r, .range = range, .buf = buf, .left_bytes = range->bytes,
+    };
     int ret;
 
     weir_reencrypt_lock(r);
     enter(r, range, kind_of_conversion);
     weir_reencrypt_unlock(r);
     ret = convert_held(&held);
-    explicit_bzero(buf, range->bytes);          /* it may be plain */
+    if (!r->after || held.left_bytes > 0) {
+        explicit_bzero(buf, range->bytes);      /* it may be plain */
+    }
     weir_reencrypt_lock(r);
     leave(r, range);
     weir_reencrypt_unlock(r);
@@ -1231,7 +1241,10 @@ static int convert(WeirReencrypt *r, uint64_t bytes)
         r->at = r->zone.offset;
         weir_reencrypt_unlock(r);
     }
-    r->kept &= ret >= 0;
+    if (ret < 0 && r->kept) {
+        explicit_bzero(r->data, r->data_room_bytes);
+        r->kept = false;
+    }
     return ret;
 }
 
@@ -1580,6 +1593,16 @@ static int one_step(WeirReencrypt *r, uint32_t bytes)
     }
 }
 
+/* Large steps have large chunks: fewer requests, and turns of threads. */
+static void choose_chunk(WeirReencrypt *r, uint32_t bytes)
+{
+    r->chunk_bytes = r->chunk_bytes_min;
+    while (r->chunk_bytes <= bytes / WEIR_REENCRYPT_LANES / 2 &&
+           r->chunk_bytes < WEIR_REENCRYPT_CHUNK_BYTES_MAX) {
+        r->chunk_bytes *= 2;
+    }
+}
+
 int weir_reencrypt_step(WeirReencrypt *r, uint32_t bytes)
 {
     int ret;
@@ -1590,6 +1613,7 @@ int weir_reencrypt_step(WeirReencrypt *r, uint32_t bytes)
     if (r->read_only) {
         return -EROFS;
     }
+    choose_chunk(r, bytes);
     ret = one_step(r, bytes);
     if (ret < 0 || r->phase == WEIR_REENCRYPT_FINISHED) {
         return ret < 0 ? ret : 0;

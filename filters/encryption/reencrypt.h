@@ -86,7 +86,8 @@ typedef struct WeirReencryptOpen {
     unsigned vaes_bits;         /* see weir_xts_set_vaes() */
     uint64_t hotzone_bytes;     /* at most; cut to what the area has room for */
     uint32_t chunk_bytes;       /* converted at a time; a power of 2, up to
-                                   WEIR_REENCRYPT_CHUNK_BYTES_MAX */
+                                   WEIR_REENCRYPT_CHUNK_BYTES_MAX, which large
+                                   steps come to */
 } WeirReencryptOpen;
 
 typedef enum WeirReencryptPhase {

@@ -538,7 +538,7 @@ void jobdisk_convert(void *arg)
     (void)arg;
     do {
         ret = weir_reencrypt_step(job_disk.engine, 1 +
-                                  coop_below(job_setup.hotzone_bytes));
+                                  coop_below(4 * job_setup.hotzone_bytes));
         failures += ret < 0;
         if (ret < 0 && !job_disk.dead && (!has_failed() || failures > 1)) {
             fail("the job failed: %s", strerror(-ret));
