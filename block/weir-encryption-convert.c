@@ -309,7 +309,7 @@ static int resize_disk(BlockDriverState *bs, int64_t bytes, Error **errp)
     return ret;
 }
 
-/* What the data has moved through is no use; where it cannot be cut, it stays. */
+/* What is behind the data is no use; where it cannot be cut, it stays. */
 static void cut_disk(BlockDriverState *bs)
 {
     BDRVWeirEncryptionState *s = bs->opaque;

@@ -7,7 +7,7 @@
  *   the keyslot: mode, direction; its area: type, offset, size, hash (strings
  *   and 64 bits), sector size (32 bits), or of data that moves, by how much,
  *   the two backup segments: type, offset, size ("dynamic"), and of a crypt
- *   one: tweak, encryption, sector size (32 bits); and that of what moves first.
+ *   one: tweak, encryption, sector size (32 bits); and of what moves first.
  */
 #include <errno.h>
 #include <gcrypt.h>

@@ -773,7 +773,7 @@ static int mend_header(WeirReencrypt *r)
 static int write_header(WeirReencrypt *r, const char *json)
 {
     int ret = json ? weir_metadata_set(r->metadata, json) : -ENOMEM;
-    int first = r->doubtful < 0 || WITHOUT_RULE(17) ? 0 : r->doubtful;
+    int first = r->doubtful < 0 ? 0 : r->doubtful;
 
     for (int i = 0; i < WEIR_METADATA_COPIES && ret == 0; i++) {
         r->doubtful = first ^ i;
@@ -1413,7 +1413,7 @@ static int convert_shift(WeirReencrypt *r, uint32_t max_bytes)
 /* Until those who still read it, where it was, have ended. */
 static void drain(WeirReencrypt *r, WeirRange *range)
 {
-    if (WITHOUT_RULE(13)) {
+    if (WITHOUT_RULE(12)) {
         return;
     }
     weir_reencrypt_lock(r);
@@ -1454,7 +1454,7 @@ static int finish_shift(WeirReencrypt *r)
     int ret;
 
     weir_reencrypt_lock(r);
-    enter(r, &range, WITHOUT_RULE(12) ? kind_of_read : kind_of_hold);
+    enter(r, &range, kind_of_hold);
     weir_reencrypt_unlock(r);
     ret = finish_shift_held(r, left);
     weir_reencrypt_lock(r);
@@ -1479,7 +1479,7 @@ static int write_first_sector(WeirReencrypt *r)
                              WEIR_REENCRYPT_SECTOR_BYTES,
                              weir_metadata_copy(r->metadata, 0), false);
 
-    return ret == 0 && !WITHOUT_RULE(14) ? flush_header(r) : ret;
+    return ret == 0 && !WITHOUT_RULE(13) ? flush_header(r) : ret;
 }
 
 static int copy_areas(WeirReencrypt *r)
@@ -1498,7 +1498,7 @@ static int copy_areas(WeirReencrypt *r)
                                  r->data, false);
         }
     }
-    return ret == 0 && !WITHOUT_RULE(15) ? flush_header(r) : ret;
+    return ret == 0 && !WITHOUT_RULE(14) ? flush_header(r) : ret;
 }
 
 /* As long as neither copy is good, the staged header is looked for. */
@@ -1521,7 +1521,7 @@ static int write_copies(WeirReencrypt *r)
  */
 static int commit_held(WeirReencrypt *r)
 {
-    int ret = WITHOUT_RULE(16) ? 0 : r->host->flush(r->opaque,
+    int ret = WITHOUT_RULE(15) ? 0 : r->host->flush(r->opaque,
                                                     WEIR_REENCRYPT_DATA);
 
     if (ret < 0) {

@@ -10,6 +10,8 @@
 #include "report.h"
 
 #define TURNS_MAX 1000000               /* nothing takes longer */
+#define NEAR_SECTORS 96
+#define METADATA_BYTES (32 * 1024)      /* both copies */
 
 JobDisk job_disk;
 JobSetup job_setup;
@@ -393,6 +395,17 @@ static void check_plain(void)
     }
 }
 
+/* If it is valid where it had to get to, all of it is there. */
+static void check_header(void)
+{
+    if (job_setup.moves && jobdisk_has_header() && jobdisk_has_job() &&
+        memcmp(header_now() + METADATA_BYTES,
+               job_setup.header + METADATA_BYTES,
+               job_setup.header_bytes - METADATA_BYTES)) {
+        fail("the header's areas are not what they were");
+    }
+}
+
 int jobdisk_open(void)
 {
     uint64_t at = find_header();
@@ -412,6 +425,7 @@ int jobdisk_open(void)
     char err[256];
     int ret;
 
+    check_header();
     if (at == UINT64_MAX) {
         check_plain();
     } else if (!jobdisk_has_job()) {
@@ -431,7 +445,6 @@ int jobdisk_open(void)
 
 uint32_t jobdisk_sector_near(void)
 {
-    uint32_t zone = job_setup.hotzone_bytes / JOBDISK_SECTOR;
     uint32_t done, at;
     WeirReencryptInfo info;
 
@@ -440,8 +453,8 @@ uint32_t jobdisk_sector_near(void)
     if (done == 0 && coop_below(2)) {
         return coop_below(job_setup.data_offset / JOBDISK_SECTOR);
     }
-    at = job_disk.sectors - done + zone / 4;
-    at -= coop_below(zone + zone / 2) % (at ? at : 1);
+    at = job_disk.sectors - done + NEAR_SECTORS / 6;
+    at -= coop_below(at < NEAR_SECTORS ? at : NEAR_SECTORS);
     return at < job_disk.sectors ? at : job_disk.sectors - 1;
 }
 

@@ -7,13 +7,16 @@
  *
  * usage: test-encryption-power [--mode MODE] [--backward N] [--seed N]
  *            [--runs N] [--random N] [--second N] [--cryptsetup N]
- *            [--sector BYTES] [--faults 1] [--mutation RULE]
+ *            [--sector BYTES] [--hotzone BYTES] [--faults 1]
+ *            [--uncut 1] [--mutation RULE]
  * MODE: 0 encrypt, 1 rekey, 2 decrypt, 3 and 4 rekey and decrypt with the
  * header on the disk, 5 encrypt and move the data to make room for the header.
  * --random N: ways more than the fixed ones, at random, at each instant.
  * --second N: at one of so many instants of a recovery it is cut again.
  * --cryptsetup N: it finishes one of so many.
  * --sector BYTES: then sectors are written as one.
+ * --hotzone BYTES: of data that moves; at most as much is converted at a time.
+ * --uncut 1: the power stays on; processes are killed nevertheless.
  * --faults 1: each read, write and flush of each disk fails once, in a run of
  * its own, in which few cuts are made.
  * With --mutation the engine leaves a rule out, and the test passes only when
@@ -30,7 +33,6 @@
 
 #define MODES 6
 #define SECTORS 48
-#define MOVING_HOTZONE_BYTES (32 * 1024)
 #define MOVING_CHUNK_BYTES (16 * 1024)
 #define HOTZONE_BYTES (8 * 1024)
 #define CHUNK_BYTES 2048
@@ -61,7 +63,8 @@ static uint32_t random_ways = 3, second = 23, cryptsetup;
 static uint64_t seed_now, instants, cuts, second_cuts, resumed;
 static uint32_t level, instant[LEVELS + 1], way_now;
 static uint32_t requests_left, sectors_now;
-static bool faults;
+static uint32_t moving_hotzone_bytes = 32 * 1024;
+static bool faults, uncut;
 
 static void place(void)
 {
@@ -356,7 +359,7 @@ static void begin_run(uint64_t seed)
     coop_seed(seed);
     jobdisk_init(sectors_now);
     copies_init();
-    watch(true);
+    watch(!uncut);
 }
 
 static void end_run(void)
@@ -375,12 +378,13 @@ static void run(uint64_t seed)
 }
 
 /* Returns whether there was one so late. */
-static bool run_with_fault(bool of_head, MemOp op, uint64_t after)
+static bool run_with_fault(uint64_t seed, bool of_head, MemOp op,
+                           uint64_t after)
 {
     MemDisk *disk = of_head ? &job_disk.head : &job_disk.data;
     bool failed;
 
-    begin_run(after);
+    begin_run(seed * 1000 + after);
     if (jobdisk_open() <= 0) {
         fail("opening failed");
     }
@@ -395,7 +399,7 @@ static bool run_with_fault(bool of_head, MemOp op, uint64_t after)
     return failed;
 }
 
-static void run_with_faults(void)
+static void run_with_faults(uint64_t seed)
 {
     static const MemOp ops[] = { MEM_READ, MEM_WRITE, MEM_FLUSH };
 
@@ -403,7 +407,7 @@ static void run_with_faults(void)
         for (int i = 0; i < 3; i++) {
             uint64_t after = 0;
 
-            while (run_with_fault(of_head, ops[i], after)) {
+            while (run_with_fault(seed, of_head, ops[i], after)) {
                 after++;
             }
             printf("%llu faults of %s, op %d\n", (unsigned long long)after,
@@ -422,7 +426,7 @@ static void set_up(int mode, bool backward, uint32_t sector_bytes)
     job_setup.backward = backward;
     job_setup.attached = mode > 2;
     job_setup.moves = mode == 5;
-    job_setup.hotzone_bytes = job_setup.moves ? MOVING_HOTZONE_BYTES
+    job_setup.hotzone_bytes = job_setup.moves ? moving_hotzone_bytes
                                               : HOTZONE_BYTES;
     job_setup.chunk_bytes = job_setup.moves ? MOVING_CHUNK_BYTES
                                             : CHUNK_BYTES;
@@ -440,11 +444,12 @@ static void play(int mode, bool backward, uint32_t sector_bytes,
     uint64_t before = cuts;
 
     set_up(mode, backward, sector_bytes);
-    for (uint64_t i = 0; i < runs && !faults; i++) {
-        run(seed + i);
-    }
-    if (faults) {
-        run_with_faults();
+    for (uint64_t i = 0; i < runs; i++) {
+        if (faults) {
+            run_with_faults(seed + i);
+        } else {
+            run(seed + i);
+        }
     }
     jobimage_free();
     printf("mode %d, %s: %llu cuts\n", mode, backward ? "backward" : "forward",
@@ -476,8 +481,12 @@ int main(int argc, char **argv)
             second = (uint32_t)value;
         } else if (!strcmp(argv[i], "--cryptsetup")) {
             cryptsetup = (uint32_t)value;
+        } else if (!strcmp(argv[i], "--uncut")) {
+            uncut = value;
         } else if (!strcmp(argv[i], "--faults")) {
             faults = value;
+        } else if (!strcmp(argv[i], "--hotzone")) {
+            moving_hotzone_bytes = (uint32_t)value;
         } else if (!strcmp(argv[i], "--sector")) {
             sector_bytes = (uint32_t)value;
         } else if (!strcmp(argv[i], "--mutation")) {
