@@ -610,7 +610,7 @@ static int begin_staged(BlockDriverState *bs, WeirHeader *header,
         s->info = before;
         s->staged_offset = 0;
     } else {
-        s->vaes = s->conversion->info.vaes;
+        s->vaes_bits = s->conversion->info.vaes_bits;
         bs->encrypted = true;
         refresh_limits(bs);
         weir_header_note(bs, header);
