@@ -137,7 +137,8 @@ BdrvChild * GRAPH_RDLOCK weir_header_child(BlockDriverState *bs);
 
 /*
  * Whether a header, for which the data of the disk moves, was on its way to the
- * beginning when it was interrupted.  *@offset: where it is whole.  Main thread.
+ * beginning when it was interrupted.  *@offset: where it is whole.  Main
+ * thread.
  */
 bool weir_header_is_staged(BlockDriverState *bs, uint64_t *offset);
 
