@@ -11,9 +11,9 @@
  * locks; offsets and lengths are multiples of a block.
  *
  * The checksums are taken in passes, while others write. At the beginning all
- * blocks are unknown; a pass takes the unknown ones, which are old from then on,
- * and a block that is written to becomes unknown again. When nobody writes, and
- * a pass finds none, all checksums are those of what the blocks are.
+ * blocks are unknown; a pass takes the unknown ones, which are old from then
+ * on, and a block that is written to becomes unknown again. When nobody
+ * writes, and a pass finds none, all checksums are those of the blocks.
  */
 
 typedef enum WeirBlockState {
@@ -78,8 +78,8 @@ void weir_hotzone_spoil(WeirHotzone *zone, uint64_t offset, uint64_t bytes);
 bool weir_hotzone_take(WeirHotzone *zone);
 
 /*
- * The next blocks of the pass, from an offset on: gets the first of them, and how
- * many bytes, at most max_bytes. False: there are none.
+ * The next blocks of the pass, from an offset on: gets the first of them, and
+ * how many bytes, at most max_bytes. False: there are none.
  */
 bool weir_hotzone_next_taken(const WeirHotzone *zone, uint64_t *offset,
                              uint64_t max_bytes, uint64_t *bytes);
