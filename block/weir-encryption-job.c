@@ -340,9 +340,9 @@ static int call_create(WeirConversionCall *call)
                                  call->how.passphrases[0].n_bytes,
                                  call->message, sizeof(call->message));
 
-    if (ret == 0 && call->detached) {
-        ret = weir_header_bind(call->header, call->disk_bytes,
-                               call->disk_bytes, call->message,
+    if (ret == 0 && call->how.detached) {
+        ret = weir_header_bind(call->header, call->how.disk_bytes,
+                               call->how.disk_bytes, call->message,
                                sizeof(call->message));
     }
     return ret;
