@@ -56,6 +56,7 @@ struct WeirReencrypt {
     uint64_t data_bytes;                /* set at open */
     uint64_t hotzone_bytes;             /* set at open */
     uint32_t chunk_bytes_min;           /* set at open */
+    uint32_t chunk_bytes_max;           /* set at open */
     uint32_t chunk_bytes;               /* of whoever does a step */
     pthread_mutex_t lock;
     WeirReencryptPhase phase;           /* lock */
@@ -117,7 +118,7 @@ static int take_place(WeirReencrypt *r, char *err, size_t err_size)
 
 static bool take_memory(WeirReencrypt *r)
 {
-    size_t bytes = WEIR_REENCRYPT_CHUNK_BYTES_MAX * WEIR_REENCRYPT_LANES;
+    size_t bytes = (size_t)r->chunk_bytes_max * WEIR_REENCRYPT_LANES;
 
     r->keeps = !r->info.shift_bytes && r->hotzone_bytes <= KEEP_BYTES;
     if (r->keeps && r->hotzone_bytes > bytes) {
@@ -174,6 +175,11 @@ static int take_sizes(WeirReencrypt *r, const WeirReencryptOpen *open,
     r->hotzone_bytes -= r->hotzone_bytes % block;
     r->hotzone_bytes = r->hotzone_bytes ? r->hotzone_bytes : block;
     r->chunk_bytes_min = open->chunk_bytes < block ? block : open->chunk_bytes;
+    r->chunk_bytes_max = r->chunk_bytes_min;
+    while (r->chunk_bytes_max < WEIR_REENCRYPT_CHUNK_BYTES_MAX &&
+           r->chunk_bytes_max < r->hotzone_bytes) {
+        r->chunk_bytes_max *= 2;
+    }
     return take_memory(r) ? 0 : fail(err, err_size, -ENOMEM, "no memory to "
                                      "convert the disk");
 }
@@ -1598,7 +1604,7 @@ static void choose_chunk(WeirReencrypt *r, uint32_t bytes)
 {
     r->chunk_bytes = r->chunk_bytes_min;
     while (r->chunk_bytes <= bytes / WEIR_REENCRYPT_LANES / 2 &&
-           r->chunk_bytes < WEIR_REENCRYPT_CHUNK_BYTES_MAX) {
+           r->chunk_bytes < r->chunk_bytes_max) {
         r->chunk_bytes *= 2;
     }
 }

@@ -255,7 +255,7 @@ static void use(WeirReencrypt *r, const Disks *disks)
         }
     }
     for (int i = 0; i < STEPS && !disks->read_only; i++) {
-        if (weir_reencrypt_step(r) <= 0) {
+        if (weir_reencrypt_step(r, 64 << 10) <= 0) {
             break;
         }
     }
