@@ -555,8 +555,8 @@ static int parse_area(WeirJob *job, char *err, size_t err_size)
         const char *type = string_of(area, "type");
 
         snprintf(err, err_size, "a re-encryption with the resilience '%.*s' "
-                 "has begun; only 'checksum' and 'datashift' are supported here: "
-                 "finish it with 'cryptsetup reencrypt --resume-only'",
+                 "has begun; only 'checksum' and 'datashift' are supported "
+                 "here: finish it with 'cryptsetup reencrypt --resume-only'",
                  (int)strspn(type, LOWER_CASE), type);
         return -ENOTSUP;
     }
