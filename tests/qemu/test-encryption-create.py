@@ -185,6 +185,7 @@ class Create(Base):
         self.assertEqual(data, {
             'cipher': 'aes-xts-plain64', 'key-bits': 512, 'sector-size': 4096,
             'data-offset': 0, 'header-size': HEADER, 'detached': True,
+            'bound-length': SIZE,
             'damaged': False, 'key-slots': [
                 {'key-slot': 0, 'kdf': 'pbkdf2', 'iterations': 1000,
                  'memory': 0, 'threads': 0}]})
