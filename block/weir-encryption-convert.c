@@ -321,7 +321,8 @@ static void cut_disk(BlockDriverState *bs)
     if (weir_header_refresh_perms(bs, NULL) == 0) {
         resize_disk(bs, s->info.data_offset_bytes + s->info.data_bytes, NULL);
     }
-    weir_header_change_end(bs);
+    s->header_changes = false;
+    weir_header_refresh_perms(bs, NULL);
 }
 
 static void job_give(BlockDriverState *bs)
@@ -426,7 +427,6 @@ static int job_make_header(BlockDriverState *header, int64_t disk_bytes,
     return ret;
 }
 
-/* If so, the header is claimed. */
 static bool may_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
                       Error **errp)
 {
@@ -448,8 +448,6 @@ static bool may_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
         why = "it is opened for its header only";
     } else if (is_unsafe(bs)) {
         why = "it, or a disk below, is opened with cache.no-flush";
-    } else if (!weir_header_claim(bs)) {
-        why = "its header is being changed";
     }
     if (why) {
         error_setg(errp, "weir-encryption: Node '%s': %s",
@@ -691,7 +689,6 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
     }
     ret = new_keys(&keys, errp);
     if (ret < 0) {
-        weir_header_unclaim(bs);
         return ret;
     }
     s->hotzone_bytes = start->hotzone_bytes;
@@ -702,7 +699,6 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
         s->writes_header = ret == 0;
         weir_header_change_end(bs);
     }
-    weir_header_unclaim(bs);
     weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);
     return ret;
 }
