@@ -231,9 +231,25 @@ static void host_queue(void *opaque, WeirReencryptQueue *queue)
     (void)queue;
 }
 
+static void host_each(void *opaque, void (*fn)(void *arg, unsigned i),
+                      void *arg, unsigned n)
+{
+    (void)opaque;
+    for (unsigned i = 0; i < n; i++) {
+        fn(arg, i);
+    }
+}
+
+static void host_compute(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    (void)opaque;
+    fn(arg);
+}
+
 static const WeirReencryptHost host = {
     .read = host_read, .write = host_write, .flush = host_flush,
-    .wait = host_wait, .wake = host_queue, .queue_init = host_queue,
+    .wait = host_wait, .each = host_each, .compute = host_compute,
+    .wake = host_queue, .queue_init = host_queue,
 };
 
 static void use(WeirReencrypt *r, const Disks *disks)
