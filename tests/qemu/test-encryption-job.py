@@ -584,20 +584,19 @@ class EncryptionJob(TestCase):
         data = self.plain_disk()
         daemon = self.open()
         client = self.export(daemon, 'disk', data)
-        self.encrypt(daemon, speed=1)
+        self.encrypt(daemon, speed=SLOW)
         wait_for(lambda: self.done(daemon) > 0, 'it has begun')
-        done = self.done(daemon)
-        time.sleep(0.3)
-        self.assertEqual(self.done(daemon), done)       # for ever, nearly
-        daemon.cmd('weir-encryption-set-speed', {'job-id': 'job0',
-                                                 'speed': SLOW})
-        wait_for(lambda: self.done(daemon) > done, 'it goes on')
-        daemon.cmd('weir-encryption-set-speed', {'job-id': 'job0',
-                                                 'speed': 1})
-        time.sleep(0.3)
-        done = self.done(daemon)
-        time.sleep(0.5)
-        self.assertEqual(self.done(daemon), done)
+        for speed in (1, SLOW, 1):
+            before = self.done(daemon)
+            daemon.cmd('weir-encryption-set-speed', {'job-id': 'job0',
+                                                     'speed': speed})
+            if speed == SLOW:
+                wait_for(lambda: self.done(daemon) > before, 'it goes on')
+                continue
+            time.sleep(0.5)                     # what was under way ends
+            done = self.done(daemon)
+            time.sleep(0.5)
+            self.assertEqual(self.done(daemon), done)   # for ever, nearly
         self.assertFails("no job 'none'", daemon.cmd,
                          'weir-encryption-set-speed',
                          {'job-id': 'none', 'speed': 1})
