@@ -106,7 +106,7 @@ static void make_header(uint32_t sectors, uint32_t sector_bytes)
 }
 
 /* With little room for keyslots, so that the data is short as well. */
-static void make_attached(uint32_t sectors)
+static void make_attached(uint32_t sectors, uint32_t sector_bytes)
 {
     char line[512];
 
@@ -114,9 +114,9 @@ static void make_attached(uint32_t sectors)
              "cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 "
              "--pbkdf-force-iterations 1000 --luks2-metadata-size 16k "
              "--luks2-keyslots-size 512k --key-size %d --key-file key "
-             "--sector-size 512 --offset 1088 head",
+             "--sector-size %u --offset 1088 head",
              (unsigned long long)ATTACHED_OFFSET + sectors * JOBDISK_SECTOR,
-             KEY_BYTES * 8);
+             KEY_BYTES * 8, sector_bytes);
     shell(line);
 }
 
@@ -202,7 +202,7 @@ void jobimage_make(WeirJobMode mode, uint32_t sectors, uint32_t sector_bytes)
 
     set_up(mode, sector_bytes);
     if (job_setup.attached) {
-        make_attached(sectors);
+        make_attached(sectors, sector_bytes);
     } else {
         make_header(sectors, sector_bytes);
     }

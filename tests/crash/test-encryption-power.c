@@ -500,7 +500,9 @@ int main(int argc, char **argv)
     jobimage_folder_make();
     for (int m = 0; m < MODES; m++) {
         for (int b = m == 5; b < 2; b++) {
-            if ((mode < 0 || mode == m) && (backward < 0 || backward == b)) {
+            /* where data moves, cryptsetup has sectors of 512 bytes */
+            if ((mode < 0 || mode == m) && (backward < 0 || backward == b) &&
+                (m < 5 || sector_bytes == JOBDISK_SECTOR)) {
                 play(m, b, sector_bytes, seed, runs);
             }
         }
