@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "encryption/job-int.h"
+#include "encryption/json.h"
 #include "encryption/secret.h"
 #include "encryption/xts.h"
 
@@ -54,7 +55,7 @@ static void add_number(Data *data, uint64_t value, int bytes)
 
 static void add_string(Data *data, json_object *object, const char *name)
 {
-    json_object *value = weir_job_member(object, name);
+    json_object *value = weir_json_member(object, name);
 
     if (!json_object_is_type(value, json_type_string)) {
         data->failed = true;
@@ -67,7 +68,7 @@ static void add_string(Data *data, json_object *object, const char *name)
 /* A number as a string, or a word. */
 static void add_u64(Data *data, json_object *object, const char *name)
 {
-    json_object *value = weir_job_member(object, name);
+    json_object *value = weir_json_member(object, name);
     const char *text = json_object_is_type(value, json_type_string)
                        ? json_object_get_string(value) : "";
 
@@ -81,7 +82,7 @@ static void add_u64(Data *data, json_object *object, const char *name)
 
 static void add_u32(Data *data, json_object *object, const char *name)
 {
-    json_object *value = weir_job_member(object, name);
+    json_object *value = weir_json_member(object, name);
 
     data->failed |= !json_object_is_type(value, json_type_int);
     add_number(data, json_object_get_int64(value), 4);
@@ -89,7 +90,7 @@ static void add_u32(Data *data, json_object *object, const char *name)
 
 static void add_keyslot(Data *data, json_object *keyslot, bool shifts)
 {
-    json_object *area = weir_job_member(keyslot, "area");
+    json_object *area = weir_json_member(keyslot, "area");
 
     add_string(data, keyslot, "mode");
     add_string(data, keyslot, "direction");
@@ -207,12 +208,12 @@ static json_object *digest_json(WeirJob *job)
     char name[16];
 
     snprintf(name, sizeof(name), "%d", job->digest_id);
-    return weir_job_member(weir_job_member(job->root, "digests"), name);
+    return weir_json_member(weir_json_member(job->root, "digests"), name);
 }
 
 static const char *text_of(json_object *object, const char *name)
 {
-    json_object *value = weir_job_member(object, name);
+    json_object *value = weir_json_member(object, name);
 
     return json_object_is_type(value, json_type_string)
            ? json_object_get_string(value) : "";
@@ -221,7 +222,7 @@ static const char *text_of(json_object *object, const char *name)
 static int derive(json_object *digest, const Data *data,
                   char text[TEXT_BYTES_MAX])
 {
-    int64_t iterations = json_object_get_int64(weir_job_member(digest,
+    int64_t iterations = json_object_get_int64(weir_json_member(digest,
                                                                "iterations"));
     int hash = gcry_md_map_name(text_of(digest, "hash"));
     uint8_t salt[SALT_BYTES_MAX], out[DIGEST_BYTES_MAX];
@@ -283,7 +284,7 @@ int weir_job_check_digest(WeirJob *job, const void *before, const void *after,
 const char *weir_job_set_block(WeirJob *job, uint32_t block_bytes,
                                const void *before, const void *after)
 {
-    json_object *area = weir_job_member(job->keyslot, "area");
+    json_object *area = weir_json_member(job->keyslot, "area");
     char text[TEXT_BYTES_MAX];
 
     json_object_object_add(area, "sector_size",

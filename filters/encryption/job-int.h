@@ -21,9 +21,6 @@ struct WeirJob {
 
 #define hidden __attribute__((visibility("hidden")))
 
-/* A member of an object, or NULL; object may be NULL. */
-hidden json_object *weir_job_member(json_object *object, const char *name);
-
 /* The text as it goes into the header; NULL without memory. */
 hidden const char *weir_job_text(WeirJob *job);
 

@@ -26,21 +26,6 @@
 #define SHIFT_SEGMENTS_MAX 4
 #define SECTOR_BYTES_MAX 4096
 
-json_object *weir_job_member(json_object *object, const char *name)
-{
-    return weir_json_member(object, name);
-}
-
-static const char *string_of(json_object *object, const char *name)
-{
-    return weir_json_string(object, name);
-}
-
-static bool is_string(json_object *object, const char *name, const char *text)
-{
-    return weir_json_is(object, name, text);
-}
-
 /* LUKS2 has numbers of 64 bits as strings. */
 static bool get_u64(json_object *object, const char *name, uint64_t *out)
 {
@@ -55,11 +40,6 @@ static void put_u64(json_object *object, const char *name, uint64_t value)
 
     snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
     json_object_object_add(object, name, json_object_new_string(text));
-}
-
-static bool array_has(json_object *array, const char *text)
-{
-    return weir_json_has(array, text);
 }
 
 static void array_remove(json_object *array, const char *text)
@@ -84,7 +64,7 @@ static json_object *find_flagged(json_object *segments, const char *flag,
     for (struct lh_entry *e = weir_json_first(segments); e; e = e->next) {
         json_object *segment = (json_object *)lh_entry_v(e);
 
-        if (array_has(weir_job_member(segment, "flags"), flag)) {
+        if (weir_json_has(weir_json_member(segment, "flags"), flag)) {
             *id = lh_entry_k(e);
             return segment;
         }
@@ -95,11 +75,12 @@ static json_object *find_flagged(json_object *segments, const char *flag,
 /* Number of the digest that is for a segment or keyslot, or -1. */
 static int digest_of(WeirJob *job, const char *list, const char *id)
 {
-    json_object *digests = weir_job_member(job->root, "digests");
+    json_object *digests = weir_json_member(job->root, "digests");
 
     for (int i = 0; i < DIGESTS_MAX; i++) {
-        if (array_has(weir_job_member(weir_json_numbered(digests, i), list),
-                      id)) {
+        json_object *digest = weir_json_numbered(digests, i);
+
+        if (weir_json_has(weir_json_member(digest, list), id)) {
             return i;
         }
     }
@@ -108,7 +89,7 @@ static int digest_of(WeirJob *job, const char *list, const char *id)
 
 static json_object *digest_at(WeirJob *job, int id)
 {
-    return weir_json_numbered(weir_job_member(job->root, "digests"), id);
+    return weir_json_numbered(weir_json_member(job->root, "digests"), id);
 }
 
 /* --- segments --- */
@@ -133,7 +114,7 @@ static json_object *make_segment(WeirJob *job, bool is_new, uint64_t offset,
     if (bytes != UINT64_MAX) {
         put_u64(segment, "size", bytes);
     }
-    if (weir_job_member(segment, "iv_tweak")) {
+    if (weir_json_member(segment, "iv_tweak")) {
         put_u64(segment, "iv_tweak", offset / UNIT_BYTES);
     }
     return segment;
@@ -232,11 +213,11 @@ static json_object *make_shift_segments(WeirJob *job, uint64_t left_bytes,
 
 static void assign(WeirJob *job, int digest, unsigned segment)
 {
-    json_object *list = weir_job_member(digest_at(job, digest), "segments");
+    json_object *list = weir_json_member(digest_at(job, digest), "segments");
     char name[16];
 
     snprintf(name, sizeof(name), "%u", segment);
-    if (list && !array_has(list, name)) {
+    if (list && !weir_json_has(list, name)) {
         json_object_array_add(list, json_object_new_string(name));
     }
 }
@@ -251,7 +232,7 @@ static void assign_side(WeirJob *job, const WeirJobSide *side,
 
 static void assign_none(WeirJob *job)
 {
-    json_object *digests = weir_job_member(job->root, "digests");
+    json_object *digests = weir_json_member(job->root, "digests");
 
     for (int i = 0; i < DIGESTS_MAX; i++) {
         json_object *digest = weir_json_numbered(digests, i);
@@ -295,11 +276,11 @@ static void assign_digests(WeirJob *job, uint64_t head_bytes,
 /* The new side's is for all that are encrypted. */
 static void assign_shift_digest(WeirJob *job)
 {
-    json_object *segments = weir_job_member(job->root, "segments");
+    json_object *segments = weir_json_member(job->root, "segments");
 
     assign_none(job);
     json_object_object_foreach(segments, name, segment) {
-        if (is_string(segment, "type", "crypt")) {
+        if (weir_json_is(segment, "type", "crypt")) {
             assign_side(job, &job->info.after, atoi(name));
         }
     }
@@ -371,20 +352,20 @@ static bool get_area(json_object *json, WeirJobArea *area)
 static void remove_keyslot(WeirJob *job, int id, WeirJobArea *areas,
                            size_t *n_areas)
 {
-    json_object *keyslots = weir_job_member(job->root, "keyslots");
-    json_object *tokens = weir_job_member(job->root, "tokens");
+    json_object *keyslots = weir_json_member(job->root, "keyslots");
+    json_object *tokens = weir_json_member(job->root, "tokens");
     WeirJobArea *area = &areas[*n_areas];
     json_object *json;
     char name[16];
 
     snprintf(name, sizeof(name), "%d", id);
-    json = weir_job_member(weir_job_member(keyslots, name), "area");
+    json = weir_json_member(weir_json_member(keyslots, name), "area");
     if (get_area(json, area)) {
         (*n_areas)++;
     }
     json_object_object_del(keyslots, name);
     for (struct lh_entry *e = weir_json_first(tokens); e; e = e->next) {
-        array_remove(weir_job_member((json_object *)lh_entry_v(e),
+        array_remove(weir_json_member((json_object *)lh_entry_v(e),
                                      "keyslots"), name);
     }
 }
@@ -394,13 +375,13 @@ static void remove_digest(WeirJob *job, int id)
     char name[16];
 
     snprintf(name, sizeof(name), "%d", id);
-    json_object_object_del(weir_job_member(job->root, "digests"), name);
+    json_object_object_del(weir_json_member(job->root, "digests"), name);
 }
 
 static void remove_requirement(WeirJob *job)
 {
-    json_object *config = weir_job_member(job->root, "config");
-    json_object *list = weir_job_member(weir_job_member(config,
+    json_object *config = weir_json_member(job->root, "config");
+    json_object *list = weir_json_member(weir_json_member(config,
                                         "requirements"), "mandatory");
 
     array_remove(list, REQUIREMENT);
@@ -465,13 +446,13 @@ static int fail(char *err, size_t err_size, int ret, const char *why)
 
 static int find_keyslot(WeirJob *job, char *err, size_t err_size)
 {
-    json_object *keyslots = weir_job_member(job->root, "keyslots");
+    json_object *keyslots = weir_json_member(job->root, "keyslots");
 
     for (int i = 0; i < KEYSLOTS_MAX; i++) {
         json_object *keyslot = weir_json_numbered(keyslots, i);
         char name[16];
 
-        if (is_string(keyslot, "type", "reencrypt")) {
+        if (weir_json_is(keyslot, "type", "reencrypt")) {
             snprintf(name, sizeof(name), "%d", i);
             job->keyslot = keyslot;
             job->keyslot_id = i;
@@ -508,9 +489,9 @@ static int parse_mode(WeirJob *job, char *err, size_t err_size)
         [WEIR_JOB_DECRYPT] = "decrypt",
     };
 
-    job->info.backward = is_string(job->keyslot, "direction", "backward");
+    job->info.backward = weir_json_is(job->keyslot, "direction", "backward");
     for (int i = 0; i < 3; i++) {
-        if (is_string(job->keyslot, "mode", modes[i])) {
+        if (weir_json_is(job->keyslot, "mode", modes[i])) {
             job->info.mode = i;
             return 0;
         }
@@ -544,15 +525,15 @@ static int parse_shift_area(WeirJob *job, json_object *area, char *err,
 
 static int parse_area(WeirJob *job, char *err, size_t err_size)
 {
-    json_object *area = weir_job_member(job->keyslot, "area");
+    json_object *area = weir_json_member(job->keyslot, "area");
     WeirJobInfo *info = &job->info;
     WeirJobArea place;
 
-    if (is_string(area, "type", "datashift")) {
+    if (weir_json_is(area, "type", "datashift")) {
         return parse_shift_area(job, area, err, err_size);
     }
-    if (!is_string(area, "type", "checksum")) {
-        const char *type = string_of(area, "type");
+    if (!weir_json_is(area, "type", "checksum")) {
+        const char *type = weir_json_string(area, "type");
 
         snprintf(err, err_size, "a re-encryption with the resilience '%.*s' "
                  "has begun; only 'checksum' and 'datashift' are supported "
@@ -560,10 +541,10 @@ static int parse_area(WeirJob *job, char *err, size_t err_size)
                  (int)strspn(type, LOWER_CASE), type);
         return -ENOTSUP;
     }
-    info->hash = gcry_md_map_name(string_of(area, "hash"));
+    info->hash = gcry_md_map_name(weir_json_string(area, "hash"));
     info->hash_bytes = info->hash ? gcry_md_get_algo_dlen(info->hash) : 0;
-    info->block_bytes = json_object_get_int(weir_job_member(area,
-                                                            "sector_size"));
+    info->block_bytes = json_object_get_int(weir_json_member(area,
+                                                             "sector_size"));
     if (!info->hash_bytes || info->hash_bytes > WEIR_JOB_HASH_BYTES_MAX) {
         return fail(err, err_size, -ENOTSUP, "the hash of the re-encryption's "
                     "checksums is not supported");
@@ -581,18 +562,18 @@ static int parse_area(WeirJob *job, char *err, size_t err_size)
 
 static void parse_keyslots(WeirJob *job, WeirJobSide *side)
 {
-    json_object *list = weir_job_member(digest_at(job, side->digest),
-                                        "keyslots");
-    json_object *keyslots = weir_job_member(job->root, "keyslots");
+    json_object *list = weir_json_member(digest_at(job, side->digest),
+                                         "keyslots");
+    json_object *keyslots = weir_json_member(job->root, "keyslots");
 
     for (unsigned id = 0; id < KEYSLOTS_MAX; id++) {
         json_object *keyslot = weir_json_numbered(keyslots, id);
         char name[16];
 
         snprintf(name, sizeof(name), "%u", id);
-        if (keyslot && array_has(list, name)) {
+        if (keyslot && weir_json_has(list, name)) {
             side->keyslots |= 1u << id;
-            side->key_bytes = json_object_get_int(weir_job_member(keyslot,
+            side->key_bytes = json_object_get_int(weir_json_member(keyslot,
                                                   "key_size"));
         }
     }
@@ -604,11 +585,11 @@ static int parse_crypt(WeirJob *job, json_object *segment, const char *id,
     uint64_t tweak;
 
     side->is_crypt = true;
-    side->sector_bytes = json_object_get_int(weir_job_member(segment,
-                                                             "sector_size"));
+    side->sector_bytes = json_object_get_int(weir_json_member(segment,
+                                                              "sector_size"));
     side->digest = digest_of(job, "segments", id);
-    if (!is_string(segment, "encryption", CIPHER) ||
-        weir_job_member(segment, "integrity") ||
+    if (!weir_json_is(segment, "encryption", CIPHER) ||
+        weir_json_member(segment, "integrity") ||
         !get_u64(segment, "iv_tweak", &tweak) || tweak) {
         return fail(err, err_size, -ENOTSUP, "the re-encryption is from or to "
                     "something else than " CIPHER " without tweak");
@@ -630,7 +611,7 @@ static int parse_crypt(WeirJob *job, json_object *segment, const char *id,
 static int parse_side(WeirJob *job, const char *flag, json_object **out,
                       WeirJobSide *side, char *err, size_t err_size)
 {
-    json_object *segments = weir_job_member(job->root, "segments");
+    json_object *segments = weir_json_member(job->root, "segments");
     const char *id = "";
     json_object *segment = find_flagged(segments, flag, &id);
     uint64_t offset;
@@ -643,7 +624,7 @@ static int parse_side(WeirJob *job, const char *flag, json_object **out,
     if (offset > INT64_MAX) {
         return fail(err, err_size, -EINVAL, "the data's offset is too large");
     }
-    if (!is_string(segment, "size", "dynamic") ||
+    if (!weir_json_is(segment, "size", "dynamic") ||
         (out == &job->after && offset != job->info.data_offset_bytes)) {
         return fail(err, err_size, -ENOTSUP, "a re-encryption of a fixed size, "
                     "or to another place, has begun; finish it with "
@@ -651,22 +632,22 @@ static int parse_side(WeirJob *job, const char *flag, json_object **out,
     }
     job->info.data_offset_bytes = offset;
     side->digest = -1;
-    return is_string(segment, "type", "crypt")
+    return weir_json_is(segment, "type", "crypt")
            ? parse_crypt(job, segment, id, side, err, err_size) : 0;
 }
 
 static int parse_new_place(WeirJob *job, char *err, size_t err_size)
 {
     WeirJobInfo *info = &job->info;
-    json_object *segments = weir_job_member(job->root, "segments");
+    json_object *segments = weir_json_member(job->root, "segments");
     const char *id = "";
     uint64_t offset;
 
     job->after = find_flagged(segments, FLAG_AFTER, &id);
     if (!get_u64(job->after, "offset", &offset) ||
         offset != info->shift_bytes ||
-        !is_string(job->after, "size", "dynamic") ||
-        !is_string(job->after, "type", "crypt")) {
+        !weir_json_is(job->after, "size", "dynamic") ||
+        !weir_json_is(job->after, "type", "crypt")) {
         return fail(err, err_size, -ENOTSUP, "a re-encryption to another place "
                     "than behind the header has begun; finish it with "
                     "'cryptsetup reencrypt --resume-only'");
@@ -678,7 +659,7 @@ static int parse_new_place(WeirJob *job, char *err, size_t err_size)
 /* The data, its beginning, and where both go; nothing overlaps. */
 static int parse_shift_sides(WeirJob *job, char *err, size_t err_size)
 {
-    json_object *segments = weir_job_member(job->root, "segments");
+    json_object *segments = weir_json_member(job->root, "segments");
     WeirJobInfo *info = &job->info;
     const char *id = "";
     uint64_t moved_bytes, end;
@@ -686,10 +667,10 @@ static int parse_shift_sides(WeirJob *job, char *err, size_t err_size)
 
     job->before = find_flagged(segments, FLAG_BEFORE, &id);
     job->moved = find_flagged(segments, FLAG_MOVED, &id);
-    if (!is_string(job->before, "type", "linear") ||
-        !is_string(job->before, "offset", "0") ||
+    if (!weir_json_is(job->before, "type", "linear") ||
+        !weir_json_is(job->before, "offset", "0") ||
         !get_u64(job->before, "size", &info->data_bytes) ||
-        !is_string(job->moved, "type", "linear") ||
+        !weir_json_is(job->moved, "type", "linear") ||
         !get_u64(job->moved, "offset", &info->moved_offset) ||
         !get_u64(job->moved, "size", &moved_bytes) ||
         moved_bytes != info->shift_bytes ||
@@ -742,14 +723,12 @@ static int parse_sides(WeirJob *job, char *err, size_t err_size)
 /* A segment that is not a backup, by its number. */
 static json_object *plain_segment(json_object *segments, unsigned n)
 {
-    json_object *segment, *flags;
-    char name[16];
+    json_object *segment = weir_json_numbered(segments, n);
+    json_object *flags = weir_json_member(segment, "flags");
 
-    snprintf(name, sizeof(name), "%u", n);
-    segment = weir_job_member(segments, name);
-    flags = weir_job_member(segment, "flags");
-    return array_has(flags, FLAG_BEFORE) || array_has(flags, FLAG_AFTER) ||
-           array_has(flags, FLAG_MOVED) ? NULL : segment;
+    return weir_json_has(flags, FLAG_BEFORE) ||
+           weir_json_has(flags, FLAG_AFTER) ||
+           weir_json_has(flags, FLAG_MOVED) ? NULL : segment;
 }
 
 /* Both may be the same but for the key. */
@@ -758,11 +737,12 @@ static bool is_converted(WeirJob *job, json_object *segment)
     const WeirJobInfo *info = &job->info;
 
     if (info->mode != WEIR_JOB_REKEY) {
-        return is_string(segment, "type", string_of(job->after, "type"));
+        return weir_json_is(segment, "type",
+                            weir_json_string(job->after, "type"));
     }
     return digest_of(job, "segments", "0") == info->after.digest &&
-           !array_has(weir_job_member(digest_at(job, info->before.digest),
-                                      "segments"), "0");
+           !weir_json_has(weir_json_member(digest_at(job, info->before.digest),
+                                           "segments"), "0");
 }
 
 /* Where the job is, if the segments are what we would make of that. */
@@ -774,18 +754,18 @@ static bool parse_place(WeirJob *job, json_object *segments, unsigned n,
     unsigned at = 0;
 
     *has_tail = true;
-    if (n == 1 && !array_has(weir_job_member(first, "flags"), FLAG_HOT)) {
+    if (n == 1 && !weir_json_has(weir_json_member(first, "flags"), FLAG_HOT)) {
         info->converted = is_converted(job, first);
         info->head_bytes = info->backward && !info->converted ? UINT64_MAX : 0;
         return true;
     }
-    if (!array_has(weir_job_member(first, "flags"), FLAG_HOT)) {
+    if (!weir_json_has(weir_json_member(first, "flags"), FLAG_HOT)) {
         if (!get_u64(first, "size", &info->head_bytes) || !info->head_bytes) {
             return false;
         }
         at++;
     }
-    if (array_has(weir_job_member(plain_segment(segments, at), "flags"),
+    if (weir_json_has(weir_json_member(plain_segment(segments, at), "flags"),
                   FLAG_HOT)) {
         if (!get_u64(plain_segment(segments, at), "size", &info->hot_bytes) ||
             !info->hot_bytes) {
@@ -802,8 +782,8 @@ static bool same_segments(json_object *segments, json_object *made, unsigned n)
     bool same = json_object_object_length(made) == (int)n;
 
     json_object_object_foreach(made, name, segment) {
-        same = same && json_object_equal(segment, weir_job_member(segments,
-                                                                  name));
+        same = same && json_object_equal(segment, weir_json_member(segments,
+                                                                   name));
     }
     return same;
 }
@@ -837,13 +817,14 @@ static bool parse_shift_place(WeirJob *job, json_object *segments, unsigned n)
 
     for (unsigned i = 0; i < n; i++) {
         json_object *segment = plain_segment(segments, i);
-        bool is_hot = array_has(weir_job_member(segment, "flags"), FLAG_HOT);
+        bool is_hot = weir_json_has(weir_json_member(segment, "flags"),
+                                    FLAG_HOT);
 
         if (!get_u64(segment, "size", &bytes)) {
             bytes = 0;
         }
         hot = is_hot ? bytes : hot;
-        if ((is_hot || is_string(segment, "type", "linear")) &&
+        if ((is_hot || weir_json_is(segment, "type", "linear")) &&
             __builtin_add_overflow(left, bytes, &left)) {
             return false;
         }
@@ -868,7 +849,7 @@ static bool parse_shift_place(WeirJob *job, json_object *segments, unsigned n)
 
 static int parse_shift_segments(WeirJob *job, char *err, size_t err_size)
 {
-    json_object *segments = weir_job_member(job->root, "segments");
+    json_object *segments = weir_json_member(job->root, "segments");
     unsigned n = 0;
 
     while (plain_segment(segments, n)) {
@@ -886,7 +867,7 @@ static int parse_shift_segments(WeirJob *job, char *err, size_t err_size)
 
 static int parse_segments(WeirJob *job, char *err, size_t err_size)
 {
-    json_object *segments = weir_job_member(job->root, "segments");
+    json_object *segments = weir_json_member(job->root, "segments");
     WeirJobInfo *info = &job->info;
     uint64_t end = 0;
     bool has_tail;
