@@ -30,6 +30,7 @@
 
 #include "common/crc32c.h"
 #include "common/le.h"
+#include "common/zero.h"
 
 #define CRC_AT 8
 #define CHAIN_AT 160
@@ -48,11 +49,6 @@ uint32_t weir_log_data_crc(const void *data, size_t bytes)
     return weir_crc32c(~0u, data, bytes);
 }
 
-static bool is_zero(const uint8_t *at, size_t bytes)
-{
-    return bytes == 0 || (at[0] == 0 && !memcmp(at, at + 1, bytes - 1));
-}
-
 /* --- disks --- */
 
 void weir_log_disk_write(uint8_t *data, const WeirLogDisk *disk)
@@ -69,7 +65,7 @@ int weir_log_disk_read(WeirLogDisk *disk, const uint8_t *data)
     size_t length = strnlen((const char *)name, WEIR_LOG_NAME_BYTES);
 
     if (length == 0 || length == WEIR_LOG_NAME_BYTES ||
-        !is_zero(name + length, WEIR_LOG_NAME_BYTES - length)) {
+        !weir_is_zero(name + length, WEIR_LOG_NAME_BYTES - length)) {
         return -EINVAL;
     }
     memcpy(disk->uuid, data, WEIR_LOG_UUID_BYTES);
@@ -217,7 +213,7 @@ static bool record_is_sound(const WeirLogRecord *r, const uint8_t *at)
            r->offset <= WEIR_LOG_RANGE_END_MAX &&
            r->bytes <= WEIR_LOG_RANGE_END_MAX - r->offset &&
            (r->crc == 0 || weir_log_data_bytes(r) > 0) &&
-           (at[7] & ~RECORD_RESYNC) == 0 && is_zero(at + 24, 8);
+           (at[7] & ~RECORD_RESYNC) == 0 && weir_is_zero(at + 24, 8);
 }
 
 /* All records; *data_bytes: what they have together. */
@@ -236,7 +232,7 @@ static bool table_is_sound(const WeirLogPacket *p, const uint8_t *head,
         }
         *data_bytes += weir_log_data_room(weir_log_data_bytes(&r));
     }
-    return is_zero(at, (size_t)(head + p->head_bytes - at));
+    return weir_is_zero(at, (size_t)(head + p->head_bytes - at));
 }
 
 static bool flags_are_known(const uint8_t *head, bool commit)
@@ -244,9 +240,9 @@ static bool flags_are_known(const uint8_t *head, bool commit)
     return (le_get(head + 12, 4) & ~(uint64_t)FLAGS) == 0 &&
            (le_get(head + 152, 4) &
             ~(uint64_t)(COMMIT_CONSISTENT | COMMIT_APPLICATION)) == 0 &&
-           is_zero(head + 156, 4) &&
-           is_zero(head + 192, WEIR_LOG_HEADER_BYTES - 192) &&
-           (commit || is_zero(head + 136, 56));
+           weir_is_zero(head + 156, 4) &&
+           weir_is_zero(head + 192, WEIR_LOG_HEADER_BYTES - 192) &&
+           (commit || weir_is_zero(head + 136, 56));
 }
 
 static void read_header(WeirLogPacket *p, const uint8_t *head)

@@ -93,13 +93,16 @@ static inline uint32_t weir_log_head_bytes(uint32_t records)
                                         WEIR_LOG_RECORD_BYTES);
 }
 
-/* What a packet takes in the log. */
-static inline uint64_t weir_log_packet_bytes(const WeirLogPacket *p)
+/* What so many bytes of head and data take in the log. */
+static inline uint64_t weir_log_packet_room(uint64_t bytes)
 {
-    uint64_t bytes = (uint64_t)p->head_bytes + p->data_bytes;
-
     return (bytes + WEIR_LOG_ALIGN_BYTES - 1) / WEIR_LOG_ALIGN_BYTES *
            WEIR_LOG_ALIGN_BYTES;
+}
+
+static inline uint64_t weir_log_packet_bytes(const WeirLogPacket *p)
+{
+    return weir_log_packet_room((uint64_t)p->head_bytes + p->data_bytes);
 }
 
 /* Where the one behind it is. */

@@ -18,19 +18,13 @@ void weir_log_writer_init(WeirLogWriter *w, const WeirLogSuperblock *sb,
     w->durable = *end;
 }
 
-static uint64_t round_up(uint64_t bytes)
-{
-    return (bytes + WEIR_LOG_ALIGN_BYTES - 1) / WEIR_LOG_ALIGN_BYTES *
-           WEIR_LOG_ALIGN_BYTES;
-}
-
 WeirLogNext weir_log_writer_next(const WeirLogWriter *w, uint64_t bytes)
 {
     uint64_t at = w->position % w->sb->segment_bytes;
 
     return at == 0 ? WEIR_LOG_NEXT_FIRST :
-           round_up(bytes) > w->sb->segment_bytes - at ? WEIR_LOG_NEXT_LAST
-                                                       : WEIR_LOG_NEXT_ANY;
+           weir_log_packet_room(bytes) > w->sb->segment_bytes - at
+           ? WEIR_LOG_NEXT_LAST : WEIR_LOG_NEXT_ANY;
 }
 
 static uint64_t bytes_of(const WeirLogPacket *p, const WeirLogRecord *records)
@@ -74,7 +68,7 @@ int weir_log_writer_put(WeirLogWriter *w, WeirLogPacket *p,
                         const WeirLogRecord *records, uint8_t *head,
                         WeirLogCommit *commit)
 {
-    uint64_t end = w->position + round_up(bytes_of(p, records));
+    uint64_t end = w->position + weir_log_packet_room(bytes_of(p, records));
 
     if (end - w->tail > weir_log_ring_bytes(w->sb)) {
         return -EAGAIN;
