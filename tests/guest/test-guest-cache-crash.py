@@ -109,6 +109,12 @@ class Crash(guest.TestCase):
                          (0, 0))
         return info
 
+    def see(self, vm):
+        """Add up what the cache has done since it was opened."""
+        info = self.info(vm)
+        for key in self.seen:
+            self.seen[key] += info[key]
+
     def is_whole(self, vm):
         """The guest has found all, and a file system without errors."""
         match = vm.console.wait('^WEIR-GUEST: whole|^WEIR-GUEST-EXIT',
@@ -128,9 +134,7 @@ class Crash(guest.TestCase):
         if not early:
             self.is_whole(vm)
             self.work(vm, random.randrange(20, 60))
-            info = self.info(vm)
-            for key in self.seen:
-                self.seen[key] += info[key]
+            self.see(vm)
 
     def kill(self, vm):
         vm.process.kill()
@@ -165,6 +169,7 @@ class Kill(Crash):
         vm = self.boot(files)
         self.is_whole(vm)
         self.work(vm, 20)
+        self.see(vm)
         vm.cmd('weir-detach', {'node-name': 'disk'})
         self.assertNotIn('disk', graph(vm)[0])
         self.work(vm, 20)
