@@ -134,6 +134,25 @@ typedef struct WeirFilterDriver {
     void (*change_header)(BlockDriverState *bs, const WeirHeaderChange *change,
                           Error **errp);
 
+    /*
+     * Put a mark into the log; of weir-replication only.  Main thread.
+     */
+    void (*mark)(BlockDriverState *bs, const char *mark,
+                 bool application_consistent, Error **errp);
+
+    /*
+     * The points in time before an epoch, newest first; of weir-journal only.
+     * Main thread.
+     */
+    WeirPointList *(*points)(BlockDriverState *bs, uint64_t before,
+                             uint32_t limit, bool marked);
+
+    /*
+     * Begin a job of type weir-promote; of weir-journal only.  Main thread.
+     */
+    void (*promote)(BlockDriverState *bs, const char *job_id,
+                    const char *point, Error **errp);
+
     QLIST_ENTRY(WeirFilterDriver) next;
 } WeirFilterDriver;
 
