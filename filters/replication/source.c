@@ -9,7 +9,6 @@
 #include "replication/source.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +30,11 @@ struct WeirSourceDisk {
     WeirLogDisk what;
     uint64_t bytes;
     WeirRanges ranges;          /* writes under way */
-    WeirSourceQueue queue;      /* a range was removed */
+    WeirTaskQueue queue;      /* a range was removed */
 };
 
 struct WeirSource {
+    const WeirTasks *tasks;             /* set at new */
     const WeirSourceHost *host;         /* set at new */
     void *opaque;                       /* set at new */
     WeirSourceConfig config;            /* set at new */
@@ -55,7 +55,7 @@ struct WeirSource {
     WeirLogWriter writer;
     WeirLogCommit durable;
     uint64_t sent_bytes;
-    WeirSourceQueue changed;            /* anything that the sender, the
+    WeirTaskQueue changed;            /* anything that the sender, the
                                            committer, or those who wait for an
                                            epoch or for memory look at */
 };
@@ -70,30 +70,26 @@ typedef struct Packet {
     struct iovec iov[];
 } Packet;
 
-void weir_source_lock(WeirSource *s)
-{
-    pthread_mutex_lock(&s->lock);
-}
-
-void weir_source_unlock(WeirSource *s)
-{
-    pthread_mutex_unlock(&s->lock);
-}
-
 static void changed(WeirSource *s)
 {
-    s->host->wake(s->opaque, &s->changed);
+    s->tasks->wake(s->tasks->opaque, &s->changed);
 }
 
 static void wait_for_change(WeirSource *s, uint64_t until_ns)
 {
-    s->host->wait(s->opaque, s, &s->changed, until_ns);
+    s->tasks->wait(s->tasks->opaque, &s->lock, &s->changed, until_ns);
+}
+
+static uint64_t now_ns(const WeirSource *s)
+{
+    return s->tasks->now_ns(s->tasks->opaque);
 }
 
 /* --- begin and end --- */
 
-int weir_source_new(WeirSource **out, const WeirSourceHost *host,
-                    void *opaque, const WeirSourceConfig *config)
+int weir_source_new(WeirSource **out, const WeirTasks *tasks,
+                    const WeirSourceHost *host, void *opaque,
+                    const WeirSourceConfig *config)
 {
     WeirSource *s = calloc(1, sizeof(*s));
 
@@ -101,6 +97,7 @@ int weir_source_new(WeirSource **out, const WeirSourceHost *host,
     if (!s) {
         return -ENOMEM;
     }
+    s->tasks = tasks;
     s->host = host;
     s->opaque = opaque;
     s->config = *config;
@@ -111,7 +108,7 @@ int weir_source_new(WeirSource **out, const WeirSourceHost *host,
         weir_source_free(s);
         return -ENOMEM;
     }
-    host->queue_init(opaque, &s->changed);
+    tasks->queue_init(tasks->opaque, &s->changed);
     *out = s;
     return 0;
 }
@@ -150,7 +147,7 @@ int weir_source_add_disk(WeirSource *s, const WeirLogDisk *what,
     d->what = *what;
     d->bytes = bytes;
     weir_ranges_init(&d->ranges);
-    s->host->queue_init(s->opaque, &d->queue);
+    s->tasks->queue_init(s->tasks->opaque, &d->queue);
     s->disks[s->disk_count++] = *out = d;
     return 0;
 }
@@ -163,14 +160,15 @@ static void enter_range(WeirSourceDisk *d, WeirRange *range)
 
     weir_ranges_add(&d->ranges, range);
     while (!weir_ranges_may_go(&d->ranges, range)) {
-        s->host->wait(s->opaque, s, &d->queue, WEIR_SOURCE_FOREVER);
+        s->tasks->wait(s->tasks->opaque, &s->lock, &d->queue,
+                       WEIR_TASKS_FOREVER);
     }
 }
 
 static void leave_range(WeirSourceDisk *d, WeirRange *range)
 {
     weir_ranges_remove(&d->ranges, range);
-    d->source->host->wake(d->source->opaque, &d->queue);
+    d->source->tasks->wake(d->source->tasks->opaque, &d->queue);
 }
 
 /* Memory for the data, and a place for the record in whatever is open then. */
@@ -179,7 +177,7 @@ static int take_memory(WeirSource *s, uint64_t bytes, WeirPiece *piece)
     while (weir_memory_take(s->memory, bytes, piece) < 0) {
         s->hurry = true;
         changed(s);
-        wait_for_change(s, WEIR_SOURCE_FOREVER);
+        wait_for_change(s, WEIR_TASKS_FOREVER);
     }
     if (weir_epoch_reserve(s->open, s->writes + 1) < 0) {
         weir_memory_give(s->memory, piece);
@@ -215,7 +213,7 @@ static void wait_until_durable(WeirSource *s, uint64_t serial)
     while (s->oldest->serial <= serial) {
         s->hurry = s->hurry || serial == s->open->serial;
         changed(s);
-        wait_for_change(s, WEIR_SOURCE_FOREVER);
+        wait_for_change(s, WEIR_TASKS_FOREVER);
     }
 }
 
@@ -224,7 +222,7 @@ static void append(WeirSource *s, const WeirLogRecord *record,
                    const WeirPiece *piece)
 {
     if (s->open->count == 0) {
-        s->open->begun_ns = s->host->now_ns(s->opaque);
+        s->open->begun_ns = now_ns(s);
         changed(s);
     }
     weir_epoch_add(s->open, record, piece);
@@ -244,17 +242,17 @@ int weir_source_write(WeirSourceDisk *d, uint64_t offset, uint64_t bytes,
     WeirPiece piece;
     int ret;
 
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     ret = take_memory(s, bytes, &piece);
     if (ret < 0) {
-        weir_source_unlock(s);
+        pthread_mutex_unlock(&s->lock);
         return ret;
     }
     enter_range(d, &range);
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
     record.crc = copy(piece.data, iov, niov);
     ret = s->host->write_disk(d->host, offset, bytes, piece.data);
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     s->writes--;
     if (ret < 0) {
         weir_memory_give(s->memory, &piece);
@@ -265,7 +263,7 @@ int weir_source_write(WeirSourceDisk *d, uint64_t offset, uint64_t bytes,
         }
     }
     leave_range(d, &range);
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
     return ret;
 }
 
@@ -276,13 +274,13 @@ void weir_source_flush(WeirSourceDisk *d)
     if (s->config.mode == WEIR_SOURCE_ASYNC) {
         return;
     }
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     if (s->open->count > 0) {
         wait_until_durable(s, s->open->serial);
     } else if (s->oldest != s->open) {
         wait_until_durable(s, s->open->serial - 1);
     }
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* --- packets --- */
@@ -308,7 +306,7 @@ static void write_packet(void *arg)
     int ret = s->host->write_log(s->opaque, p->offset, p->bytes, p->iov,
                                  p->niov);
 
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     s->packets--;
     p->epoch->packets--;
     if (ret < 0) {
@@ -317,7 +315,7 @@ static void write_packet(void *arg)
         s->sent_bytes += p->bytes;
     }
     changed(s);
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
     free_packet(p);
 }
 
@@ -367,7 +365,7 @@ static void send_packet(Packet *p, const WeirLogPacket *log)
     add_padding(p, p->bytes - log->head_bytes - log->data_bytes);
     s->packets++;
     p->epoch->packets++;
-    s->host->spawn(s->opaque, write_packet, p);
+    s->tasks->spawn(s->tasks->opaque, write_packet, p);
 }
 
 /* What was read may not be durable yet, and is relied on. */
@@ -386,9 +384,9 @@ static void read_tail(WeirSource *s)
     char err[256];
     int ret;
 
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
     ret = read_and_flush(s, copies, sizeof(copies));
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     s->flush_failed = s->flush_failed || ret < 0;
     if (ret < 0 ||
         weir_log_superblock_read(&sb, copies, UINT64_MAX, err,
@@ -398,7 +396,7 @@ static void read_tail(WeirSource *s)
     } else if (sb.tail > s->writer.tail) {
         s->writer.tail = sb.tail;
     } else {
-        wait_for_change(s, s->host->now_ns(s->opaque) + FULL_RETRY_NS);
+        wait_for_change(s, now_ns(s) + FULL_RETRY_NS);
     }
 }
 
@@ -412,7 +410,7 @@ static int place(WeirSource *s, WeirLogPacket *log, Packet *p)
 
     while (s->state == WEIR_SOURCE_STREAMING) {
         if (s->packets >= PACKETS_UNDER_WAY_MAX) {
-            wait_for_change(s, WEIR_SOURCE_FOREVER);
+            wait_for_change(s, WEIR_TASKS_FOREVER);
         } else if (weir_log_writer_put(&s->writer, log, p->records, p->head,
                                        &commit) < 0) {
             read_tail(s);
@@ -541,7 +539,7 @@ static int send_epoch(WeirSource *s, WeirEpoch *epoch)
 static uint64_t due_ns(const WeirSource *s)
 {
     if (s->open->count == 0) {
-        return WEIR_SOURCE_FOREVER;
+        return WEIR_TASKS_FOREVER;
     }
     return s->hurry || s->stops || s->open->bytes >= s->config.epoch_bytes
            ? 0 : s->open->begun_ns + s->config.epoch_interval_ns;
@@ -556,8 +554,8 @@ static int close_epoch(WeirSource *s)
         weir_epoch_free(next, s->memory);
         return -ENOMEM;
     }
-    s->open->wall_ns = s->host->wall_ns(s->opaque);
-    s->open->monotonic_ns = s->host->now_ns(s->opaque);
+    s->open->wall_ns = s->tasks->wall_ns(s->tasks->opaque);
+    s->open->monotonic_ns = now_ns(s);
     next->serial = s->open->serial + 1;
     s->open->next = next;
     s->open = next;
@@ -568,7 +566,7 @@ static int close_epoch(WeirSource *s)
 /* Without memory for it there is a second one for others to give some back. */
 static void pause_sender(WeirSource *s)
 {
-    wait_for_change(s, s->host->now_ns(s->opaque) + 1000000000);
+    wait_for_change(s, now_ns(s) + 1000000000);
 }
 
 /* Send what is closed, or wait. */
@@ -578,7 +576,7 @@ static void send_next(WeirSource *s)
     int ret;
 
     if (s->to_send == s->open &&
-        (due == WEIR_SOURCE_FOREVER || due > s->host->now_ns(s->opaque))) {
+        (due == WEIR_TASKS_FOREVER || due > now_ns(s))) {
         wait_for_change(s, due);
         return;
     }
@@ -637,18 +635,18 @@ static void commit(void *arg)
 {
     WeirSource *s = arg;
 
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     while (s->state == WEIR_SOURCE_STREAMING) {
         WeirEpoch *last = written(s);
         int ret;
 
         if (!last) {
-            wait_for_change(s, WEIR_SOURCE_FOREVER);
+            wait_for_change(s, WEIR_TASKS_FOREVER);
             continue;
         }
-        weir_source_unlock(s);
+        pthread_mutex_unlock(&s->lock);
         ret = s->host->flush_log(s->opaque);
-        weir_source_lock(s);
+        pthread_mutex_lock(&s->lock);
         if (ret < 0) {
             s->flush_failed = true;
             lose_log(s);
@@ -659,7 +657,7 @@ static void commit(void *arg)
     }
     s->packets--;               /* it counts as one: see drain() */
     changed(s);
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* --- connecting --- */
@@ -668,7 +666,7 @@ static void commit(void *arg)
 static void drain(WeirSource *s)
 {
     while (s->packets > 0 || s->sending) {
-        wait_for_change(s, WEIR_SOURCE_FOREVER);
+        wait_for_change(s, WEIR_TASKS_FOREVER);
     }
 }
 
@@ -763,12 +761,13 @@ static int begin_session(WeirSource *s, const WeirLogSuperblock *sb,
         let_go(s, ours, &end);
     }
     s->sb = *sb;
-    weir_log_writer_init(&s->writer, &s->sb, &end, s->host->random(s->opaque));
+    weir_log_writer_init(&s->writer, &s->sb, &end,
+                         s->tasks->random(s->tasks->opaque));
     s->to_send = s->oldest;
     s->flush_failed = false;
     s->state = WEIR_SOURCE_STREAMING;
     s->packets = 1;
-    s->host->spawn(s->opaque, commit, s);
+    s->tasks->spawn(s->tasks->opaque, commit, s);
     changed(s);
     return 0;
 }
@@ -780,18 +779,18 @@ int weir_source_connect(WeirSource *s, uint64_t device_bytes, char *err,
     WeirLogCommit end;
     int ret;
 
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     drain(s);
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
     ret = read_end(s, device_bytes, &sb, &end, err, err_size);
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     if (ret < 0) {
         s->flush_failed = true;         /* it may have been that */
-        weir_source_unlock(s);
+        pthread_mutex_unlock(&s->lock);
         return ret;
     }
     ret = begin_session(s, &sb, &end, err, err_size);
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
     return ret;
 }
 
@@ -806,33 +805,33 @@ static bool is_done(const WeirSource *s)
 
 void weir_source_run(WeirSource *s)
 {
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     while (!is_done(s)) {
         if (s->state == WEIR_SOURCE_STREAMING) {
             send_next(s);
         } else {
-            wait_for_change(s, WEIR_SOURCE_FOREVER);
+            wait_for_change(s, WEIR_TASKS_FOREVER);
         }
     }
     lose_log(s);
     drain(s);
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
 }
 
 void weir_source_stop(WeirSource *s)
 {
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     s->stops = true;
     changed(s);
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
 }
 
 void weir_source_info(WeirSource *s, WeirSourceInfo *info)
 {
-    uint64_t now = s->host->now_ns(s->opaque);
+    uint64_t now = now_ns(s);
 
     memset(info, 0, sizeof(*info));
-    weir_source_lock(s);
+    pthread_mutex_lock(&s->lock);
     info->state = s->state;
     info->epoch = s->durable.epoch;
     info->memory_bytes = weir_memory_used_bytes(s->memory);
@@ -843,5 +842,5 @@ void weir_source_info(WeirSource *s, WeirSourceInfo *info)
             info->rpo_ns = now - e->begun_ns;
         }
     }
-    weir_source_unlock(s);
+    pthread_mutex_unlock(&s->lock);
 }

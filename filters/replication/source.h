@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include "replication/packet.h"
+#include "replication/tasks.h"
 
 /*
  * The source of a replication: writes of a group of disks go to the disks and,
@@ -40,37 +41,14 @@ typedef struct WeirSourceConfig {
     uint64_t max_memory_bytes;
 } WeirSourceConfig;
 
-/* Where tasks wait for each other; the host's. */
-typedef struct WeirSourceQueue {
-    void *host[2];
-} WeirSourceQueue;
-
-#define WEIR_SOURCE_FOREVER UINT64_MAX
-
+/* These yield. disk: as in weir_source_add_disk(). */
 typedef struct WeirSourceHost {
-    /* These yield. disk: as in weir_source_add_disk(). */
     int (*write_disk)(void *disk, uint64_t offset, uint64_t bytes,
                       const void *buf);
     int (*read_log)(void *opaque, uint64_t offset, uint64_t bytes, void *buf);
     int (*write_log)(void *opaque, uint64_t offset, uint64_t bytes,
                      const struct iovec *iov, size_t niov);
     int (*flush_log)(void *opaque);
-    /*
-     * Wait until the queue is woken, or the clock of now_ns() is there. Called
-     * with the lock of the source held (weir_source_lock()), which is released
-     * meanwhile.
-     */
-    void (*wait)(void *opaque, WeirSource *source, WeirSourceQueue *queue,
-                 uint64_t until_ns);
-
-    /* These do not; the lock may be held. */
-    void (*wake)(void *opaque, WeirSourceQueue *queue); /* all that wait */
-    void (*queue_init)(void *opaque, WeirSourceQueue *queue);
-    /* Run fn(arg) by and by, as something that may yield. */
-    void (*spawn)(void *opaque, void (*fn)(void *arg), void *arg);
-    uint64_t (*now_ns)(void *opaque);   /* monotonic */
-    uint64_t (*wall_ns)(void *opaque);  /* since 1970 */
-    uint64_t (*random)(void *opaque);
 } WeirSourceHost;
 
 typedef struct WeirSourceInfo {
@@ -82,12 +60,12 @@ typedef struct WeirSourceInfo {
     uint64_t sent_bytes;        /* to the log, all in all */
 } WeirSourceInfo;
 
-void weir_source_lock(WeirSource *s);
-void weir_source_unlock(WeirSource *s);
-
-/* host: lives as long. Returns 0 or -ENOMEM. */
-int weir_source_new(WeirSource **out, const WeirSourceHost *host,
-                    void *opaque, const WeirSourceConfig *config);
+/*
+ * tasks, host: live as long. opaque: for the host's. Returns 0 or -ENOMEM.
+ */
+int weir_source_new(WeirSource **out, const WeirTasks *tasks,
+                    const WeirSourceHost *host, void *opaque,
+                    const WeirSourceConfig *config);
 
 /* After weir_source_run() has returned, with no request under way. */
 void weir_source_free(WeirSource *s);

@@ -141,30 +141,30 @@ static void forget_timer(const Coop *coop)
     }
 }
 
-static void wait_source(void *opaque, WeirSource *source,
-                        WeirSourceQueue *queue, uint64_t until_ns)
+static void wait_source(void *opaque, pthread_mutex_t *lock,
+                        WeirTaskQueue *queue, uint64_t until_ns)
 {
     (void)opaque;
-    if (until_ns != WEIR_SOURCE_FOREVER) {
+    if (until_ns != WEIR_TASKS_FOREVER) {
         if (t.n_timers == TIMERS_MAX) {
             fail("too many timers");
         }
         t.timers[t.n_timers++] = (Timer) { until_ns, coop_self(),
                                            (CoopQueue *)queue };
     }
-    weir_source_unlock(source);
+    pthread_mutex_unlock(lock);
     coop_queue_wait((CoopQueue *)queue);
     forget_timer(coop_self());
-    weir_source_lock(source);
+    pthread_mutex_lock(lock);
 }
 
-static void wake_source(void *opaque, WeirSourceQueue *queue)
+static void wake_source(void *opaque, WeirTaskQueue *queue)
 {
     (void)opaque;
     coop_queue_wake((CoopQueue *)queue);
 }
 
-static void init_queue(void *opaque, WeirSourceQueue *queue)
+static void init_queue(void *opaque, WeirTaskQueue *queue)
 {
     (void)opaque;
     memset(queue, 0, sizeof(*queue));
@@ -190,9 +190,13 @@ static uint64_t random_number(void *opaque)
 
 static const WeirSourceHost host = {
     .write_disk = write_disk, .read_log = read_log, .write_log = write_log,
-    .flush_log = flush_log, .wait = wait_source, .wake = wake_source,
-    .queue_init = init_queue, .spawn = spawn, .now_ns = now_ns,
-    .wall_ns = now_ns, .random = random_number,
+    .flush_log = flush_log,
+};
+
+static const WeirTasks tasks = {
+    .wait = wait_source, .wake = wake_source, .queue_init = init_queue,
+    .spawn = spawn, .now_ns = now_ns, .wall_ns = now_ns,
+    .random = random_number,
 };
 
 /* --- guests --- */
@@ -558,7 +562,7 @@ static void set_up(WeirSourceMode mode)
     coop_spawn(make_log, NULL);
     while (coop_step() || memdisk_step(&t.log)) {
     }
-    if (weir_source_new(&t.source, &host, NULL, &config) < 0) {
+    if (weir_source_new(&t.source, &tasks, &host, NULL, &config) < 0) {
         fail("no source");
     }
     for (uint16_t i = 0; i < DISKS; i++) {
