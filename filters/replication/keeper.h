@@ -65,7 +65,7 @@ typedef struct WeirKeeperHost {
 
 /* All of it may be changed while the keeper runs. */
 typedef struct WeirKeeperConfig {
-    uint64_t retain_ns;         /* points are kept so long while there is room */
+    uint64_t retain_ns;         /* points are kept for, while there is room */
     uint64_t retain_bytes;      /* of the log in use, before older epochs are
                                    applied whatever their age; 0: three quarters
                                    of the ring */
@@ -147,9 +147,9 @@ int weir_keeper_add_base(WeirKeeper *k, const char *disk, void *base,
 
 /*
  * Read the log. Yields; reads all of it that may still be needed. Not twice.
- * Returns 0; what weir_log_superblock_read() returns (-ENOENT: no log); -EINVAL:
- * it does not tell what its disks are; -EFBIG: its index would need more than
- * index_bytes_max; -ENOMEM; an error of the device.
+ * Returns 0; what weir_log_superblock_read() returns (-ENOENT: no log);
+ * -EINVAL: it does not tell what its disks are; -EFBIG: its index would need
+ * more than index_bytes_max; -ENOMEM; an error of the device.
  */
 int weir_keeper_open(WeirKeeper *k, uint64_t device_bytes, char *err,
                      size_t err_size);
@@ -168,7 +168,7 @@ void weir_keeper_stop(WeirKeeper *k);
 
 /*
  * A write; it must be one whole packet, at its place. Only what the keeper has
- * found to be in order gets to the device. Returns 0; else nothing of it counts:
+ * found to be in order gets to the device. Returns 0, or nothing of it counts:
  *   -EINVAL  it is no packet, damaged, not where it belongs, of another group
  *            or disk, or does not fit to those before
  *   -EPERM   of an older generation, or of a session that has ended
@@ -229,9 +229,9 @@ int weir_keeper_promote(WeirKeeper *k, uint64_t epoch, char *err,
 void weir_keeper_apply_to(WeirKeeper *k, uint64_t epoch);
 
 /*
- * How far that is. done, total: bytes of the log, of what was to be applied when
- * it was asked for. Returns 1: it is done; 0: not yet; the error that it stops
- * at for now.
+ * How far that is. done, total: bytes of the log, of what was to be applied
+ * when it was asked for. Returns 1: it is done; 0: not yet; the error that it
+ * stops at for now.
  */
 int weir_keeper_applied_to(WeirKeeper *k, uint64_t epoch, uint64_t *done,
                            uint64_t *total);
