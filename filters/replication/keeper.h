@@ -148,8 +148,8 @@ int weir_keeper_add_base(WeirKeeper *k, const char *disk, void *base,
 /*
  * Read the log. Yields; reads all of it that may still be needed. Not twice.
  * Returns 0; what weir_log_superblock_read() returns (-ENOENT: no log);
- * -EINVAL: it does not tell what its disks are; -EFBIG: its index would need
- * more than index_bytes_max; -ENOMEM; an error of the device.
+ * -EFBIG: its index needs more than twice index_bytes_max; -ENOMEM; an error of
+ * the device, or of a base.
  */
 int weir_keeper_open(WeirKeeper *k, uint64_t device_bytes, char *err,
                      size_t err_size);
@@ -175,7 +175,7 @@ void weir_keeper_stop(WeirKeeper *k);
  *   -EBUSY   another session may still be alive (an NBD server makes EINVAL of
  *            that: answer something that clients can tell apart)
  *   -ENOSPC  there is no room: what is there may still be needed
- *   -ENOMEM  an error of the device: its session has ended by that
+ *   -ENOMEM, an error of the device: its session has ended by that
  * err: may be NULL.
  */
 int weir_keeper_write(WeirKeeper *k, uint64_t offset, uint64_t bytes,
