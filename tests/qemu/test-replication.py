@@ -91,5 +91,99 @@ class Journal(ReplicationTest):
         keeper.quit()
 
 
+class Replica(ReplicationTest):
+    """One disk."""
+
+    def setUp(self):
+        super().setUp()
+        self.stamps = Stamps()
+
+    def start_both(self, **options):
+        keeper = self.keeper()
+        source = self.source(**options)
+        self.wait_for_status(source, 'streaming')
+        return keeper, source
+
+    def quit_both(self, keeper, source):
+        source.quit()
+        keeper.quit()
+
+    def test_it_is_what_was_written(self):
+        keeper, source = self.start_both()
+        client, = self.clients()
+        for _ in range(300):
+            self.stamps.write([client])
+        client.flush()
+        self.mark(source, 'end')
+        self.assertEqual(self.stamps.prefix(self.replicas(keeper)), 300)
+        self.assertEqual(self.read_replica(keeper, point='mark:end'),
+                         self.file_content(self.disk_files[0]))
+        client.shutdown()
+        self.quit_both(keeper, source)
+
+    def test_each_point_is_the_disk_at_a_time(self):
+        keeper, source = self.start_both()
+        client, = self.clients()
+        counts = {}
+        for name in ('first', 'second', 'third'):
+            for _ in range(100):
+                self.stamps.write([client])
+            self.mark(source, name)
+            counts[name] = len(self.stamps.log)
+        for name, count in counts.items():
+            image = self.read_replica(keeper, point=f'mark:{name}')
+            self.assertEqual(self.stamps.prefix([image]), count)
+        seen = 0
+        for point in reversed(self.points(keeper)):
+            image = self.read_replica(keeper, point=f'epoch:{point["epoch"]}')
+            if any(image):
+                count = self.stamps.prefix([image])
+                self.assertGreaterEqual(count, seen)
+                seen = count
+        self.assertEqual(seen, 300)
+        client.shutdown()
+        self.quit_both(keeper, source)
+
+    def test_what_was_there_before_is_copied(self):
+        with open(self.disk_files[0], 'r+b') as f:
+            for block in range(0, 512, 3):
+                f.seek(block * BLOCK)
+                f.write(content(block, 7))
+        keeper, source = self.start_both()
+        self.mark(source, 'copied')
+        self.assertEqual(self.read_replica(keeper),
+                         self.file_content(self.disk_files[0]))
+        self.quit_both(keeper, source)
+
+    def test_requests_of_all_kinds(self):
+        keeper, source = self.start_both()
+        client, = self.clients()
+        image = bytearray(16 * MIB)
+        for _ in range(300):
+            offset = random.randrange(16 * MIB - 1)
+            count = min(16 * MIB - offset,
+                        random.choice([1, 511, 4096, 70000, 3 * MIB]))
+            kind = random.choice(['write', 'fua', 'zero', 'trim', 'flush'])
+            if kind in ('write', 'fua'):
+                data = random.randbytes(count)
+                client.pwrite(data, offset,
+                              nbd.CMD_FLAG_FUA if kind == 'fua' else 0)
+                image[offset:offset + count] = data
+            elif kind == 'zero':
+                client.zero(count, offset, random.choice(
+                    [0, nbd.CMD_FLAG_NO_HOLE, nbd.CMD_FLAG_FUA]))
+                image[offset:offset + count] = bytes(count)
+            elif kind == 'trim':
+                client.trim(count, offset)
+                image[offset:offset + count] = client.pread(count, offset)
+            else:
+                client.flush()
+        self.assertEqual(client.pread(16 * MIB, 0), image)
+        self.mark(source, 'end')
+        self.assertEqual(self.read_replica(keeper), image)
+        client.shutdown()
+        self.quit_both(keeper, source)
+
+
 if __name__ == '__main__':
     main()
