@@ -92,7 +92,7 @@ static struct {
 } wr;
 
 static uint64_t seed_now, instants, cuts, epochs, views, promotions, points,
-                lives_lived, batches, refused;
+                lives_lived, base_writes, refused, furthest;
 static uint32_t every = 1;
 
 static void place(void)
@@ -212,7 +212,7 @@ static int write_base(void *base, uint64_t offset, uint64_t bytes,
     if (!t.dead) {
         check_base(base, offset, bytes);
     }
-    batches++;
+    base_writes++;
     return request(base, MEM_WRITE, offset, bytes, buf, NULL);
 }
 
@@ -769,6 +769,7 @@ static bool write_some(bool commits)
         add_version(&commit, consistent, &wr.images);
         wr.last = commit.epoch;
         wr.resync -= wr.resync > 0;
+        furthest = commit.end > furthest ? commit.end : furthest;
         epochs++;
     }
     free(data);
@@ -975,7 +976,7 @@ static void promote_points(void *arg)
             break;
         }
         weir_point_list(t.keeper, UINT64_MAX, false, take_point, &o);
-        if (o.count > 0) {
+        if (o.count > 0 && coop_below(8) == 0) {
             promote(coop_below(2) ? o.newest : o.some);
         }
     }
@@ -1321,11 +1322,12 @@ int main(int argc, char **argv)
     }
     printf("%llu cuts at %llu instants of %llu lives, %llu epochs, %llu points "
            "looked at after cuts, %llu opened, %llu promotions, %llu writes to "
-           "bases, %llu packets refused: nothing wrong\n",
+           "bases, %llu packets refused, %llu laps at most: nothing wrong\n",
            (unsigned long long)cuts, (unsigned long long)instants,
            (unsigned long long)lives_lived, (unsigned long long)epochs,
            (unsigned long long)points, (unsigned long long)views,
-           (unsigned long long)promotions, (unsigned long long)batches,
-           (unsigned long long)refused);
+           (unsigned long long)promotions, (unsigned long long)base_writes,
+           (unsigned long long)refused,
+           (unsigned long long)(furthest / (5 * SEGMENT_BYTES)));
     return weir_keeper_mutation ? 1 : 0;
 }
