@@ -562,7 +562,7 @@ static int resize(Batch *b, Base *base, uint64_t bytes)
 {
     int ret = b->k->host->resize_base(base->host, bytes);
 
-    if (ret == -ENOTSUP && bytes < base->bytes) {
+    if (ret == -ENOTSUP && bytes <= base->bytes) {
         return 0;
     }
     if (ret < 0) {
@@ -580,8 +580,11 @@ static int lengthen_bases(Batch *b)
     int ret = 0;
 
     for (uint16_t i = 0; i < WEIR_LOG_DISKS_MAX && ret == 0; i++) {
-        if (b->touched[i] && b->bases[i]->bytes < b->most[i]) {
-            ret = resize(b, b->bases[i], b->most[i]);
+        Base *base = b->bases[i];
+
+        if (b->touched[i] && (base->bytes < b->most[i] || base->doubtful)) {
+            ret = resize(b, base, base->bytes > b->most[i] ? base->bytes
+                                                           : b->most[i]);
         }
     }
     return ret;
@@ -604,6 +607,7 @@ static int end_bases(Batch *b)
         }
         if (ret == 0 && !WITHOUT_RULE(32)) {
             ret = b->k->host->flush_base(base->host);
+            base->doubtful = ret < 0;
             ret = ret < 0 ? fail(b, base, "flushed", ret) : 0;
         }
     }

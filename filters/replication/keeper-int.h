@@ -70,6 +70,8 @@ typedef struct Base {
     char disk[WEIR_LOG_NAME_BYTES];
     void *host;
     uint64_t bytes;             /* its length; apply only, under the lock */
+    bool doubtful;              /* apply only: its length may not be durable,
+                                   since a flush failed, or may have */
 } Base;
 
 struct WeirKeeper {

@@ -310,6 +310,7 @@ static int measure_bases(WeirKeeper *k, char *err, size_t err_size)
             return (int)bytes;
         }
         base->bytes = (uint64_t)bytes;
+        base->doubtful = k->horizon > k->sb.anchor.epoch;
     }
     return 0;
 }

@@ -6,27 +6,51 @@
 
 #include "common/le.h"
 
-/* Older ones that went on behind the point end there; one of 32 has to go. */
-static void begin_generation(WeirKeeper *k, WeirLogSuperblock *sb,
+/*
+ * One of 32 has to go: one of which there are no epochs, or the oldest if what
+ * the log holds has none of its epochs. False: none can.
+ */
+static bool forget_one(WeirLogSuperblock *sb)
+{
+    WeirLogGeneration *g = sb->history;
+    uint32_t i = 0;
+
+    while (i + 1 < sb->history_count &&
+           g[i].first_epoch < g[i + 1].first_epoch) {
+        i++;
+    }
+    if (i + 1 == sb->history_count) {
+        i = 0;
+        if (g[1].first_epoch > sb->anchor.epoch + 1) {
+            return false;
+        }
+    }
+    memmove(g + i, g + i + 1, (sb->history_count - i - 1) * sizeof(*g));
+    sb->history_count--;
+    return true;
+}
+
+/* Older ones that went on behind the point end there. */
+static bool begin_generation(WeirKeeper *k, WeirLogSuperblock *sb,
                              uint64_t first_epoch)
 {
     WeirLogGeneration *g = sb->history;
     uint64_t number = g[sb->history_count - 1].number + 1;
 
-    if (sb->history_count == WEIR_LOG_HISTORY_MAX) {
-        memmove(g, g + 1, (WEIR_LOG_HISTORY_MAX - 1) * sizeof(*g));
-        sb->history_count--;
-    }
     for (uint32_t i = 0; i < sb->history_count; i++) {
         if (g[i].first_epoch > first_epoch) {
             g[i].first_epoch = first_epoch;
         }
+    }
+    if (sb->history_count == WEIR_LOG_HISTORY_MAX && !forget_one(sb)) {
+        return false;
     }
     g += sb->history_count++;
     g->number = number;
     g->first_epoch = first_epoch;
     le_put(g->uuid, k->tasks->random(k->tasks->opaque), 8);
     le_put(g->uuid + 8, k->tasks->random(k->tasks->opaque), 8);
+    return true;
 }
 
 static int check(WeirKeeper *k, uint64_t epoch, char *err, size_t err_size)
@@ -50,7 +74,13 @@ static int promote(WeirKeeper *k, uint64_t epoch, char *err, size_t err_size)
     WeirLogSuperblock sb = k->sb;
     int ret;
 
-    begin_generation(k, &sb, epoch + 1);
+    if (!begin_generation(k, &sb, epoch + 1)) {
+        weir_keeper_say(err, err_size, "the log holds epochs of %d generations "
+                        "already: some have to be applied first",
+                        WEIR_LOG_HISTORY_MAX);
+        weir_keeper_sb_cancel(k);
+        return -EBUSY;
+    }
     k->ceiling = epoch;
     ret = weir_keeper_sb_end(k, &sb);
     k->ceiling = UINT64_MAX;
