@@ -264,16 +264,24 @@ static void cut_off(WeirReplicationLog *log)
     }
 }
 
+static int64_t timeout_ns(const WeirReplicationLog *log)
+{
+    return (int64_t)log->timeout_ms * SCALE_MS;
+}
+
 static void watchdog_cb(void *opaque)
 {
     WeirReplicationLog *log = opaque;
     WeirReplicationLogRequest *oldest = QTAILQ_FIRST(&log->requests);
+    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 
     if (!oldest) {
         return;
     }
-    if (oldest->until_ns <= qemu_clock_get_ns(QEMU_CLOCK_REALTIME)) {
+    if (oldest->until_ns <= now_ns) {
         cut_off(log);
+        /* once more, if it goes on nevertheless */
+        timer_mod_ns(log->watchdog, now_ns + timeout_ns(log));
     } else {
         timer_mod_ns(log->watchdog, oldest->until_ns);
     }
@@ -433,8 +441,7 @@ static int coroutine_fn begin_request(WeirReplicationLog *log,
     if (!blk_bs(log->blk)) {
         return -ENOTCONN;
     }
-    r->until_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
-                  (int64_t)log->timeout_ms * SCALE_MS;
+    r->until_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns(log);
     QTAILQ_INSERT_TAIL(&log->requests, r, next);
     if (!timer_pending(log->watchdog)) {
         timer_mod_ns(log->watchdog, r->until_ns);

@@ -15,7 +15,7 @@ import time
 import nbd
 
 from cachetest import BLOCK, MIB, content, nbd_connect
-from weirtest import TestCase, blockdev, wait_for
+from weirtest import QMPError, TestCase, blockdev, wait_for
 
 DISK = 16 * MIB
 LOG = 256 * MIB
@@ -216,10 +216,16 @@ class ReplicationTest(TestCase):
         wait_for(sent, f'all sent, is {self.replication_info(source)}')
 
     def mark(self, source, name, **options):
-        """A mark that the keeper has when this returns."""
-        self.wait_for_status(source, 'streaming')
-        source.cmd('weir-replication-mark',
-                   {'node-name': 'repl0', 'mark': name, **options})
+        """A mark that the keeper has when this returns.  It is tried again
+        while the keeper does not take another session yet."""
+        def marked():
+            try:
+                source.cmd('weir-replication-mark',
+                           {'node-name': 'repl0', 'mark': name, **options})
+            except QMPError:
+                return False
+            return True
+        wait_for(marked, f'a mark, is {self.replication_info(source)}')
         self.wait_until_sent(source)
 
     def points(self, keeper, **options):
