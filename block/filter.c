@@ -70,6 +70,13 @@ void weir_filter_set_state(BlockDriverState *bs, WeirState state,
                                weir_filter_driver(bs)->driver, state, reason);
 }
 
+void weir_filter_emit_rpo(BlockDriverState *bs, uint64_t rpo_ms,
+                          uint64_t limit_ms)
+{
+    qapi_event_send_weir_replication_rpo(bdrv_get_node_name(bs), rpo_ms,
+                                         limit_ms);
+}
+
 void weir_filter_emit_inspect_alert(BlockDriverState *bs, uint64_t overwrites,
                                     uint64_t suspicious, double share)
 {
@@ -151,10 +158,9 @@ void weir_filter_set_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared)
     }
 }
 
-int weir_filter_open(BlockDriverState *bs, QDict *options, Error **errp)
+void weir_filter_init(BlockDriverState *bs)
 {
     WeirFilter *filter = bs->opaque;
-    int ret;
 
     weir_iostat_init(&filter->stat);
     qemu_mutex_init(&filter->lock);
@@ -162,7 +168,13 @@ int weir_filter_open(BlockDriverState *bs, QDict *options, Error **errp)
     filter->since_s = g_get_real_time() / G_USEC_PER_SEC;
     filter->orphan_timer = timer_new_ms(QEMU_CLOCK_REALTIME, orphan_timer_cb,
                                         bs);
+}
 
+int weir_filter_open(BlockDriverState *bs, QDict *options, Error **errp)
+{
+    int ret;
+
+    weir_filter_init(bs);
     ret = bdrv_open_file_child(NULL, options, "file", bs, errp);
     if (ret < 0) {
         weir_filter_close(bs);

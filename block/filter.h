@@ -134,6 +134,25 @@ typedef struct WeirFilterDriver {
     void (*change_header)(BlockDriverState *bs, const WeirHeaderChange *change,
                           Error **errp);
 
+    /*
+     * Put a mark into the log; of weir-replication only.  Main thread.
+     */
+    void (*mark)(BlockDriverState *bs, const char *mark,
+                 bool application_consistent, Error **errp);
+
+    /*
+     * The points in time before an epoch, newest first; of weir-journal only.
+     * Main thread.
+     */
+    WeirPointList *(*points)(BlockDriverState *bs, uint64_t before,
+                             uint32_t limit, bool marked);
+
+    /*
+     * Begin a job of type weir-promote; of weir-journal only.  Main thread.
+     */
+    void (*promote)(BlockDriverState *bs, const char *job_id,
+                    const char *point, Error **errp);
+
     QLIST_ENTRY(WeirFilterDriver) next;
 } WeirFilterDriver;
 
@@ -155,6 +174,9 @@ WeirFilterDriver *weir_filter_driver(BlockDriverState *bs);
  */
 BlockDriverState * GRAPH_RDLOCK weir_filter_child(BlockDriverState *bs);
 
+/* Initialise the common part; for a node without a child "file". */
+void weir_filter_init(BlockDriverState *bs);
+
 /*
  * Initialise the common part and open the child "file" from @options.  The
  * driver's own locks must be ready: opening the child can move the node to
@@ -164,7 +186,7 @@ BlockDriverState * GRAPH_RDLOCK weir_filter_child(BlockDriverState *bs);
  */
 int weir_filter_open(BlockDriverState *bs, QDict *options, Error **errp);
 
-/* Undo weir_filter_open() in .bdrv_close, or when .bdrv_open fails later. */
+/* Undo one of these in .bdrv_close, or when .bdrv_open fails later. */
 void weir_filter_close(BlockDriverState *bs);
 
 /*
@@ -181,6 +203,10 @@ Visitor *weir_filter_options_visitor(QDict *options, const char *const *names,
  */
 void weir_filter_set_state(BlockDriverState *bs, WeirState state,
                            const char *reason);
+
+/* Emit WEIR_REPLICATION_RPO.  Any thread. */
+void weir_filter_emit_rpo(BlockDriverState *bs, uint64_t rpo_ms,
+                          uint64_t limit_ms);
 
 /* Emit WEIR_INSPECT_ALERT.  Any thread. */
 void weir_filter_emit_inspect_alert(BlockDriverState *bs, uint64_t overwrites,

@@ -89,6 +89,86 @@ static void print_cache(Monitor *mon, const WeirCacheNodeInfo *info)
                    " blocks used\n", info->journal_used, info->journal_size);
 }
 
+static void print_replication(Monitor *mon, const WeirReplicationInfo *info)
+{
+    g_autofree char *queued = size_to_str(info->queued_bytes);
+    g_autofree char *sent = size_to_str(info->sent_bytes);
+    g_autofree char *rate = size_to_str(info->rate);
+
+    monitor_printf(mon, "    replication   of %s to %s, %s, %s\n",
+                   info->disk_id, info->log,
+                   WeirReplicationMode_str(info->mode),
+                   WeirReplicationStatus_str(info->status));
+    monitor_printf(mon, "    log           epoch %" PRIu64 " of generation %"
+                   PRIu64 ", %s sent, %s/s, %" PRIu64 " connections\n",
+                   info->epoch, info->generation, sent, rate,
+                   info->connections);
+    monitor_printf(mon, "    behind        %" PRIu64 " ms, %s\n", info->rpo,
+                   queued);
+    if (info->resync_bytes) {
+        g_autofree char *left = size_to_str(info->resync_bytes);
+        g_autofree char *total = size_to_str(info->resync_total);
+
+        monitor_printf(mon, "    to copy       %s of %s\n", left, total);
+    }
+}
+
+static void print_journal(Monitor *mon, const WeirJournalInfo *info)
+{
+    g_autofree char *size = size_to_str(info->size);
+    g_autofree char *used = size_to_str(info->used_bytes);
+
+    monitor_printf(mon, "    log           %s of %s used, generation %" PRIu64
+                   ", %" PRIu64 " points in time, %" PRIu32 " open, %" PRIu64
+                   " requests refused\n", used, size, info->generation,
+                   info->points, info->views, info->refused);
+    monitor_printf(mon, "    epochs        %" PRIu64 " durable, %" PRIu64
+                   " applied, %" PRIu64 " the last point in time\n",
+                   info->durable_epoch, info->applied_epoch,
+                   info->point_epoch);
+    for (WeirJournalDiskInfoList *e = info->disks; e; e = e->next) {
+        g_autofree char *bytes = size_to_str(e->value->size);
+
+        monitor_printf(mon, "    disk          %s, %s, %s\n",
+                       e->value->disk_id, bytes,
+                       e->value->base ?: "not applied");
+    }
+}
+
+static void print_replica(Monitor *mon, const WeirReplicaInfo *info)
+{
+    g_autoptr(GDateTime) at = g_date_time_new_from_unix_utc(info->time / 1000);
+    g_autofree char *time = at ? g_date_time_format(at, "%Y-%m-%d %H:%M:%S")
+                               : NULL;
+
+    monitor_printf(mon, "    replica       of %s in %s, epoch %" PRIu64
+                   ", %s.%03d UTC\n", info->disk_id, info->journal,
+                   info->epoch, time ?: "?", (int)(info->time % 1000));
+}
+
+static void print_driver(Monitor *mon, const WeirFilterInfo *info)
+{
+    switch (info->driver) {
+    case WEIR_DRIVER_WEIR_INSPECT:
+        print_inspect(mon, &info->u.weir_inspect);
+        break;
+    case WEIR_DRIVER_WEIR_CACHE:
+        print_cache(mon, &info->u.weir_cache);
+        break;
+    case WEIR_DRIVER_WEIR_REPLICATION:
+        print_replication(mon, &info->u.weir_replication);
+        break;
+    case WEIR_DRIVER_WEIR_JOURNAL:
+        print_journal(mon, &info->u.weir_journal);
+        break;
+    case WEIR_DRIVER_WEIR_REPLICA:
+        print_replica(mon, &info->u.weir_replica);
+        break;
+    default:
+        break;
+    }
+}
+
 static void print_filter(Monitor *mon, const WeirFilterInfo *info)
 {
     g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(info->since);
@@ -106,11 +186,7 @@ static void print_filter(Monitor *mon, const WeirFilterInfo *info)
     for (WeirOperationStatisticsList *e = info->statistics; e; e = e->next) {
         print_operation(mon, e->value);
     }
-    if (info->driver == WEIR_DRIVER_WEIR_INSPECT) {
-        print_inspect(mon, &info->u.weir_inspect);
-    } else if (info->driver == WEIR_DRIVER_WEIR_CACHE) {
-        print_cache(mon, &info->u.weir_cache);
-    }
+    print_driver(mon, info);
 }
 
 void hmp_info_weir(Monitor *mon, const QDict *qdict)

@@ -47,6 +47,20 @@ int weir_epoch_reserve(WeirEpoch *epoch, uint32_t entries)
     return 0;
 }
 
+void weir_epoch_trim(WeirEpoch *epoch)
+{
+    WeirEpochEntry *less;
+
+    if (epoch->count == 0 || epoch->count > epoch->room / 2) {
+        return;
+    }
+    less = realloc(epoch->entries, epoch->count * sizeof(*less));
+    if (less) {
+        epoch->entries = less;
+        epoch->room = epoch->count;
+    }
+}
+
 void weir_epoch_add(WeirEpoch *epoch, const WeirLogRecord *record,
                     const WeirPiece *piece)
 {

@@ -25,6 +25,7 @@ typedef struct WeirEpoch {
     uint64_t wall_ns;           /* when it was closed */
     uint64_t monotonic_ns;      /* the same */
     uint64_t serial;            /* one more than that of the one before */
+    bool consistent;            /* it ends in a point in time */
     bool application_consistent;
     /*
      * What it was committed as, in the last sessions in which that was tried:
@@ -53,6 +54,9 @@ void weir_epoch_free(WeirEpoch *epoch, WeirMemory *memory);
  * nothing can be taken back any more. Returns 0 or -ENOMEM.
  */
 int weir_epoch_reserve(WeirEpoch *epoch, uint32_t entries);
+
+/* Nothing is added any more: give back the room that is left. */
+void weir_epoch_trim(WeirEpoch *epoch);
 
 /* piece: NULL without data. */
 void weir_epoch_add(WeirEpoch *epoch, const WeirLogRecord *record,

@@ -68,7 +68,7 @@ static int read_head(WeirLogScan *s, uint64_t position, uint64_t *have)
            s->packet.position != position ? -ENODATA : 0;
 }
 
-static int read_packet(WeirLogScan *s, uint64_t position)
+int weir_log_scan_read(WeirLogScan *s, uint64_t position)
 {
     const char *why;
     uint64_t have, bytes;
@@ -99,7 +99,7 @@ int weir_log_scan_next(WeirLogScan *s)
     if (position == WEIR_LOG_NOWHERE) {
         return -ENODATA;
     }
-    ret = read_packet(s, position);
+    ret = weir_log_scan_read(s, position);
     if (ret < 0) {
         return ret;
     }

@@ -37,6 +37,12 @@ void weir_log_scan_destroy(WeirLogScan *s);
 int weir_log_scan_next(WeirLogScan *s);
 
 /*
+ * Read the packet at a position, wherever the cursor is: s->packet, s->buf.
+ * Returns 0; -ENODATA: there is none; the error of a read.
+ */
+int weir_log_scan_read(WeirLogScan *s, uint64_t position);
+
+/*
  * The last valid epoch of a log.
  * end: set on success. Yields; takes one packet of memory.
  * Returns 0, -ENOMEM or the error of a read.

@@ -8,7 +8,9 @@
  *   16  8 incompatible features        72 8 0
  *   24  8 compatible features          80 8 tail
  *   32  8 sequence                     88 56 anchor
- *   40 16 identity of the group       512 32 * 32 history
+ *   40 16 identity of the group       144  8 horizon
+ *                                     152  8 FLAG_ below
+ *                                     512 32 * 32 history
  *
  * commit, 56 bytes                     entry of the history, 32 bytes
  *    0  8 epoch                           0  8 generation
@@ -30,6 +32,9 @@
 #define GENERATION_BYTES 32
 #define SEGMENT_BYTES_WISHED (UINT64_C(64) << 20)
 #define SEGMENTS_WISHED 16
+#define FLAG_INCOMPLETE 1u
+#define FLAG_APPLICATION 2u
+#define FLAGS (FLAG_INCOMPLETE | FLAG_APPLICATION)
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'R', 'L', 'O', 'G' };
 
@@ -157,6 +162,9 @@ void weir_log_superblock_write(uint8_t *buf, const WeirLogSuperblock *sb)
     le_put(buf + 68, sb->history_count, 4);
     le_put(buf + 80, sb->tail, 8);
     weir_log_commit_write(buf + 88, &sb->anchor);
+    le_put(buf + 144, sb->horizon, 8);
+    le_put(buf + 152, (sb->base_incomplete ? FLAG_INCOMPLETE : 0) |
+                      (sb->application_consistent ? FLAG_APPLICATION : 0), 8);
     write_history(buf + HISTORY_AT, sb);
     le_put(buf + 12, crc_without(buf, WEIR_LOG_SUPERBLOCK_BYTES, 12, ~0u), 4);
 }
@@ -170,7 +178,8 @@ static int check_copy(const uint8_t *buf)
                                            ~0u)) {
         return -EINVAL;
     }
-    return le_get(buf + 8, 4) != VERSION || le_get(buf + 16, 8) ? -ENOTSUP : 0;
+    return le_get(buf + 8, 4) != VERSION || le_get(buf + 16, 8) ||
+           (le_get(buf + 152, 8) & ~(uint64_t)FLAGS) ? -ENOTSUP : 0;
 }
 
 /* The whole copy with the higher sequence, or what is wrong with both. */
@@ -251,6 +260,9 @@ int weir_log_superblock_read(WeirLogSuperblock *sb, const uint8_t *copies,
     sb->segments = (uint32_t)le_get(buf + 64, 4);
     sb->tail = le_get(buf + 80, 8);
     weir_log_commit_read(&sb->anchor, buf + 88);
+    sb->horizon = le_get(buf + 144, 8);
+    sb->base_incomplete = le_get(buf + 152, 8) & FLAG_INCOMPLETE;
+    sb->application_consistent = le_get(buf + 152, 8) & FLAG_APPLICATION;
     sb->history_count = (uint32_t)le_get(buf + 68, 4);
     if (sb->history_count > WEIR_LOG_HISTORY_MAX) {
         return fail(err, err_size, -EINVAL, "the history of the replication "

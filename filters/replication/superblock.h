@@ -48,6 +48,11 @@ typedef struct WeirLogSuperblock {
     uint32_t segments;
     uint64_t tail;              /* position; before it all is free */
     WeirLogCommit anchor;
+    uint64_t horizon;           /* epochs before it are no points in time any
+                                   more: the bases may hold what is later;
+                                   up to anchor.epoch: none but those before */
+    bool base_incomplete;       /* what is at the anchor is no point in time */
+    bool application_consistent;        /* it is, and such a one */
     uint32_t history_count;     /* 1..WEIR_LOG_HISTORY_MAX */
     WeirLogGeneration history[WEIR_LOG_HISTORY_MAX];    /* oldest first */
 } WeirLogSuperblock;

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef WEIR_BLOCK_WEIR_REPLICATION_LOG_H
+#define WEIR_BLOCK_WEIR_REPLICATION_LOG_H
+
+#include "block/block_int.h"
+#include "qemu/notify.h"
+#include "qemu/queue.h"
+#include "system/block-backend.h"
+#include "weir-tasks.h"
+
+/*
+ * The node with a replication log, which may be far away: opened when its
+ * server answers, cut off when that does not any more, opened again.  Main
+ * thread.
+ *
+ * It is no child of the disks: these may be in several I/O threads, and the log
+ * comes and goes while they are in use.
+ */
+
+typedef struct WeirReplicationLog {
+    char *node_name;            /* as the user knows it; or NULL */
+    QDict *options;             /* to open it; NULL: it stays as it is */
+    struct NBDClientConnection *probe;  /* under way; or NULL */
+    BlockBackend *blk;          /* without a node while it is closed */
+    WeirTasksGate gate;         /* drained with the node */
+    QTAILQ_HEAD(, WeirReplicationLogRequest) requests;  /* oldest first */
+    QEMUTimer *watchdog;
+    uint32_t timeout_ms;
+    bool hangs;                 /* it does not answer, and cannot be cut off */
+    bool closing;               /* by us */
+    void (*removed)(void *opaque);      /* by QEMU, as it ends; polls */
+    void *opaque;               /* for that */
+    Notifier remove_notifier;
+} WeirReplicationLog;
+
+/*
+ * @options: "log" or "log.*" are taken out.  A log that is no NBD server is
+ * opened at once.
+ */
+int weir_replication_log_init(WeirReplicationLog *log, QDict *options,
+                              Error **errp);
+void weir_replication_log_destroy(WeirReplicationLog *log);
+
+/* The node's name that @options give, or NULL. */
+const char *weir_replication_log_name(const QDict *options);
+
+/* Whether there is a server to look for before it is opened. */
+bool weir_replication_log_is_remote(const WeirReplicationLog *log);
+bool weir_replication_log_is_open(const WeirReplicationLog *log);
+bool weir_replication_log_is_idle(const WeirReplicationLog *log);
+
+/* Whether the server answers. */
+int coroutine_fn weir_replication_log_probe(WeirReplicationLog *log,
+                                            Error **errp);
+/* The same, in a hurry to end. */
+void weir_replication_log_cancel_probe(WeirReplicationLog *log);
+
+/* Not in a nested event loop: it changes the graph. */
+int weir_replication_log_open(WeirReplicationLog *log, Error **errp);
+void weir_replication_log_close(WeirReplicationLog *log);
+
+/* The log is ours to write to, of a node that is open; or not any more. */
+int weir_replication_log_claim(WeirReplicationLog *log, Error **errp);
+void weir_replication_log_release(WeirReplicationLog *log);
+
+/* Of a node that is open; by tasks. */
+int64_t coroutine_fn weir_replication_log_bytes(WeirReplicationLog *log);
+int coroutine_fn weir_replication_log_read(WeirReplicationLog *log,
+                                           uint64_t offset, uint64_t bytes,
+                                           void *buf);
+int coroutine_fn weir_replication_log_write(WeirReplicationLog *log,
+                                            uint64_t offset, uint64_t bytes,
+                                            const struct iovec *iov,
+                                            size_t niov);
+int coroutine_fn weir_replication_log_flush(WeirReplicationLog *log);
+
+#endif

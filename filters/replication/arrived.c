@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Packets that are behind the last valid epoch: what of them goes to the index,
+ * whether their disks and ranges fit, and when they make an epoch.
+ */
+#include "replication/keeper-int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- a packet --- */
+
+void weir_arrived_free(Arrived *a)
+{
+    if (a) {
+        free(a->records);
+        free(a->disk);
+        free(a->names);
+        free(a);
+    }
+}
+
+static uint64_t memory_of(const Arrived *a)
+{
+    return sizeof(*a) + a->count * sizeof(*a->records) +
+           a->disks * sizeof(*a->disk) + a->names_bytes;
+}
+
+/* How much of what there is in a packet. */
+static void count(const WeirLogPacket *p, const uint8_t *head, Arrived *a)
+{
+    for (uint32_t i = 0; i < p->records; i++) {
+        WeirLogRecord r;
+
+        weir_log_record_read(&r, head, i);
+        a->count += r.op != WEIR_LOG_MARK;
+        a->disks += r.op == WEIR_LOG_DISK;
+        a->names_bytes += r.op == WEIR_LOG_MARK ? (uint32_t)r.bytes + 1 : 0;
+    }
+}
+
+static void take_mark(Arrived *a, const uint8_t *data, uint64_t bytes,
+                      uint32_t *at)
+{
+    size_t length = strnlen((const char *)data, bytes);
+
+    memcpy(a->names + *at, data, length);
+    a->names[*at + length] = 0;
+    *at += (uint32_t)length + 1;
+    a->marks++;
+}
+
+static void take_records(Arrived *a, const uint8_t *head, const uint8_t *data)
+{
+    const WeirLogPacket *p = &a->packet;
+    uint64_t position = p->position + p->head_bytes;
+    uint32_t disks = 0, names = 0, n = 0;
+
+    for (uint32_t i = 0; i < p->records; i++) {
+        WeirLogRecord r;
+        uint64_t room;
+
+        weir_log_record_read(&r, head, i);
+        room = weir_log_data_room(weir_log_data_bytes(&r));
+        if (r.op == WEIR_LOG_MARK) {
+            take_mark(a, data, r.bytes, &names);
+        } else {
+            if (r.op == WEIR_LOG_DISK) {
+                a->disk[disks].record = n;
+                weir_log_disk_read(&a->disk[disks++].what, data);
+            }
+            a->records[n++] = (WeirIndexRecord) {
+                .offset = r.offset, .bytes = r.bytes, .position = position,
+                .crc = r.crc, .disk = r.disk, .op = (uint8_t)r.op,
+            };
+        }
+        position += room;
+        data += room;
+    }
+    a->names_bytes = names;
+}
+
+Arrived *weir_arrived_new(const WeirLogPacket *p, const uint8_t *head,
+                          const uint8_t *data)
+{
+    Arrived *a = calloc(1, sizeof(*a));
+
+    if (!a) {
+        return NULL;
+    }
+    a->packet = *p;
+    count(p, head, a);
+    a->records = calloc(a->count + 1, sizeof(*a->records));
+    a->disk = calloc(a->disks + 1, sizeof(*a->disk));
+    a->names = calloc(1, a->names_bytes + 1);
+    if (!a->records || !a->disk || !a->names) {
+        weir_arrived_free(a);
+        return NULL;
+    }
+    take_records(a, head, data);
+    return a;
+}
+
+/* --- disks and ranges --- */
+
+static int check_disk(KnownDisk *known, const WeirIndexRecord *r,
+                      const WeirLogDisk *what, char *err, size_t err_size)
+{
+    if (known->known &&
+        memcmp(&known->what, what, sizeof(*what)) && !WITHOUT_RULE(13)) {
+        weir_keeper_say(err, err_size, "disk %u is '%s' with another identity "
+                        "or name, not '%s' as before", r->disk, what->name,
+                        known->what.name);
+        return -EINVAL;
+    }
+    if (known->known && known->bytes != r->bytes && !WITHOUT_RULE(14)) {
+        weir_keeper_say(err, err_size, "disk '%s' has %llu bytes, not %llu as "
+                        "before", what->name, (unsigned long long)r->bytes,
+                        (unsigned long long)known->bytes);
+        return -EINVAL;
+    }
+    *known = (KnownDisk) { true, *what, r->bytes };
+    return 0;
+}
+
+/* No two numbers have the same disk. */
+static int check_unique(const KnownDisk *disks, uint16_t number, char *err,
+                        size_t err_size)
+{
+    for (uint16_t i = 0; i < WEIR_LOG_DISKS_MAX; i++) {
+        if (i != number && disks[i].known &&
+            (!strcmp(disks[i].what.name, disks[number].what.name) ||
+             !memcmp(disks[i].what.uuid, disks[number].what.uuid,
+                     WEIR_LOG_UUID_BYTES))) {
+            weir_keeper_say(err, err_size, "disks %u and %u are both '%s', or "
+                            "have the same identity", i, number,
+                            disks[number].what.name);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+static int check_range(KnownDisk *known, const WeirIndexRecord *r, char *err,
+                       size_t err_size)
+{
+    if (!known->known) {
+        weir_keeper_say(err, err_size, "nothing tells what disk %u is",
+                        r->disk);
+        return -EINVAL;
+    }
+    if (r->op == WEIR_LOG_RESIZE) {
+        known->bytes = r->bytes;
+        return 0;
+    }
+    if (r->offset > known->bytes || r->bytes > known->bytes - r->offset) {
+        weir_keeper_say(err, err_size, "disk '%s' has %llu bytes, not %llu",
+                        known->what.name, (unsigned long long)known->bytes,
+                        (unsigned long long)(r->offset + r->bytes));
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int weir_keeper_check_records(const KnownDisk *disks, const Arrived *a,
+                              char *err, size_t err_size)
+{
+    KnownDisk then[WEIR_LOG_DISKS_MAX];
+    uint32_t disk = 0;
+    int ret = 0;
+
+    memcpy(then, disks, sizeof(then));
+    for (uint32_t i = 0; i < a->count && ret == 0; i++) {
+        const WeirIndexRecord *r = &a->records[i];
+
+        if (r->op == WEIR_LOG_DISK) {
+            ret = check_disk(&then[r->disk], r, &a->disk[disk++].what, err,
+                             err_size);
+            ret = ret < 0 ? ret : check_unique(then, r->disk, err, err_size);
+        } else {
+            ret = check_range(&then[r->disk], r, err, err_size);
+        }
+    }
+    return ret;
+}
+
+void weir_keeper_follow(KnownDisk *disks, const Arrived *a)
+{
+    uint32_t disk = 0;
+
+    for (uint32_t i = 0; i < a->count; i++) {
+        const WeirIndexRecord *r = &a->records[i];
+
+        if (r->op == WEIR_LOG_DISK) {
+            disks[r->disk] = (KnownDisk) { true, a->disk[disk++].what,
+                                           r->bytes };
+        } else if (r->op == WEIR_LOG_RESIZE) {
+            disks[r->disk].bytes = r->bytes;
+        }
+    }
+}
+
+/* --- the list --- */
+
+static uint64_t end_of(const Arrived *a)
+{
+    return a->packet.position + weir_log_packet_bytes(&a->packet);
+}
+
+bool weir_keeper_insert(WeirKeeper *k, Arrived *a)
+{
+    Arrived **link = &k->arrived;
+
+    while (*link && (*link)->packet.position < a->packet.position) {
+        if (end_of(*link) > a->packet.position) {
+            return false;
+        }
+        link = &(*link)->next;
+    }
+    if (*link && end_of(a) > (*link)->packet.position) {
+        return false;
+    }
+    a->next = *link;
+    *link = a;
+    k->arrived_count++;
+    k->arrived_bytes += memory_of(a);
+    return true;
+}
+
+/* Out of the list. */
+static void leave(WeirKeeper *k, Arrived **link)
+{
+    Arrived *a = *link;
+
+    *link = a->next;
+    k->arrived_count--;
+    k->arrived_bytes -= memory_of(a);
+    a->next = NULL;
+}
+
+static void drop_all(WeirKeeper *k)
+{
+    while (k->arrived) {
+        Arrived *a = k->arrived;
+
+        leave(k, &k->arrived);
+        if (a->written) {
+            weir_arrived_free(a);
+        } else {
+            a->dropped = true;
+        }
+    }
+}
+
+/* --- epochs --- */
+
+/* The packet that ends the first epoch of the list, if all are written. */
+static Arrived *whole_epoch(const WeirKeeper *k)
+{
+    for (Arrived *a = k->arrived;
+         a && a->taken && a->written; a = a->next) {
+        if (a->packet.commit) {
+            return a;
+        }
+    }
+    return NULL;
+}
+
+/* A disk that is there already needs no record. */
+static bool is_needed(const WeirKeeper *k, const WeirIndexRecord *r)
+{
+    return r->op != WEIR_LOG_DISK || !k->disks[r->disk].known;
+}
+
+static uint32_t needed(const WeirKeeper *k, const Arrived *last,
+                       uint32_t *names_bytes)
+{
+    uint32_t n = 0;
+
+    *names_bytes = 0;
+    for (const Arrived *a = k->arrived; a != last->next; a = a->next) {
+        for (uint32_t i = 0; i < a->count; i++) {
+            n += is_needed(k, &a->records[i]);
+        }
+        *names_bytes += a->names_bytes;
+    }
+    return n;
+}
+
+static WeirIndexEpoch *new_epoch(const Arrived *last, uint32_t records,
+                                 uint32_t names_bytes)
+{
+    WeirIndexEpoch *e = weir_index_epoch_new(records);
+
+    if (!e) {
+        return NULL;
+    }
+    e->commit = last->commit;
+    e->consistent = last->packet.consistent;
+    e->application_consistent = last->packet.application_consistent;
+    if (names_bytes > 0) {
+        e->names = malloc(names_bytes);
+        if (!e->names) {
+            weir_index_epoch_free(e);
+            return NULL;
+        }
+    }
+    return e;
+}
+
+static void fill_epoch(WeirKeeper *k, WeirIndexEpoch *e, const Arrived *last)
+{
+    uint32_t names = 0;
+
+    for (const Arrived *a = k->arrived; a != last->next; a = a->next) {
+        for (uint32_t i = 0; i < a->count; i++) {
+            if (is_needed(k, &a->records[i])) {
+                e->records[e->count++] = a->records[i];
+            }
+            if (a->records[i].op == WEIR_LOG_WRITE) {
+                e->data_bytes += a->records[i].bytes;
+            }
+        }
+        if (a->names_bytes > 0) {
+            memcpy(e->names + names, a->names, a->names_bytes);
+        }
+        names += a->names_bytes;
+        e->marks += a->marks;
+        weir_keeper_follow(k->disks, a);
+    }
+}
+
+static int take_epoch(WeirKeeper *k, Arrived *last)
+{
+    uint32_t names_bytes, records = needed(k, last, &names_bytes);
+    WeirIndexEpoch *e = new_epoch(last, records, names_bytes);
+    bool more = true;
+
+    if (!e || weir_index_reserve(&k->index) < 0) {
+        weir_index_epoch_free(e);
+        return -ENOMEM;
+    }
+    fill_epoch(k, e, last);
+    weir_index_add(&k->index, e);
+    k->valid = e->commit;
+    while (more) {
+        Arrived *a = k->arrived;
+
+        more = a != last;
+        leave(k, &k->arrived);
+        weir_arrived_free(a);
+    }
+    return 0;
+}
+
+int weir_keeper_advance(WeirKeeper *k)
+{
+    Arrived *last;
+    int ret = 0;
+
+    while (ret == 0 && (last = whole_epoch(k))) {
+        ret = take_epoch(k, last);
+    }
+    return ret;
+}
+
+/* --- what does not count any more --- */
+
+void weir_keeper_end_session(WeirKeeper *k)
+{
+    if (k->session_alive) {
+        k->ended[k->ended_count++ % SESSIONS_REMEMBERED] = k->session;
+    }
+    k->session_alive = false;
+    drop_all(k);
+    weir_log_cursor_init(&k->cursor, &k->sb, &k->valid);
+    memcpy(k->arriving, k->disks, sizeof(k->arriving));
+    weir_keeper_changed(k);
+}
+
+/* The disks as they are after the last epoch of the index. */
+static void find_disks(WeirKeeper *k)
+{
+    for (uint16_t i = 0; i < WEIR_LOG_DISKS_MAX; i++) {
+        if (k->applied_disks[i].known) {
+            k->disks[i].bytes = k->applied_disks[i].bytes;
+        }
+    }
+    for (size_t i = k->index.first; i < k->index.end; i++) {
+        const WeirIndexEpoch *e = k->index.epochs[i];
+
+        for (uint32_t j = 0; j < e->count; j++) {
+            const WeirIndexRecord *r = &e->records[j];
+
+            if (r->op == WEIR_LOG_DISK || r->op == WEIR_LOG_RESIZE) {
+                k->disks[r->disk].bytes = r->bytes;
+            }
+        }
+    }
+}
+
+void weir_keeper_truncate(WeirKeeper *k, const WeirLogCommit *end)
+{
+    if (end->epoch < k->valid.epoch) {
+        k->era++;
+        weir_index_drop_behind(&k->index, end->epoch);
+        k->valid = *end;
+        find_disks(k);
+    }
+    if (k->durable.epoch > end->epoch) {
+        k->durable = *end;
+    }
+    weir_keeper_end_session(k);
+}

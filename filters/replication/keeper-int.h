@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef WEIR_REPLICATION_KEEPER_INT_H
+#define WEIR_REPLICATION_KEEPER_INT_H
+
+#include <pthread.h>
+
+#include "replication/cursor.h"
+#include "replication/index.h"
+#include "replication/keeper.h"
+#include "replication/map.h"
+#include "replication/view.h"
+
+/*
+ * The keeper's own. One lock is for all of its state but what is said to be set
+ * at some time; it is never held over I/O.
+ *
+ *   arrived ----------> valid --------> durable --------> applied
+ *   a packet is in      all packets     a flush that      it is in the bases,
+ *   the list, maybe     of an epoch     began later       which are flushed
+ *   not written yet     are written     has ended         -> sb.anchor, when
+ *                                                         that is durable too
+ */
+
+/* A rule of docs/weir-replication-log.md that a test leaves out. */
+#ifdef WEIR_KEEPER_MUTATIONS
+extern unsigned weir_keeper_mutation;
+#define WITHOUT_RULE(n) (weir_keeper_mutation == (n))
+#else
+#define WITHOUT_RULE(n) 0
+#endif
+
+#define SESSIONS_REMEMBERED 64
+
+/* What a packet tells of a disk. */
+typedef struct ArrivedDisk {
+    uint32_t record;            /* index of its record in the packet */
+    WeirLogDisk what;
+} ArrivedDisk;
+
+/* A packet that is behind the last valid epoch. */
+typedef struct Arrived {
+    struct Arrived *next;       /* by position */
+    WeirLogPacket packet;
+    WeirLogCommit commit;       /* if it is one and taken */
+    bool taken;                 /* all before it are there, and it fits */
+    bool written;
+    bool dropped;               /* not in the list; whoever writes it frees it */
+    uint32_t count;             /* records, without marks and disks known */
+    WeirIndexRecord *records;
+    uint32_t disks;
+    ArrivedDisk *disk;
+    uint32_t marks;
+    uint32_t names_bytes;
+    char *names;                /* of the marks, each with a NUL */
+} Arrived;
+
+typedef struct KnownDisk {
+    bool known;
+    WeirLogDisk what;
+    uint64_t bytes;
+} KnownDisk;
+
+/* A read of the log that keeps its space from being used again. */
+typedef struct LogRead {
+    uint64_t position;
+    struct LogRead *next;
+} LogRead;
+
+typedef struct Base {
+    char disk[WEIR_LOG_NAME_BYTES];
+    void *host;
+    uint64_t bytes;             /* its length; apply only, under the lock */
+    bool doubtful;              /* apply only: its length may not be durable,
+                                   since a flush failed, or may have */
+} Base;
+
+struct WeirKeeper {
+    const WeirKeeperHost *host;         /* set at new */
+    const WeirTasks *tasks;             /* set at new */
+    Base bases[WEIR_LOG_DISKS_MAX];     /* set before opening */
+    uint32_t base_count;                /* the same */
+    uint64_t ring_bytes;                /* set at opening */
+
+    pthread_mutex_t lock;               /* for all that follows */
+    WeirTaskQueue changed;              /* anything that somebody waits for */
+    WeirKeeperConfig config;
+    WeirLogSuperblock sb;               /* as it is durable */
+    uint64_t tried_sequence;            /* that may be on the device too */
+    bool sb_uncertain;                  /* a write of it has failed */
+    bool sb_busy;                       /* somebody changes it */
+
+    /* receiving */
+    WeirLogCursor cursor;               /* behind the packets that are taken */
+    Arrived *arrived;
+    uint64_t arrived_bytes;             /* of memory */
+    uint32_t arrived_count;
+    uint32_t writes;                    /* of packets, under way */
+    uint64_t session;
+    bool session_alive;
+    uint64_t session_ns;                /* when its last packet came */
+    uint64_t ended[SESSIONS_REMEMBERED];        /* sessions that have */
+    uint32_t ended_count;
+    KnownDisk arriving[WEIR_LOG_DISKS_MAX];     /* behind taken packets */
+    uint64_t refused;
+
+    /* what there is */
+    WeirIndex index;
+    KnownDisk disks[WEIR_LOG_DISKS_MAX];        /* by the last valid epoch */
+    KnownDisk applied_disks[WEIR_LOG_DISKS_MAX];        /* at the anchor */
+    WeirLogCommit valid, durable;
+    uint32_t era;                       /* one more when valid epochs are gone */
+    uint64_t lost_epoch;
+
+    /* views */
+    WeirView *views;
+    uint32_t view_count;
+    LogRead *reads;
+
+    /* applying */
+    uint64_t applied;                   /* bases have it, and are flushed */
+    uint64_t horizon;                   /* points before it are gone */
+    uint64_t ceiling;                   /* and none behind it is opened */
+    uint64_t target;                    /* to be applied whatever its age */
+    uint64_t target_from;               /* position when that was asked for */
+    uint64_t applied_bytes;
+    uint64_t budget_ns;                 /* when apply_rate permits the next */
+    WeirKeeperApply apply;
+    int apply_error;
+    char apply_message[WEIR_KEEPER_MESSAGE_BYTES];
+    bool stops;
+};
+
+void __attribute__((format(printf, 3, 4)))
+weir_keeper_say(char *err, size_t err_size, const char *format, ...);
+
+static inline void weir_keeper_lock(WeirKeeper *k)
+{
+    pthread_mutex_lock(&k->lock);
+}
+
+static inline void weir_keeper_unlock(WeirKeeper *k)
+{
+    pthread_mutex_unlock(&k->lock);
+}
+
+/* All of these: the lock is held, and released while they yield. */
+
+void weir_keeper_changed(WeirKeeper *k);        /* wakes all */
+void weir_keeper_wait(WeirKeeper *k, uint64_t until_ns);        /* yields */
+
+/*
+ * Change the superblock: begin, change a copy of k->sb, end with it; k->sb is
+ * that if 0 is returned. If not, which of both holds is not known: nothing is
+ * received until a later one succeeds. Both yield.
+ */
+void weir_keeper_sb_begin(WeirKeeper *k);
+int weir_keeper_sb_end(WeirKeeper *k, const WeirLogSuperblock *next);
+void weir_keeper_sb_cancel(WeirKeeper *k);
+
+/* See weir_keeper_flush(). Yields. */
+int weir_keeper_flush_locked(WeirKeeper *k);
+
+/* The log ends here now, at a valid epoch or the anchor. */
+void weir_keeper_truncate(WeirKeeper *k, const WeirLogCommit *end);
+void weir_keeper_end_session(WeirKeeper *k);
+
+/* Of a packet that was read whole; NULL: no memory. */
+Arrived *weir_arrived_new(const WeirLogPacket *p, const uint8_t *head,
+                          const uint8_t *data);
+void weir_arrived_free(Arrived *a);
+/* Into the list; false: something is there already. */
+bool weir_keeper_insert(WeirKeeper *k, Arrived *a);
+/* Its disks and ranges, by what is known before it. Returns 0 or -EINVAL. */
+int weir_keeper_check_records(const KnownDisk *disks, const Arrived *a,
+                              char *err, size_t err_size);
+/* What its records make of the disks. */
+void weir_keeper_follow(KnownDisk *disks, const Arrived *a);
+/* Epochs that are whole now. Returns 0 or -ENOMEM. */
+int weir_keeper_advance(WeirKeeper *k);
+
+/* The base image of a disk, or NULL. */
+Base *weir_keeper_base(WeirKeeper *k, const WeirLogDisk *what);
+
+/* A point that can be opened. */
+bool weir_keeper_is_point(WeirKeeper *k, uint64_t epoch);
+/* The newest, 0: none; those that a view of a lower number pins are there. */
+uint64_t weir_keeper_last_point(WeirKeeper *k);
+/* Where a point ends. */
+WeirLogCommit weir_keeper_commit_of(WeirKeeper *k, uint64_t epoch);
+/* The lowest point that a view has open; UINT64_MAX: none. */
+uint64_t weir_keeper_pinned(const WeirKeeper *k);
+uint64_t weir_keeper_pinned_last(const WeirKeeper *k);
+
+/* Keep a place of the log from being used again, while it is read. */
+void weir_keeper_hold(WeirKeeper *k, LogRead *read, uint64_t position);
+void weir_keeper_release(WeirKeeper *k, LogRead *read);
+
+/*
+ * The data of a record, checked. No lock is held. Yields. Returns 0;
+ * -EBADMSG: it is damaged; an error of the device.
+ */
+int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint64_t bytes,
+                      uint32_t crc, uint8_t *buf);
+
+/*
+ * What a record does to its disk. old_bytes: its length before, follows it.
+ * False: nothing.
+ */
+bool weir_record_extent(const WeirIndexRecord *r, uint64_t epoch,
+                        uint64_t *old_bytes, WeirExtent *extent);
+
+#endif

@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Requests of guests: to the disk first, then, before the guest is told, to the
+ * open epoch, or into the bitmap.
+ */
+#include "replication/source-int.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/crc32c.h"
+
+/* A piece of memory, and a record of the log, hold so much. */
+#define PART_BYTES_MAX WEIR_MEMORY_SLAB_BYTES
+
+/* Each entry of an epoch counts as so much memory at least. */
+#define ENTRY_BYTES WEIR_MEMORY_ALIGN_BYTES
+
+typedef struct Request {
+    WeirLogRecord record;
+    WeirRange range;
+    const struct iovec *iov;            /* WEIR_LOG_WRITE */
+    size_t niov;
+    unsigned flags;
+    int (*resize)(void *arg);           /* WEIR_LOG_RESIZE */
+    void *arg;
+    bool logged;                        /* it has a place, and: */
+    WeirPiece piece;
+} Request;
+
+/* --- ranges --- */
+
+void weir_source_enter(WeirSourceDisk *d, WeirRange *range)
+{
+    WeirSource *s = d->source;
+
+    weir_ranges_add(&d->ranges, range);
+    while (!weir_ranges_may_go(&d->ranges, range)) {
+        s->tasks->wait(s->tasks->opaque, &s->lock, &d->queue,
+                       WEIR_TASKS_FOREVER);
+    }
+}
+
+void weir_source_leave(WeirSourceDisk *d, WeirRange *range)
+{
+    WeirSource *s = d->source;
+
+    weir_ranges_remove(&d->ranges, range);
+    s->tasks->wake(s->tasks->opaque, &d->queue);
+}
+
+/* --- the open epoch --- */
+
+int weir_source_take(WeirSource *s, uint64_t bytes, WeirPiece *piece)
+{
+    if (s->entries + s->writes >= s->config.max_memory_bytes / ENTRY_BYTES ||
+        (bytes > 0 && weir_memory_take(s->memory, bytes, piece) < 0)) {
+        return -EAGAIN;
+    }
+    if (weir_epoch_reserve(s->open, s->writes + 1) < 0) {
+        if (bytes > 0) {
+            weir_memory_give(s->memory, piece);
+        }
+        return -ENOMEM;
+    }
+    s->writes++;
+    return 0;
+}
+
+void weir_source_give(WeirSource *s, uint64_t bytes, const WeirPiece *piece)
+{
+    s->writes--;
+    if (bytes > 0) {
+        weir_memory_give(s->memory, piece);
+    }
+    weir_source_changed(s);
+}
+
+void weir_source_append(WeirSource *s, const WeirLogRecord *record,
+                        const WeirPiece *piece)
+{
+    s->writes--;
+    s->entries++;
+    if (s->open->count == 0) {
+        s->open->begun_ns = weir_source_now(s);
+        weir_source_changed(s);
+    }
+    weir_epoch_add(s->open, record, piece);
+    if (s->open->bytes >= weir_source_epoch_bytes(s)) {
+        weir_source_changed(s);
+    }
+}
+
+void weir_source_mark_dirty(WeirSourceDisk *d, uint64_t offset, uint64_t bytes)
+{
+    WeirSource *s = d->source;
+
+    if (offset >= d->bytes) {
+        return;
+    }
+    bytes = bytes < d->bytes - offset ? bytes : d->bytes - offset;
+    if (weir_source_is_synchronised(s)) {
+        weir_source_changed(s);
+    }
+    weir_bitmap_mark(&d->dirty, offset, bytes);
+    if (s->behind_ns == 0) {
+        s->behind_ns = weir_source_now(s);
+    }
+    s->behind_serial = UINT64_MAX;
+}
+
+void weir_source_begin_marking(WeirSource *s)
+{
+    if (s->open->count > 0) {
+        weir_source_close_epoch(s);     /* without memory, later */
+    }
+    s->marking = true;
+    weir_source_changed(s);
+}
+
+/* --- what a request waits for --- */
+
+/* The log cannot be reached, and what waits for it is not to wait. */
+static bool must_not_wait(const WeirSource *s)
+{
+    return !s->connected &&
+           (s->config.on_loss != WEIR_SOURCE_SUSPEND || s->stops);
+}
+
+/* What becomes of it then. */
+static int unreached(const WeirSource *s)
+{
+    return s->config.on_loss == WEIR_SOURCE_DEGRADE ? 0 : -EIO;
+}
+
+static int wait_until_durable(WeirSource *s, uint64_t serial)
+{
+    while (s->oldest->serial <= serial) {
+        if (must_not_wait(s)) {
+            return unreached(s);
+        }
+        s->hurry = s->hurry || serial == s->open->serial;
+        weir_source_changed(s);
+        weir_source_wait(s, WEIR_TASKS_FOREVER);
+    }
+    return 0;
+}
+
+/* The guest need not wait for memory. */
+static bool may_mark(const WeirSource *s)
+{
+    return s->config.mode == WEIR_SOURCE_ASYNC || must_not_wait(s);
+}
+
+/* A place for a request in the log, or the leave to go on without. */
+static int admit(WeirSource *s, Request *r)
+{
+    for (;;) {
+        int ret;
+
+        if (s->config.mode == WEIR_SOURCE_WRITE_SYNC && must_not_wait(s) &&
+            unreached(s) < 0) {
+            return -EIO;
+        }
+        if (s->marking) {
+            return 0;
+        }
+        ret = weir_source_take(s, weir_log_data_bytes(&r->record), &r->piece);
+        r->logged = ret == 0;
+        if (ret == 0 || (ret == -ENOMEM && !may_mark(s))) {
+            return ret;
+        }
+        if (may_mark(s)) {
+            weir_source_begin_marking(s);
+        } else {
+            s->hurry = true;
+            weir_source_changed(s);
+            weir_source_wait(s, WEIR_TASKS_FOREVER);
+        }
+    }
+}
+
+/* --- requests --- */
+
+/* Copied in pieces that are still in the cache when their CRC is made. */
+static uint32_t copy(uint8_t *to, const struct iovec *iov, size_t niov)
+{
+    uint32_t crc = ~0u;
+
+    for (size_t i = 0; i < niov; i++) {
+        const uint8_t *from = iov[i].iov_base;
+
+        for (size_t at = 0; at < iov[i].iov_len;) {
+            size_t n = iov[i].iov_len - at < 4096 ? iov[i].iov_len - at
+                                                  : 4096;
+
+            memcpy(to, from + at, n);
+            crc = weir_crc32c(crc, to, n);
+            to += n;
+            at += n;
+        }
+    }
+    return crc;
+}
+
+static int write_disk(WeirSourceDisk *d, Request *r)
+{
+    const WeirSourceHost *host = d->source->host;
+    struct iovec whole = { r->piece.data, r->record.bytes };
+
+    if (!r->logged) {
+        return host->write_disk(d->host, r->record.offset, r->record.bytes,
+                                r->iov, r->niov, r->flags);
+    }
+    r->record.crc = copy(r->piece.data, r->iov, r->niov);
+    return host->write_disk(d->host, r->record.offset, r->record.bytes,
+                            &whole, 1, r->flags);
+}
+
+static int do_to_disk(WeirSourceDisk *d, Request *r)
+{
+    const WeirSourceHost *host = d->source->host;
+
+    switch (r->record.op) {
+    case WEIR_LOG_WRITE:
+        return write_disk(d, r);
+    case WEIR_LOG_ZERO:
+        return host->zero_disk(d->host, r->record.offset, r->record.bytes,
+                               r->flags);
+    case WEIR_LOG_DISCARD:
+        return host->discard_disk(d->host, r->record.offset, r->record.bytes);
+    default:
+        return r->resize(r->arg);
+    }
+}
+
+/* It has ended: its place is here, before the guest is told. */
+static void record(WeirSourceDisk *d, Request *r, int ret)
+{
+    WeirSource *s = d->source;
+    bool resized = r->record.op == WEIR_LOG_RESIZE;
+
+    r->record.disk = d->number;
+    if (ret == 0 && r->logged && !s->marking) {
+        weir_source_append(s, &r->record, &r->piece);
+        return;
+    }
+    if (r->logged) {
+        weir_source_give(s, weir_log_data_bytes(&r->record), &r->piece);
+    }
+    /* a new length is found out when marking ends; what failed may be there */
+    if (!resized) {
+        weir_source_mark_dirty(d, r->record.offset, r->record.bytes);
+        s->missed = s->missed || (ret == 0 && s->promised &&
+                                  s->config.mode != WEIR_SOURCE_ASYNC);
+    }
+}
+
+/* Yields, with the lock held before and afterwards. */
+static int do_request(WeirSourceDisk *d, Request *r)
+{
+    WeirSource *s = d->source;
+    uint64_t offset = r->record.offset, bytes = r->record.bytes;
+    int ret = admit(s, r);
+
+    if (ret < 0) {
+        return ret;
+    }
+    r->range = (WeirRange) { .offset = offset, .bytes = bytes,
+                             .kind = WEIR_RANGE_HOLD };
+    weir_source_enter(d, &r->range);
+    ret = weir_source_intent_begin(d, offset, bytes);
+    if (ret < 0) {
+        if (r->logged) {
+            weir_source_give(s, weir_log_data_bytes(&r->record), &r->piece);
+        }
+    } else {
+        pthread_mutex_unlock(&s->lock);
+        ret = do_to_disk(d, r);
+        pthread_mutex_lock(&s->lock);
+        record(d, r, ret);
+        weir_source_intent_end(d, offset, bytes);
+    }
+    weir_source_leave(d, &r->range);
+    return ret;
+}
+
+/* What it is to wait for by now. */
+static int wait_for_log(WeirSource *s, unsigned flags)
+{
+    if (s->config.mode == WEIR_SOURCE_ASYNC ||
+        (s->config.mode == WEIR_SOURCE_FLUSH_SYNC &&
+         !(flags & WEIR_SOURCE_FUA))) {
+        return 0;
+    }
+    for (;;) {
+        bool marked = s->marking || s->missed;
+
+        if (!marked) {
+            return s->open->count > 0
+                   ? wait_until_durable(s, s->open->serial) :
+                   s->oldest != s->open
+                   ? wait_until_durable(s, s->open->serial - 1) : 0;
+        }
+        if (s->config.on_loss == WEIR_SOURCE_DEGRADE) {
+            return 0;
+        }
+        if (must_not_wait(s)) {
+            return -EIO;
+        }
+        weir_source_wait(s, WEIR_TASKS_FOREVER);
+    }
+}
+
+/* The pieces of a guest's memory from `skip` on, of so many bytes. */
+static size_t slice(struct iovec *to, const struct iovec *iov, size_t niov,
+                    size_t skip, size_t bytes)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < niov && bytes > 0; i++) {
+        size_t take = iov[i].iov_len;
+
+        if (skip >= take) {
+            skip -= take;
+            continue;
+        }
+        take = take - skip < bytes ? take - skip : bytes;
+        to[n].iov_base = (uint8_t *)iov[i].iov_base + skip;
+        to[n++].iov_len = take;
+        bytes -= take;
+        skip = 0;
+    }
+    return n;
+}
+
+/* One that is too long for the log goes in parts, one after the other. */
+static int write_parts(WeirSourceDisk *d, uint64_t offset, uint64_t bytes,
+                       const struct iovec *iov, size_t niov, unsigned flags)
+{
+    struct iovec *part = malloc(niov * sizeof(*part));
+    int ret = part ? 0 : -ENOMEM;
+
+    for (uint64_t at = 0; at < bytes && ret == 0;) {
+        uint64_t n = bytes - at < PART_BYTES_MAX ? bytes - at : PART_BYTES_MAX;
+        Request r = {
+            .record = { .op = WEIR_LOG_WRITE, .offset = offset + at,
+                        .bytes = n },
+            .iov = part, .niov = slice(part, iov, niov, at, n), .flags = flags,
+        };
+
+        ret = do_request(d, &r);
+        at += n;
+    }
+    free(part);
+    return ret;
+}
+
+int weir_source_write(WeirSourceDisk *d, uint64_t offset, uint64_t bytes,
+                      const struct iovec *iov, size_t niov, unsigned flags)
+{
+    WeirSource *s = d->source;
+    Request r = {
+        .record = { .op = WEIR_LOG_WRITE, .offset = offset, .bytes = bytes },
+        .iov = iov, .niov = niov, .flags = flags,
+    };
+    int ret = 0;
+
+    pthread_mutex_lock(&s->lock);
+    if (bytes > PART_BYTES_MAX) {
+        ret = write_parts(d, offset, bytes, iov, niov, flags);
+    } else if (bytes > 0) {
+        ret = do_request(d, &r);
+    }
+    ret = ret < 0 ? ret : wait_for_log(s, flags);
+    pthread_mutex_unlock(&s->lock);
+    return ret;
+}
+
+static int request(WeirSourceDisk *d, Request *r)
+{
+    WeirSource *s = d->source;
+    int ret = 0;
+
+    pthread_mutex_lock(&s->lock);
+    if (r->record.bytes > 0) {
+        ret = do_request(d, r);
+    }
+    ret = ret < 0 ? ret : wait_for_log(s, r->flags);
+    pthread_mutex_unlock(&s->lock);
+    return ret;
+}
+
+int weir_source_zero(WeirSourceDisk *d, uint64_t offset, uint64_t bytes,
+                     unsigned flags)
+{
+    Request r = {
+        .record = { .op = WEIR_LOG_ZERO, .offset = offset, .bytes = bytes },
+        .flags = flags,
+    };
+
+    return request(d, &r);
+}
+
+int weir_source_discard(WeirSourceDisk *d, uint64_t offset, uint64_t bytes)
+{
+    Request r = {
+        .record = { .op = WEIR_LOG_DISCARD, .offset = offset, .bytes = bytes },
+    };
+
+    return request(d, &r);
+}
+
+/* --- length --- */
+
+/* The disk has its new length; all that is new may be anything. */
+static void take_length(WeirSourceDisk *d, Request *r, int ret)
+{
+    uint64_t old = d->bytes, bytes = r->record.bytes;
+
+    if (ret < 0) {
+        weir_bitmap_resize(&d->dirty, old);
+    } else {
+        d->bytes = bytes;
+        weir_bitmap_resize(&d->dirty, bytes);
+    }
+    record(d, r, ret);
+    if (ret == 0 && bytes > old) {
+        weir_source_mark_dirty(d, old, bytes - old);
+    }
+}
+
+static int resize_disk(WeirSourceDisk *d, Request *r)
+{
+    WeirSource *s = d->source;
+    int ret;
+
+    if (r->record.bytes > d->bytes &&
+        weir_bitmap_resize(&d->dirty, r->record.bytes) < 0) {
+        ret = -ENOMEM;
+    } else {
+        pthread_mutex_unlock(&s->lock);
+        ret = do_to_disk(d, r);
+        pthread_mutex_lock(&s->lock);
+    }
+    take_length(d, r, ret);
+    return ret;
+}
+
+int weir_source_resize(WeirSourceDisk *d, uint64_t bytes,
+                       int (*resize)(void *arg), void *arg)
+{
+    WeirSource *s = d->source;
+    Request r = {
+        .record = { .op = WEIR_LOG_RESIZE, .bytes = bytes },
+        .range = { .bytes = WEIR_LOG_RANGE_END_MAX, .kind = WEIR_RANGE_HOLD },
+        .resize = resize, .arg = arg,
+    };
+    int ret;
+
+    pthread_mutex_lock(&s->lock);
+    ret = admit(s, &r);
+    if (ret == 0) {
+        weir_source_enter(d, &r.range);
+        ret = weir_source_intent_prepare(d, bytes);
+        if (ret == 0) {
+            ret = resize_disk(d, &r);
+            weir_source_intent_resize(d);
+        } else if (r.logged) {
+            weir_source_give(s, 0, NULL);
+        }
+        weir_source_leave(d, &r.range);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return ret;
+}
+
+int weir_source_flush(WeirSourceDisk *d)
+{
+    WeirSource *s = d->source;
+    int ret;
+
+    pthread_mutex_lock(&s->lock);
+    ret = wait_for_log(s, WEIR_SOURCE_FUA);
+    pthread_mutex_unlock(&s->lock);
+    return ret;
+}

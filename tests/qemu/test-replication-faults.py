@@ -1,0 +1,284 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What happens to a replication when something fails: the guest does not
+notice in async mode, and each point in time is the disks after a number of
+writes, in their order."""
+
+import os
+import random
+import time
+
+import nbd
+
+from cachetest import BLOCK, KIB, MIB, content, nbd_connect
+from replicationtest import ReplicationTest, Stamps, Writer
+from weirtest import blockdev, main, wait_for
+
+
+class Faults(ReplicationTest):
+    """One disk, whose client writes all the time."""
+
+    def setUp(self):
+        super().setUp()
+        self.stamps = Stamps(self.disks)
+
+    def begin(self, **options):
+        self.the_keeper = self.keeper()
+        self.the_source = self.source(**options)
+        self.wait_for_status(self.the_source, 'streaming')
+        self.begin_to_write()
+
+    def begin_to_write(self):
+        self.writer = Writer(self.clients(), self.stamps, flush_every=20)
+        self.writer.start()
+        self.writer.more()
+
+    def check_end(self):
+        """The writer had no error, and all gets there."""
+        self.writer.end()
+        self.assertIsNone(self.writer.error)
+        for client in self.writer.clients:
+            client.shutdown()
+        self.mark(self.the_source, 'end')
+        images = self.replicas(self.the_keeper)
+        self.assertEqual(self.stamps.prefix(images), len(self.stamps.log))
+        self.check_points()
+        self.the_source.quit()
+        self.the_keeper.quit()
+
+    def check_points(self, count=5):
+        points = self.points(self.the_keeper)
+        for point in random.sample(points, min(count, len(points))):
+            images = self.replicas(self.the_keeper, f'epoch:{point["epoch"]}')
+            if any(any(image) for image in images):
+                self.stamps.prefix(images)
+
+    def wait_for_state(self, state, reason=''):
+        def reached():
+            info = self.filter_info(self.the_source, 'repl0')
+            return info['state'] == state and reason in info.get('reason', '')
+        wait_for(reached, f'{state}: '
+                 f'{self.filter_info(self.the_source, "repl0")}')
+
+    def test_nothing_fails(self):
+        self.begin()
+        self.writer.more(300)
+        self.check_end()
+
+    def test_keeper_is_killed(self):
+        self.begin()
+        for _ in range(3):
+            self.writer.more(100)
+            self.kill(self.the_keeper)
+            self.wait_for_state('degraded', 'replication log')
+            self.writer.more(100)
+            self.the_keeper = self.keeper()
+            self.wait_for_status(self.the_source, 'streaming')
+            self.wait_for_state('ok')
+        self.check_end()
+
+    def test_keeper_hangs(self):
+        """The guest goes on, the watchdog ends it, and it is connected again
+        when the keeper has come back."""
+        self.begin()
+        self.freeze(self.the_keeper)
+        self.wait_for_state('degraded', 'has not answered in time')
+        self.writer.more(200)
+        self.thaw(self.the_keeper)
+        self.wait_for_status(self.the_source, 'streaming')
+        self.check_end()
+
+    def test_monitor_answers_while_the_keeper_hangs(self):
+        self.begin()
+        self.freeze(self.the_keeper)
+        slowest_s = 0
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            begin = time.monotonic()
+            self.the_source.cmd('query-named-block-nodes', flat=True)
+            slowest_s = max(slowest_s, time.monotonic() - begin)
+            time.sleep(0.02)
+        # it is tried again all the time; none of that is done in the monitor
+        self.assertLess(slowest_s, 2)
+        self.thaw(self.the_keeper)
+        self.wait_for_status(self.the_source, 'streaming')
+        self.check_end()
+
+    def test_keeper_hangs_in_a_drain(self):
+        """Something that drains all while the log hangs ends."""
+        self.begin()
+        self.freeze(self.the_keeper)
+        self.writer.more(20)
+        for i in range(5):
+            self.the_source.cmd('blockdev-add', {
+                'driver': 'null-co', 'node-name': f'null{i}'})
+            self.the_source.cmd('blockdev-del', {'node-name': f'null{i}'})
+        self.thaw(self.the_keeper)
+        self.wait_for_status(self.the_source, 'streaming')
+        self.check_end()
+
+    def test_keeper_is_away_at_first(self):
+        self.the_source = self.source()
+        self.begin_to_write()
+        self.wait_for_state('degraded', 'cannot be reached')
+        self.the_keeper = self.keeper()
+        self.wait_for_status(self.the_source, 'streaming')
+        self.check_end()
+
+    def test_source_is_killed(self):
+        """What the keeper has is a moment of before; the next source brings
+        all up to date."""
+        self.begin()
+        for _ in range(2):
+            self.writer.more(200)
+            self.kill(self.the_source)
+            self.writer.join()
+            images = self.replicas(self.the_keeper)
+            self.stamps.prefix(images)
+            self.check_points()
+            # the last write may have been done or not
+            self.settle_last_write()
+            self.the_source = self.source()
+            self.wait_for_status(self.the_source, 'streaming')
+            self.begin_to_write()
+        self.check_end()
+
+    def settle_last_write(self):
+        """What a write that was under way has become on the disk."""
+        disk, block = self.stamps.log[-1]
+        data = self.file_content(self.disk_files[disk])[
+            block * BLOCK:(block + 1) * BLOCK]
+        if data != content(block, len(self.stamps.log)):
+            self.stamps.log.pop()
+
+    def test_source_ends_with_data_queued(self):
+        """What is queued when the source ends is sent before."""
+        self.begin(epoch_interval=60000)
+        self.writer.more(200)
+        self.writer.end()
+        for client in self.writer.clients:
+            client.shutdown()
+        self.the_source.quit()
+        images = self.replicas(self.the_keeper)
+        self.assertEqual(self.stamps.prefix(images), len(self.stamps.log))
+        self.the_keeper.quit()
+
+    def test_source_ends_while_the_keeper_hangs(self):
+        self.begin()
+        self.mark(self.the_source, 'begun')
+        self.freeze(self.the_keeper)
+        self.writer.more(20)
+        self.writer.end()
+        for client in self.writer.clients:
+            client.shutdown()
+        begin = time.monotonic()
+        self.the_source.quit()
+        self.assertLess(time.monotonic() - begin, 30)
+        self.thaw(self.the_keeper)
+        self.stamps.prefix(self.replicas(self.the_keeper, 'mark:begun'))
+        self.the_keeper.quit()
+
+    def test_source_ends_while_the_keeper_is_away(self):
+        self.begin()
+        self.kill(self.the_keeper)
+        self.writer.more(20)
+        self.writer.end()
+        for client in self.writer.clients:
+            client.shutdown()
+        self.the_source.quit()
+
+    def test_link_is_cut(self):
+        """All connections end, and there are new ones at once."""
+        self.begin()
+        for _ in range(3):
+            self.writer.more(100)
+            self.the_keeper.cmd('block-export-del', {'id': 'log',
+                                                     'mode': 'hard'})
+            self.the_keeper.qmp.event('BLOCK_EXPORT_DELETED')
+            self.writer.more(20)
+            self.the_keeper.cmd('block-export-add', {
+                'type': 'nbd', 'id': 'log', 'node-name': 'journal',
+                'name': 'log', 'writable': True})
+        self.wait_for_status(self.the_source, 'streaming')
+        self.check_end()
+
+    def test_second_writer_is_refused(self):
+        self.begin()
+        begun = self.replication_info(self.the_source)['connections']
+        other = self.image('other.img', self.disk_size)
+        sock = self.path('other.sock')
+        log = self.remote_log()
+        second = self.server(
+            sock, *self.file_node('disk0', other), '--blockdev',
+            blockdev(**self.replication(0, log=log)),
+            '--export', 'nbd,id=exp0,node-name=repl0,name=disk0,writable=on')
+        client = nbd_connect(sock, 'disk0')
+        client.pwrite(b'2' * BLOCK, 0)
+        wait_for(lambda: self.filter_info(second, 'repl0')['state'] != 'ok',
+                 'the second one is refused')
+        self.writer.more(200)
+        client.shutdown()
+        self.kill(second)
+        self.assertEqual(
+            self.replication_info(self.the_source)['connections'], begun)
+        self.check_end()
+
+    def test_wrong_target(self):
+        """A log that is another one than before is not written to."""
+        self.begin()
+        self.kill(self.the_keeper)
+        self.writer.more(20)
+        right, right_base = self.log, self.base_files
+        self.log = self.image('wrong.img', self.log_size)
+        self.base_files = [self.image('wrong-base.img', self.disk_size)]
+        wrong = self.keeper()
+        self.wait_for_state('failed', 'another')
+        self.writer.more(20)
+        self.assertEqual(self.journal_info(wrong)['epoch'], 0)
+        self.writer.end()
+        self.assertIsNone(self.writer.error)
+        for client in self.writer.clients:
+            client.shutdown()
+        self.the_source.quit()
+        wrong.quit()
+
+    def test_promotion_fences_the_old_writer(self):
+        self.begin()
+        self.writer.more(100)
+        self.mark(self.the_source, 'before')
+        self.the_keeper.cmd('weir-journal-promote', {
+            'job-id': 'promote', 'node-name': 'journal',
+            'point': 'mark:before'})
+        self.the_keeper.qmp.event(
+            'JOB_STATUS_CHANGE', lambda data: data['status'] == 'concluded')
+        job, = self.the_keeper.cmd('query-jobs')
+        self.assertNotIn('error', job)
+        self.the_keeper.cmd('job-dismiss', {'id': 'promote'})
+        self.wait_for_state('failed')
+        self.writer.more(50)
+        info = self.journal_info(self.the_keeper)
+        self.assertEqual(info['generation'], 2)
+        self.assertEqual(info['applied-epoch'], info['epoch'])
+        image = self.read_replica(self.the_keeper, point='mark:before') \
+            if self.points(self.the_keeper) else None
+        self.writer.end()
+        self.assertIsNone(self.writer.error)
+        for client in self.writer.clients:
+            client.shutdown()
+        self.the_source.quit()
+        self.the_keeper.quit()
+        base = self.file_content(self.base_files[0])
+        self.stamps.prefix([base])
+        if image is not None:
+            self.assertEqual(image, base)
+
+
+class Group(Faults):
+    """The same with two disks, and never the later of two writes without the
+    earlier one."""
+
+    disks = 2
+
+
+if __name__ == '__main__':
+    main()

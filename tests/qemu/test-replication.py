@@ -1,0 +1,189 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Replication from one storage daemon to another: what the replica has, and
+what it had at each point in time."""
+
+import random
+import subprocess
+import time
+
+import nbd
+
+from cachetest import BLOCK, KIB, MIB, content, nbd_connect
+from replicationtest import ReplicationTest, Stamps, Writer
+from weirtest import blockdev, main, run, wait_for
+
+
+class Journal(ReplicationTest):
+    """The keeper alone."""
+
+    def test_a_log_is_made_once(self):
+        keeper = self.keeper()
+        group = self.journal_info(keeper)['group']
+        keeper.quit()
+        keeper = self.keeper()
+        self.assertEqual(self.journal_info(keeper)['group'], group)
+        keeper.quit()
+
+    def test_no_log_without_create(self):
+        keeper = self.server(self.keeper_sock, *self.keeper_nodes())
+        self.assertFails('weir-journal', keeper.cmd, 'blockdev-add',
+                         self.journal(create=False))
+        keeper.quit()
+
+    def test_something_else_is_not_overwritten(self):
+        with open(self.log, 'r+b') as f:
+            f.seek(4096)
+            f.write(b'precious')
+        before = self.file_content(self.log)
+        keeper = self.server(self.keeper_sock, *self.keeper_nodes())
+        self.assertFails('weir-journal', keeper.cmd, 'blockdev-add',
+                         self.journal())
+        keeper.quit()
+        self.assertEqual(self.file_content(self.log), before)
+
+    def test_read_only_is_refused(self):
+        keeper = self.server(self.keeper_sock, *self.keeper_nodes())
+        self.assertFails('read-only', keeper.cmd, 'blockdev-add',
+                         self.journal(read_only=True))
+        keeper.quit()
+
+    def test_what_is_no_packet_is_refused(self):
+        keeper = self.keeper()
+        client = nbd_connect(self.keeper_sock, 'log')
+        before = client.pread(4 * MIB, 0)
+        for data, offset in [(b'x' * 4096, 64 * KIB), (b'x' * 4096, 0),
+                             (b'x' * 512, 64 * KIB)]:
+            with self.assertRaises(nbd.Error):
+                client.pwrite(data, offset)
+        with self.assertRaises(nbd.Error):
+            client.zero(4096, 64 * KIB)
+        self.assertEqual(client.pread(4 * MIB, 0), before)
+        self.assertGreaterEqual(self.journal_info(keeper)['refused'], 3)
+        keeper.quit()
+
+    def test_a_base_of_its_own_is_not_shared_with_writers(self):
+        keeper = self.keeper()
+        self.assertFails('', keeper.cmd, 'block-export-add', {
+            'type': 'nbd', 'id': 'base', 'node-name': 'base0',
+            'writable': True})
+        keeper.quit()
+
+    def test_retention_is_changed_by_reopening(self):
+        keeper = self.keeper()
+        keeper.cmd('blockdev-reopen', {'options': [
+            self.journal(retain_time=1)]})
+        self.assertFails('segment-size', keeper.cmd, 'blockdev-reopen', {
+            'options': [self.journal(segment_size=16 * MIB)]})
+        keeper.quit()
+
+    def test_no_replica_without_a_point(self):
+        keeper = self.keeper()
+        self.assertFails('weir-replica', keeper.cmd, 'blockdev-add',
+                         {**self.replica(), 'node-name': 'replica'})
+        keeper.quit()
+
+    def test_points_are_limited(self):
+        keeper = self.keeper()
+        self.assertEqual(self.points(keeper), [])
+        self.assertFails('limit', self.points, keeper, limit=0)
+        self.assertFails('limit', self.points, keeper, limit=10001)
+        keeper.quit()
+
+
+class Replica(ReplicationTest):
+    """One disk."""
+
+    def setUp(self):
+        super().setUp()
+        self.stamps = Stamps()
+
+    def start_both(self, **options):
+        keeper = self.keeper()
+        source = self.source(**options)
+        self.wait_for_status(source, 'streaming')
+        return keeper, source
+
+    def quit_both(self, keeper, source):
+        source.quit()
+        keeper.quit()
+
+    def test_it_is_what_was_written(self):
+        keeper, source = self.start_both()
+        client, = self.clients()
+        for _ in range(300):
+            self.stamps.write([client])
+        client.flush()
+        self.mark(source, 'end')
+        self.assertEqual(self.stamps.prefix(self.replicas(keeper)), 300)
+        self.assertEqual(self.read_replica(keeper, point='mark:end'),
+                         self.file_content(self.disk_files[0]))
+        client.shutdown()
+        self.quit_both(keeper, source)
+
+    def test_each_point_is_the_disk_at_a_time(self):
+        keeper, source = self.start_both()
+        client, = self.clients()
+        counts = {}
+        for name in ('first', 'second', 'third'):
+            for _ in range(100):
+                self.stamps.write([client])
+            self.mark(source, name)
+            counts[name] = len(self.stamps.log)
+        for name, count in counts.items():
+            image = self.read_replica(keeper, point=f'mark:{name}')
+            self.assertEqual(self.stamps.prefix([image]), count)
+        seen = 0
+        for point in reversed(self.points(keeper)):
+            image = self.read_replica(keeper, point=f'epoch:{point["epoch"]}')
+            if any(image):
+                count = self.stamps.prefix([image])
+                self.assertGreaterEqual(count, seen)
+                seen = count
+        self.assertEqual(seen, 300)
+        client.shutdown()
+        self.quit_both(keeper, source)
+
+    def test_what_was_there_before_is_copied(self):
+        with open(self.disk_files[0], 'r+b') as f:
+            for block in range(0, 512, 3):
+                f.seek(block * BLOCK)
+                f.write(content(block, 7))
+        keeper, source = self.start_both()
+        self.mark(source, 'copied')
+        self.assertEqual(self.read_replica(keeper),
+                         self.file_content(self.disk_files[0]))
+        self.quit_both(keeper, source)
+
+    def test_requests_of_all_kinds(self):
+        keeper, source = self.start_both()
+        client, = self.clients()
+        image = bytearray(16 * MIB)
+        for _ in range(300):
+            offset = random.randrange(16 * MIB - 1)
+            count = min(16 * MIB - offset,
+                        random.choice([1, 511, 4096, 70000, 3 * MIB]))
+            kind = random.choice(['write', 'fua', 'zero', 'trim', 'flush'])
+            if kind in ('write', 'fua'):
+                data = random.randbytes(count)
+                client.pwrite(data, offset,
+                              nbd.CMD_FLAG_FUA if kind == 'fua' else 0)
+                image[offset:offset + count] = data
+            elif kind == 'zero':
+                client.zero(count, offset, random.choice(
+                    [0, nbd.CMD_FLAG_NO_HOLE, nbd.CMD_FLAG_FUA]))
+                image[offset:offset + count] = bytes(count)
+            elif kind == 'trim':
+                client.trim(count, offset)
+                image[offset:offset + count] = client.pread(count, offset)
+            else:
+                client.flush()
+        self.assertEqual(client.pread(16 * MIB, 0), image)
+        self.mark(source, 'end')
+        self.assertEqual(self.read_replica(keeper), image)
+        client.shutdown()
+        self.quit_both(keeper, source)
+
+
+if __name__ == '__main__':
+    main()
