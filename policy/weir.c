@@ -15,6 +15,8 @@ static const WeirCommand commands[] = {
     { "inspect", "show what weir-inspect has seen of a disk",
       weir_cmd_inspect },
     { "policy", "check, list or show policies", weir_cmd_policy },
+    { "replica", "points in time of replicated disks, and failover",
+      weir_cmd_replica },
     { "run", "run QEMU with disks under policies", weir_cmd_run },
     { "status", "show whether running disks comply with their policies",
       weir_cmd_status },
@@ -50,7 +52,7 @@ static void weir_help(FILE *stream, const WeirCommand *table,
     fprintf(stream, "Usage:\n  %s COMMAND [OPTION...]\n\nCommands:\n",
             program);
     for (; table->name; table++) {
-        fprintf(stream, "  %-10s %s\n", table->name, table->summary);
+        fprintf(stream, "  %-13s %s\n", table->name, table->summary);
     }
     fprintf(stream, "\n%s COMMAND --help tells about a command.\n", program);
 }
