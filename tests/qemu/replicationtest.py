@@ -204,16 +204,28 @@ class ReplicationTest(TestCase):
     def journal_info(self, keeper):
         return self.filter_info(keeper, 'journal')
 
+    def wait_for_info(self, source, condition, what):
+        """CONDITION(what query-weir tells of disk 0)"""
+        info = {}
+
+        def reached():
+            info.update(self.replication_info(source))
+            return condition(info)
+        try:
+            wait_for(reached, what)
+        except AssertionError as error:
+            info.pop('statistics')
+            raise AssertionError(f'{error}; it is {info}') from None
+
     def wait_for_status(self, source, status):
-        wait_for(lambda: self.replication_info(source)['status'] == status,
-                 f'{status}, is {self.replication_info(source)}')
+        self.wait_for_info(source, lambda info: info['status'] == status,
+                           status)
 
     def wait_until_sent(self, source):
         """All that has been written is durable in the log."""
-        def sent():
-            info = self.replication_info(source)
-            return info['status'] == 'streaming' and not info['queued-bytes']
-        wait_for(sent, f'all sent, is {self.replication_info(source)}')
+        self.wait_for_info(
+            source, lambda info: info['status'] == 'streaming' and
+            not info['queued-bytes'], 'all sent')
 
     def mark(self, source, name, **options):
         """A mark that the keeper has when this returns.  It is tried again
@@ -225,7 +237,7 @@ class ReplicationTest(TestCase):
             except QMPError:
                 return False
             return True
-        wait_for(marked, f'a mark, is {self.replication_info(source)}')
+        wait_for(marked, 'a mark')
         self.wait_until_sent(source)
 
     def points(self, keeper, **options):

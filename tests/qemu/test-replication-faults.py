@@ -54,11 +54,9 @@ class Faults(ReplicationTest):
                 self.stamps.prefix(images)
 
     def wait_for_state(self, state, reason=''):
-        def reached():
-            info = self.filter_info(self.the_source, 'repl0')
-            return info['state'] == state and reason in info.get('reason', '')
-        wait_for(reached, f'{state}: '
-                 f'{self.filter_info(self.the_source, "repl0")}')
+        self.wait_for_info(
+            self.the_source, lambda info: info['state'] == state and
+            reason in info.get('reason', ''), f'{state}: {reason}')
 
     def test_nothing_fails(self):
         self.begin()
