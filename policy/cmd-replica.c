@@ -185,6 +185,9 @@ static void opened_print(const ReplicaOptions *options, const char *name,
 static int replica_open(const ReplicaOptions *options, const char *disk)
 {
     const char *name = options->name ? options->name : disk;
+    /* the daemon has a directory of its own */
+    g_autofree char *overlay = options->overlay
+        ? g_canonicalize_filename(options->overlay, NULL) : NULL;
     g_autoptr(WeirReplicas) r = NULL;
     g_autoptr(JsonObject) info = NULL;
     GError *error = NULL;
@@ -195,7 +198,7 @@ static int replica_open(const ReplicaOptions *options, const char *disk)
         return code;
     }
     info = weir_replicas_open(r, name, disk, replica_point(options),
-                              options->overlay, &error);
+                              overlay, &error);
     if (!info) {
         return weir_fail(error);
     }
