@@ -8,19 +8,17 @@ import json
 import os
 import random
 import re
-import shutil
-import subprocess
 import time
 
 import nbd
 
 import guest
+import imagecheck
 from powerdisk import FLUSH, WRITE, ZERO, Disk, Power
-from weirtest import BUILD, Process, blockdev, graph
+from weirtest import Process, blockdev, graph
 
 SIZE = 64 << 20
 FAST_SIZE = 4 << 20
-COMMIT = os.path.join(BUILD, 'weir', 'tests', 'tools', 'weir-commit')
 WORKERS = ('a', 'b', 'c')
 KILLS = 3
 OUTCOMES = 4                            # of each cut, besides one that goes on
@@ -250,27 +248,9 @@ class PowerCut(Crash):
         client.shutdown()
         daemon.quit()
 
-    def run_tool(self, *command, good=(0,)):
-        result = subprocess.run(
-            command, text=True, timeout=guest.WAIT_S, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, 'PATH': os.environ['PATH'] + ':/usr/sbin'})
-        self.assertIn(result.returncode, good,
-                      f'{command}: {result.stdout}')
-
     def check(self):
-        """Replay the journals of both, and look at all files."""
         self.read_all()
-        image, files = self.path('image'), self.path('files')
-        self.run_tool('e2fsck', '-fp', image, good=(0, 1))
-        self.run_tool('e2fsck', '-fn', image)
-        os.mkdir(files)
-        self.run_tool('debugfs', '-R', 'rdump ' + ' '.join(
-            f'/{worker}' for worker in WORKERS) + ' ' + files, image)
-        for worker, told in self.told.items():
-            self.run_tool(COMMIT, 'check', os.path.join(files, worker),
-                          str(told))
-        shutil.rmtree(files)
+        imagecheck.check(self.path('image'), self.path('files'), self.told)
 
     def test_power_cut(self):
         for i, device in enumerate(('fast', 'base', 'fast', 'base')):
