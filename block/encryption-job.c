@@ -26,6 +26,12 @@
 #define STEP_NS (4 * SCALE_MS)
 #define STEP_BYTES_MIN (256 * KiB)
 #define STEP_BYTES_MAX (8 * MiB)
+/*
+ * Without a limit a step has many chunks, for at its end processors and disk
+ * have less and less to do; but who drains the node waits for it.
+ */
+#define FREE_STEP_BYTES_MAX (64 * MiB)
+#define FREE_STEP_NS (40 * SCALE_MS)
 /* a job that was late catches up with so much */
 #define LATE_NS (20 * SCALE_MS)
 #define DRAINED_NS (10 * SCALE_MS)
@@ -36,6 +42,7 @@ typedef struct EncryptionJob {
     const WeirFilterJob *driver;    /* set at creation */
     uint64_t speed;             /* main thread; bytes/s; 0: no limit */
     int64_t due_ns;             /* when it may go on */
+    uint32_t free_step_bytes;   /* of a step without a limit */
     uint64_t done;              /* bytes, at the last look */
     Error *blocker;             /* of migration; main thread */
 } EncryptionJob;
@@ -76,7 +83,26 @@ static uint32_t step_bytes(const EncryptionJob *job)
     uint64_t bytes = job->speed / (NANOSECONDS_PER_SECOND / STEP_NS);
 
     return job->speed ? MIN(MAX(bytes, STEP_BYTES_MIN), STEP_BYTES_MAX)
-                      : STEP_BYTES_MAX;
+                      : job->free_step_bytes;
+}
+
+static void adapt_free_step(EncryptionJob *job, int64_t step_ns)
+{
+    if (step_ns > FREE_STEP_NS) {
+        job->free_step_bytes = MAX(job->free_step_bytes / 2, STEP_BYTES_MAX);
+    } else if (step_ns < FREE_STEP_NS / 4) {
+        job->free_step_bytes = MIN(job->free_step_bytes * 2,
+                                   FREE_STEP_BYTES_MAX);
+    }
+}
+
+static int coroutine_fn do_step(EncryptionJob *job)
+{
+    int64_t begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int ret = job->driver->step(job->bs, step_bytes(job));
+
+    adapt_free_step(job, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - begin_ns);
+    return ret;
 }
 
 static void coroutine_fn wait_for_turn(EncryptionJob *job, uint32_t bytes)
@@ -97,7 +123,7 @@ static int coroutine_fn encryption_job_run(Job *common, Error **errp)
     int ret = 1;
 
     while (ret != 0 && !(may_stop && job_is_cancelled(common))) {
-        ret = job->driver->step(job->bs, step_bytes(job));
+        ret = do_step(job);
         if (ret == -EAGAIN && job_is_cancelled(common)) {
             break;                      /* whoever drains waits for us */
         } else if (ret == -EAGAIN) {
@@ -246,6 +272,7 @@ static void start_job(BlockDriverState *bs, const char *job_id,
     job->bs = bs;
     job->driver = driver;
     job->speed = speed;
+    job->free_step_bytes = STEP_BYTES_MAX;
     job_start(&job->common);
 }
 

@@ -330,6 +330,7 @@ static void job_give(BlockDriverState *bs)
     BDRVWeirEncryptionState *s = bs->opaque;
     Error *err = NULL;
 
+    weir_reencrypt_rest(s->conversion->engine);
     if (s->conversion->info.moves &&
         weir_conversion_is_finished(s->conversion)) {
         cut_disk(bs);

@@ -24,22 +24,22 @@ struct WeirReencrypt {
     void *opaque;                       /* set at open */
     WeirMetadata *metadata;             /* of whoever does a step */
     WeirJob *job;                       /* of whoever does a step */
-    uint8_t *data;                      /* of whoever does a step: what is on
-                                           disk, see buffer_of() */
-    size_t data_room_bytes;             /* set at open */
-    bool keeps;                         /* set at open; data has room for a
+    uint8_t *data;                      /* of whoever does a step: chunks, or
+                                           all of the hotzone */
+    uint8_t *next_data;                 /* the same of the next one, if it
+                                           keeps them; else NULL */
+    size_t data_room_bytes;             /* set at open; of both */
+    bool keeps;                         /* set at open: both have room for a
                                            hotzone */
     bool kept;                          /* of whoever does a step; data has the
-                                           old blocks of the hotzone */
-    unsigned passes;                    /* of whoever does a step */
+                                           hotzone as it is going to be */
     uint64_t at;                        /* lock; where in the hotzone it is */
     const char *final;                  /* of whoever does a step; the last
                                            header, when it has been tried */
     uint64_t staged_offset;             /* of whoever does a step; where the
                                            header is; 0: at the beginning */
     int doubtful;                       /* of whoever does a step; the copy
-                                           that was not written to its end, or
-                                           -1 */
+                                           that may not be there to its end */
     WeirJobArea wipe[WEIR_JOB_AREAS_MAX];   /* after it */
     size_t n_wipe;
     WeirXts *before, *after;            /* set at open; NULL: plain */
@@ -57,9 +57,18 @@ struct WeirReencrypt {
     bool in_place;                      /* lock; the beginning of data that
                                            moves is still where it was */
     WeirHotzone zone;                   /* lock */
+    WeirHotzone next;                   /* lock; what will be the hotzone: its
+                                           checksums are taken */
+    uint64_t next_at;                   /* lock; where in it the pass is */
+    bool next_flushed;                  /* of whoever does a step; since the
+                                           first pass over it */
+    unsigned passes;                    /* of whoever does a step; times that
+                                           the area was written for it */
     WeirRanges ranges;                  /* lock */
     WeirReencryptQueue queue;           /* lock; a range was removed */
 };
+
+#define PAGE_BYTES 4096
 
 #define hidden __attribute__((visibility("hidden")))
 
@@ -94,6 +103,24 @@ hidden WeirRangeKind weir_reencrypt_holding(WeirReencrypt *r,
 /* Whether a range has blocks of the hotzone. The lock is held. */
 hidden bool weir_reencrypt_is_hot(WeirReencrypt *r, const WeirRange *range);
 
+/* Whether one of those is of a state. The lock is held. */
+hidden bool weir_reencrypt_has(WeirReencrypt *r, const WeirRange *range,
+                               WeirBlockState state);
+
+/* A write to the range has ended, or failed. The lock is held. */
+hidden void weir_reencrypt_wrote(WeirReencrypt *r, const WeirRange *range,
+                                 bool done);
+
+/* Tell unknown blocks by what is on disk of the range. */
+hidden void weir_reencrypt_resolve(WeirReencrypt *r, const WeirRange *range,
+                                   const uint8_t *buf);
+
+/* As it is on disk, where the data does not move. */
+hidden int weir_reencrypt_read_raw(WeirReencrypt *r, uint64_t offset,
+                                   uint64_t bytes, void *buf);
+hidden int weir_reencrypt_write_raw(WeirReencrypt *r, uint64_t offset,
+                                    uint64_t bytes, const void *buf, bool fua);
+
 /*
  * Whether the block at an offset is new, and how many bytes from there on, at
  * most max_bytes, are alike. An unknown one counts as old; so does one of the
@@ -118,7 +145,10 @@ hidden int weir_reencrypt_write_copy(WeirReencrypt *r, int copy);
 /* Write a copy that was found bad anew, and flush it. */
 hidden int weir_reencrypt_mend_header(WeirReencrypt *r);
 
-/* json: of weir_job_set() or _finish(). */
+/*
+ * One copy of it is durable then, and counts.
+ * json: of weir_job_set() or _finish().
+ */
 hidden int weir_reencrypt_write_header(WeirReencrypt *r, const char *json);
 
 /* --- phases --- */
@@ -132,6 +162,14 @@ hidden void weir_reencrypt_end_zone(WeirReencrypt *r,
 
 /* Old keys, and checksums of old data. */
 hidden void weir_reencrypt_wipe_all(WeirReencrypt *r);
+
+/* --- hotzones with checksums: reencrypt-zone.c --- */
+
+/* Returns bytes, or -errno. */
+hidden int weir_zone_step(WeirReencrypt *r, uint32_t bytes);
+
+/* What was prepared of the next one is not needed. No step is under way. */
+hidden void weir_zone_drop_next(WeirReencrypt *r);
 
 /* --- data that moves: reencrypt-shift.c --- */
 

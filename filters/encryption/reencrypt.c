@@ -6,12 +6,9 @@
 
 #include "encryption/reencrypt-int.h"
 
-#define PAGE_BYTES 4096
 #define WIPE_BYTES (1024 * 1024)
 /* hotzones of up to so much are read once, and not again to be converted */
 #define KEEP_BYTES (32 * 1024 * 1024)
-/* passes over the checksums before writers have to wait for the last one */
-#define PASSES 2
 
 void weir_reencrypt_lock(WeirReencrypt *r)
 {
@@ -66,8 +63,9 @@ static bool take_memory(WeirReencrypt *r)
     }
     bytes = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES;
     r->data = aligned_alloc(PAGE_BYTES, bytes);
-    r->data_room_bytes = r->data ? bytes : 0;
-    return r->data;
+    r->next_data = r->keeps ? aligned_alloc(PAGE_BYTES, bytes) : NULL;
+    r->data_room_bytes = bytes;
+    return r->data && (r->next_data || !r->keeps);
 }
 
 static int take_length(WeirReencrypt *r, const WeirReencryptOpen *open,
@@ -163,6 +161,8 @@ static int take_header(WeirReencrypt *r, const WeirReencryptOpen *open,
         r->info = *weir_job_info(r->job);
         weir_hotzone_init(&r->zone, r->info.block_bytes, r->info.hash,
                           r->info.hash_bytes);
+        weir_hotzone_init(&r->next, r->info.block_bytes, r->info.hash,
+                          r->info.hash_bytes);
     }
     return ret;
 }
@@ -181,7 +181,6 @@ int weir_reencrypt_open(WeirReencrypt **out, const WeirReencryptOpen *open,
     r->host = host;
     r->opaque = opaque;
     r->read_only = open->read_only;
-    r->doubtful = -1;
     pthread_mutex_init(&r->lock, NULL);
     weir_ranges_init(&r->ranges);
     host->queue_init(opaque, &r->queue);
@@ -203,6 +202,15 @@ int weir_reencrypt_open(WeirReencrypt **out, const WeirReencryptOpen *open,
     return 0;
 }
 
+/* It may be plain. */
+static void free_data(WeirReencrypt *r, uint8_t *data)
+{
+    if (data) {
+        explicit_bzero(data, r->data_room_bytes);
+    }
+    free(data);
+}
+
 void weir_reencrypt_free(WeirReencrypt *r)
 {
     if (!r) {
@@ -211,12 +219,11 @@ void weir_reencrypt_free(WeirReencrypt *r)
     weir_xts_free(r->before);
     weir_xts_free(r->after);
     weir_hotzone_destroy(&r->zone);
+    weir_hotzone_destroy(&r->next);
     weir_job_free(r->job);
     weir_metadata_free(r->metadata);
-    if (r->data) {
-        explicit_bzero(r->data, r->data_room_bytes);    /* it may be plain */
-    }
-    free(r->data);
+    free_data(r, r->data);
+    free_data(r, r->next_data);
     pthread_mutex_destroy(&r->lock);
     free(r);
 }
@@ -275,8 +282,8 @@ bool weir_reencrypt_is_hot(WeirReencrypt *r, const WeirRange *range)
            weir_hotzone_touches(&r->zone, range->offset, range->bytes);
 }
 
-static bool has_state(WeirReencrypt *r, const WeirRange *range,
-                      WeirBlockState state)
+bool weir_reencrypt_has(WeirReencrypt *r, const WeirRange *range,
+                        WeirBlockState state)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
@@ -288,7 +295,7 @@ static bool has_state(WeirReencrypt *r, const WeirRange *range,
 static WeirRangeKind kind_of_read(WeirReencrypt *r, const WeirRange *range)
 {
     return weir_reencrypt_is_hot(r, range) &&
-           has_state(r, range, WEIR_BLOCK_UNKNOWN)
+           weir_reencrypt_has(r, range, WEIR_BLOCK_UNKNOWN)
            ? WEIR_RANGE_CONVERT : WEIR_RANGE_READ;
 }
 
@@ -297,12 +304,12 @@ static WeirRangeKind kind_of_write(WeirReencrypt *r, const WeirRange *range)
 {
     if (r->info.shift_bytes) {
         return weir_reencrypt_is_hot(r, range) &&
-               has_state(r, range, WEIR_BLOCK_NEW)
+               weir_reencrypt_has(r, range, WEIR_BLOCK_NEW)
                ? WEIR_RANGE_CONVERT : WEIR_RANGE_WRITE;
     }
     if (weir_reencrypt_is_hot(r, range) && !WITHOUT_RULE(8) &&
-        (has_state(r, range, WEIR_BLOCK_OLD) ||
-         has_state(r, range, WEIR_BLOCK_UNKNOWN))) {
+        (weir_reencrypt_has(r, range, WEIR_BLOCK_OLD) ||
+         weir_reencrypt_has(r, range, WEIR_BLOCK_UNKNOWN))) {
         return WEIR_RANGE_CONVERT;
     }
     return WEIR_RANGE_WRITE;
@@ -389,23 +396,23 @@ static int crypt_range(WeirReencrypt *r, WeirReencryptCryptFn *fn,
 
 /* --- requests --- */
 
-static int read_raw(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
-                    void *buf)
+int weir_reencrypt_read_raw(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+                            void *buf)
 {
     return r->host->read(r->opaque, WEIR_REENCRYPT_DATA,
                          r->info.data_offset_bytes + offset, bytes, buf);
 }
 
-static int write_raw(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
-                     const void *buf, bool fua)
+int weir_reencrypt_write_raw(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+                             const void *buf, bool fua)
 {
     return r->host->write(r->opaque, WEIR_REENCRYPT_DATA,
                           r->info.data_offset_bytes + offset, bytes, buf, fua);
 }
 
 /* buf: the range as it is on disk. */
-static void resolve(WeirReencrypt *r, const WeirRange *range,
-                    const uint8_t *buf)
+void weir_reencrypt_resolve(WeirReencrypt *r, const WeirRange *range,
+                            const uint8_t *buf)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
@@ -427,9 +434,9 @@ static int read_range(WeirReencrypt *r, const WeirRange *range, uint8_t *buf)
     if (r->info.shift_bytes) {
         return weir_shift_read(r, range, buf);
     }
-    ret = read_raw(r, range->offset, range->bytes, buf);
+    ret = weir_reencrypt_read_raw(r, range->offset, range->bytes, buf);
     if (ret == 0 && range->kind == WEIR_RANGE_CONVERT) {
-        resolve(r, range, buf);
+        weir_reencrypt_resolve(r, range, buf);
     }
     return ret == 0 ? crypt_range(r, weir_xts_decrypt, range, false, buf)
                     : ret;
@@ -456,14 +463,14 @@ static void spoil_sums(WeirReencrypt *r, const WeirRange *range)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
-    weir_hotzone_clip(&r->zone, &offset, &bytes);
-    if (bytes > 0 && !WITHOUT_RULE(21)) {
-        weir_hotzone_set(&r->zone, offset, bytes, WEIR_BLOCK_UNKNOWN);
+    weir_hotzone_clip(&r->next, &offset, &bytes);
+    if (bytes > 0 && !WITHOUT_RULE(r->phase == WEIR_REENCRYPT_HOT ? 23 : 21)) {
+        weir_hotzone_set(&r->next, offset, bytes, WEIR_BLOCK_UNKNOWN);
     }
 }
 
 /* Blocks that failed to be written are old or new, each of them. */
-static void wrote(WeirReencrypt *r, const WeirRange *range, bool done)
+void weir_reencrypt_wrote(WeirReencrypt *r, const WeirRange *range, bool done)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
@@ -471,11 +478,10 @@ static void wrote(WeirReencrypt *r, const WeirRange *range, bool done)
         if (!done && range->kind == WEIR_RANGE_CONVERT) {
             weir_shift_spoil(r, range);
         }
-    } else if (r->phase == WEIR_REENCRYPT_SUMMING ||
-               r->phase == WEIR_REENCRYPT_PREPARING) {
-        spoil_sums(r, range);
-    } else if (weir_reencrypt_is_hot(r, range) &&
-               range->kind == WEIR_RANGE_CONVERT) {
+        return;
+    }
+    spoil_sums(r, range);
+    if (weir_reencrypt_is_hot(r, range) && range->kind == WEIR_RANGE_CONVERT) {
         weir_hotzone_clip(&r->zone, &offset, &bytes);
         weir_hotzone_set(&r->zone, offset, bytes, done ? WEIR_BLOCK_NEW
                                                        : WEIR_BLOCK_UNKNOWN);
@@ -497,8 +503,8 @@ static int write_range(WeirReencrypt *r, const WeirRange *range, uint8_t *buf,
         return weir_shift_write(r, range, buf, fua);
     }
     ret = crypt_range(r, weir_xts_encrypt, range, true, buf);
-    return ret == 0 ? write_raw(r, range->offset, range->bytes, buf, fua)
-                    : ret;
+    return ret == 0 ? weir_reencrypt_write_raw(r, range->offset, range->bytes,
+                                               buf, fua) : ret;
 }
 
 int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
@@ -514,7 +520,7 @@ int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
     weir_reencrypt_unlock(r);
     ret = unsure ? -EIO : write_range(r, &range, buf, fua);
     weir_reencrypt_lock(r);
-    wrote(r, &range, ret == 0);
+    weir_reencrypt_wrote(r, &range, ret == 0);
     weir_reencrypt_leave(r, &range);
     weir_reencrypt_unlock(r);
     return ret;
@@ -554,196 +560,31 @@ int weir_reencrypt_mend_header(WeirReencrypt *r)
     return ret;
 }
 
-/* First the copy of which it is not known whether it is good. */
+/*
+ * As soon as one copy is durable it is the one that counts, whatever the other
+ * one is; that is written too, and durable after the next flush. Until then
+ * nobody knows how much of it is there: so the next header begins with it.
+ */
 int weir_reencrypt_write_header(WeirReencrypt *r, const char *json)
 {
     int ret = json ? weir_metadata_set(r->metadata, json) : -ENOMEM;
-    int first = r->doubtful < 0 ? 0 : r->doubtful;
+    int first = WITHOUT_RULE(3) ? 0 : r->doubtful;
 
-    for (int i = 0; i < WEIR_METADATA_COPIES && ret == 0; i++) {
-        r->doubtful = first ^ i;
-        ret = weir_reencrypt_write_copy(r, r->doubtful);
-        if (ret == 0 && !WITHOUT_RULE(2 + i)) {
-            ret = weir_reencrypt_flush_header(r);
-        }
+    if (ret == 0) {
+        r->doubtful = first;
+        ret = weir_reencrypt_write_copy(r, first);
+    }
+    if (ret == 0 && !WITHOUT_RULE(2)) {
+        ret = weir_reencrypt_flush_header(r);
     }
     if (ret == 0) {
-        r->doubtful = -1;
+        r->doubtful = !first;
+        ret = weir_reencrypt_write_copy(r, !first);
     }
     return ret;
 }
 
-/* --- lanes --- */
-
-/*
- * Some chunks of the hotzone, several at a time. A lane takes the next one when
- * it is done with one.
- */
-typedef struct Walk {
-    WeirReencrypt *r;
-    /* called with the lock held */
-    bool (*next)(WeirReencrypt *r, WeirRange *chunk);
-    int (*run)(WeirReencrypt *r, WeirRange *chunk, uint8_t *buf);
-    uint64_t max_bytes;
-    uint64_t bytes;             /* lock; of chunks that were taken */
-    int ret;                    /* lock; of the first that failed */
-} Walk;
-
-/* Where the hotzone is kept. Pages are where they are on disk. */
-static uint8_t *kept_at(WeirReencrypt *r, uint64_t offset)
-{
-    return r->data + r->zone.offset % PAGE_BYTES + (offset - r->zone.offset);
-}
-
-static uint8_t *buffer_of(WeirReencrypt *r, unsigned lane, uint64_t offset)
-{
-    return r->keeps && r->zone.bytes <= r->hotzone_bytes
-           ? kept_at(r, offset) : r->data + (size_t)lane * r->chunk_bytes;
-}
-
-static bool take_chunk(Walk *walk, WeirRange *chunk)
-{
-    bool has;
-
-    weir_reencrypt_lock(walk->r);
-    has = walk->ret == 0 && walk->bytes < walk->max_bytes &&
-          walk->next(walk->r, chunk);
-    walk->bytes += has ? chunk->bytes : 0;
-    weir_reencrypt_unlock(walk->r);
-    return has;
-}
-
-static void run_lane(void *opaque, unsigned lane)
-{
-    Walk *walk = opaque;
-    WeirRange chunk;
-
-    while (take_chunk(walk, &chunk)) {
-        int ret = walk->run(walk->r, &chunk, buffer_of(walk->r, lane,
-                                                       chunk.offset));
-
-        if (ret < 0) {
-            weir_reencrypt_lock(walk->r);
-            walk->ret = walk->ret < 0 ? walk->ret : ret;
-            weir_reencrypt_unlock(walk->r);
-        }
-    }
-}
-
-/* Returns how many bytes there were, or -errno. */
-static int run_walk(Walk *walk)
-{
-    WeirReencrypt *r = walk->r;
-    uint64_t n = (walk->max_bytes + r->chunk_bytes - 1) / r->chunk_bytes;
-
-    r->host->each(r->opaque, run_lane, walk, min(n, WEIR_REENCRYPT_LANES));
-    return walk->ret < 0 ? walk->ret : (int)walk->bytes;
-}
-
-/* --- begin a hotzone --- */
-
-static int place_zone(WeirReencrypt *r)
-{
-    uint64_t left = r->data_bytes - r->done_bytes;
-    uint64_t bytes = min(left, r->hotzone_bytes);
-
-    return weir_hotzone_begin(&r->zone, r->info.backward ? left - bytes
-                              : r->done_bytes, bytes, WEIR_BLOCK_UNKNOWN);
-}
-
-/*
- * A checksum of what is not durable would be that of a block which a power cut
- * turns into another one, and neither old nor new.
- * Returns 1, 0 when nothing is to be summed, or -errno.
- */
-static int begin_pass(WeirReencrypt *r)
-{
-    bool any;
-    int ret;
-
-    weir_reencrypt_lock(r);
-    any = weir_hotzone_take(&r->zone);
-    r->at = r->zone.offset;
-    weir_reencrypt_unlock(r);
-    if (!any || WITHOUT_RULE(r->phase == WEIR_REENCRYPT_SUMMING ? 9 : 22)) {
-        return any;
-    }
-    ret = r->host->flush(r->opaque, WEIR_REENCRYPT_DATA);
-    return ret < 0 ? ret : 1;
-}
-
-static bool next_to_sum(WeirReencrypt *r, WeirRange *chunk)
-{
-    bool has;
-
-    *chunk = (WeirRange) { .offset = r->at };
-    has = weir_hotzone_next_taken(&r->zone, &chunk->offset, r->chunk_bytes,
-                                  &chunk->bytes);
-    r->at = chunk->offset + chunk->bytes;
-    return has;
-}
-
-typedef struct Sum {
-    WeirReencrypt *r;
-    const WeirRange *chunk;
-    const uint8_t *buf;
-} Sum;
-
-static void compute_sums(void *opaque)
-{
-    Sum *sum = opaque;
-
-    weir_hotzone_sum(&sum->r->zone, sum->chunk->offset, sum->chunk->bytes,
-                     sum->buf);
-}
-
-static int sum_chunk(WeirReencrypt *r, WeirRange *chunk, uint8_t *buf)
-{
-    int ret = read_raw(r, chunk->offset, chunk->bytes, buf);
-    Sum sum = { r, chunk, buf };
-
-    if (ret == 0) {
-        r->host->compute(r->opaque, compute_sums, &sum);
-    }
-    return ret;
-}
-
-/* Returns how much, 0 when the pass is done, or -errno. */
-static int sum_some(WeirReencrypt *r, uint64_t max_bytes)
-{
-    Walk walk = {
-        .r = r, .next = next_to_sum, .run = sum_chunk,
-        .max_bytes = max_bytes,
-    };
-
-    return run_walk(&walk);
-}
-
-/* Those of the pass. Nothing says yet that the area is in use. */
-static int write_area(WeirReencrypt *r)
-{
-    uint64_t begin, end;
-    int ret = weir_reencrypt_mend_header(r);
-
-    weir_hotzone_taken_sums(&r->zone, &begin, &end);
-    begin -= begin % PAGE_BYTES;
-    end = min((end + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES,
-              weir_hotzone_sums_bytes(&r->zone));
-    if (ret == 0) {
-        ret = r->host->write(r->opaque, WEIR_REENCRYPT_HEADER,
-                             r->info.area_offset + begin, end - begin,
-                             r->zone.sums + begin, false);
-    }
-    return ret == 0 && !WITHOUT_RULE(1) ? weir_reencrypt_flush_header(r) : ret;
-}
-
-/* From the first byte of it on, the zone may be hot for those who look. */
-static int write_hot_header(WeirReencrypt *r)
-{
-    return weir_reencrypt_write_header(r, weir_job_set(r->job, r->zone.offset,
-                                                       r->zone.bytes,
-                                                       r->data_bytes));
-}
+/* --- phases --- */
 
 void weir_reencrypt_set_phase(WeirReencrypt *r, WeirReencryptPhase phase)
 {
@@ -755,288 +596,15 @@ void weir_reencrypt_set_phase(WeirReencrypt *r, WeirReencryptPhase phase)
     weir_reencrypt_unlock(r);
 }
 
-/* What was written to the zone since the last pass. Its writers wait. */
-static int sum_rest(WeirReencrypt *r)
+/* All up to there is new, and the header says so. */
+void weir_reencrypt_end_zone(WeirReencrypt *r, WeirReencryptPhase phase)
 {
-    int ret = begin_pass(r);
-
-    if (ret > 0) {
-        ret = sum_some(r, r->zone.bytes);
-    }
-    return ret > 0 ? write_area(r) : ret;
-}
-
-static int prepare_held(WeirReencrypt *r)
-{
-    int ret = sum_rest(r);
-
-    if (ret < 0) {
-        return ret;
-    }
-    ret = write_hot_header(r);
-    r->kept = r->keeps;
     weir_reencrypt_lock(r);
-    r->at = r->zone.offset;
+    r->done_bytes += r->zone.bytes;
+    r->phase = phase;
+    weir_hotzone_end(&r->zone);
     weir_reencrypt_unlock(r);
-    weir_reencrypt_set_phase(r, ret == 0 ? WEIR_REENCRYPT_HOT :
-              WITHOUT_RULE(10) ? WEIR_REENCRYPT_CLEAN : WEIR_REENCRYPT_UNSURE);
-    return ret;
 }
-
-/* From here on writers wait, as short as can be. */
-static int hold_zone(WeirReencrypt *r)
-{
-    WeirRange range = { .offset = r->zone.offset, .bytes = r->zone.bytes };
-    int ret;
-
-    weir_reencrypt_lock(r);
-    r->phase = WEIR_REENCRYPT_PREPARING;
-    weir_reencrypt_enter(r, &range, weir_reencrypt_holding);
-    weir_reencrypt_unlock(r);
-    ret = prepare_held(r);
-    weir_reencrypt_lock(r);
-    weir_reencrypt_leave(r, &range);
-    weir_reencrypt_unlock(r);
-    return ret;
-}
-
-static int begin_zone(WeirReencrypt *r)
-{
-    int ret;
-
-    weir_reencrypt_lock(r);
-    ret = place_zone(r);
-    if (ret == 0) {
-        r->phase = WEIR_REENCRYPT_SUMMING;
-    }
-    weir_reencrypt_unlock(r);
-    r->passes = 0;
-    r->kept = false;
-    return ret == 0 ? begin_pass(r) : ret;
-}
-
-/* The pass is done: its checksums are written, and another one begins. */
-static int end_pass(WeirReencrypt *r)
-{
-    int ret = write_area(r);
-
-    if (ret == 0 && ++r->passes < PASSES) {
-        ret = begin_pass(r);
-    }
-    return ret;
-}
-
-/* Returns bytes, or -errno. */
-static int try_to_prepare(WeirReencrypt *r, uint64_t bytes)
-{
-    int ret = r->phase == WEIR_REENCRYPT_CLEAN ? begin_zone(r) : 0;
-
-    if (ret >= 0) {
-        ret = sum_some(r, bytes);
-    }
-    if (ret == 0) {
-        ret = end_pass(r);              /* 1: there is another one */
-    }
-    return ret == 0 ? hold_zone(r) : ret;
-}
-
-static int prepare(WeirReencrypt *r, uint64_t bytes)
-{
-    int ret = try_to_prepare(r, bytes);
-
-    if (ret < 0 && r->phase != WEIR_REENCRYPT_UNSURE) {
-        weir_reencrypt_set_phase(r, WEIR_REENCRYPT_CLEAN);
-        explicit_bzero(r->data, r->data_room_bytes);
-    }
-    return ret;
-}
-
-/* The area is written, and nobody has written to the zone since. */
-static int prepare_again(WeirReencrypt *r)
-{
-    int ret = write_hot_header(r);
-
-    if (ret == 0) {
-        weir_reencrypt_set_phase(r, WEIR_REENCRYPT_HOT);
-    }
-    return ret;
-}
-
-/* --- convert --- */
-
-/* What we have kept up to there is not needed any more. It may be plain. */
-static void forget(WeirReencrypt *r, uint64_t end)
-{
-    if (r->kept && r->at < end) {
-        explicit_bzero(kept_at(r, r->at), end - r->at);
-    }
-    r->at = end;
-}
-
-/* The next chunk with blocks that are not new. */
-static bool next_to_convert(WeirReencrypt *r, WeirRange *chunk)
-{
-    uint64_t end = r->zone.offset + r->zone.bytes, same;
-
-    while (r->at < end && weir_hotzone_state(&r->zone, r->at, end - r->at,
-                                             &same) == WEIR_BLOCK_NEW) {
-        forget(r, r->at + same);
-    }
-    same = r->chunk_bytes - r->at % r->chunk_bytes;
-    *chunk = (WeirRange) { .offset = r->at, .bytes = min(same, end - r->at) };
-    r->at += chunk->bytes;
-    return chunk->bytes > 0;
-}
-
-/* A chunk that nobody else is at. */
-typedef struct Held {
-    WeirReencrypt *r;
-    const WeirRange *range;
-    uint8_t *buf;
-    int ret;
-    uint64_t left_bytes;        /* of it that buf has not got as it will be */
-} Held;
-
-typedef int PieceFn(Held *held, uint64_t offset, uint64_t bytes, uint8_t *buf);
-
-/* What is new stays as it is. */
-static int each_old_piece(Held *held, PieceFn *fn)
-{
-    const WeirRange *range = held->range;
-    WeirReencrypt *r = held->r;
-    uint64_t at = 0, same;
-    int ret = 0;
-
-    while (at < range->bytes && ret == 0) {
-        WeirBlockState state;
-
-        weir_reencrypt_lock(r);
-        state = weir_hotzone_state(&r->zone, range->offset + at,
-                                   range->bytes - at, &same);
-        weir_reencrypt_unlock(r);
-        if (state == WEIR_BLOCK_OLD) {
-            ret = fn(held, range->offset + at, same, held->buf + at);
-        }
-        at += same;
-    }
-    return ret;
-}
-
-static int convert_piece(Held *held, uint64_t offset, uint64_t bytes,
-                         uint8_t *buf)
-{
-    WeirReencrypt *r = held->r;
-    int ret = weir_reencrypt_crypt(r->before, weir_xts_decrypt, offset, bytes,
-                                   buf);
-
-    if (ret == 0) {
-        ret = weir_reencrypt_crypt(r->after, weir_xts_encrypt, offset, bytes,
-                                   buf);
-    }
-    held->left_bytes -= ret == 0 ? bytes : 0;
-    return ret;
-}
-
-static int store_piece(Held *held, uint64_t offset, uint64_t bytes,
-                       uint8_t *buf)
-{
-    const WeirRange range = {
-        .offset = offset, .bytes = bytes, .kind = WEIR_RANGE_CONVERT,
-    };
-    WeirReencrypt *r = held->r;
-    int ret = write_raw(r, offset, bytes, buf, false);
-
-    weir_reencrypt_lock(r);
-    wrote(r, &range, ret == 0);
-    weir_reencrypt_unlock(r);
-    return ret;
-}
-
-static void compute_conversion(void *opaque)
-{
-    Held *held = opaque;
-
-    held->ret = each_old_piece(held, convert_piece);
-}
-
-/* What is on disk, unless we have kept it. */
-static int fetch(Held *held)
-{
-    const WeirRange *range = held->range;
-    WeirReencrypt *r = held->r;
-    bool unknown;
-    int ret;
-
-    weir_reencrypt_lock(r);
-    unknown = has_state(r, range, WEIR_BLOCK_UNKNOWN);
-    weir_reencrypt_unlock(r);
-    if (r->kept && !unknown) {
-        return 0;
-    }
-    ret = read_raw(r, range->offset, range->bytes, held->buf);
-    if (ret == 0) {
-        resolve(r, range, held->buf);
-    }
-    return ret;
-}
-
-static int convert_held(Held *held)
-{
-    WeirReencrypt *r = held->r;
-    int ret = fetch(held);
-
-    if (ret == 0) {
-        r->host->compute(r->opaque, compute_conversion, held);
-        ret = held->ret;
-    }
-    if (ret == 0) {
-        ret = each_old_piece(held, store_piece);
-    }
-    return ret;
-}
-
-static int convert_chunk(WeirReencrypt *r, WeirRange *range, uint8_t *buf)
-{
-    Held held = {
-        .r = r, .range = range, .buf = buf, .left_bytes = range->bytes,
-    };
-    int ret;
-
-    weir_reencrypt_lock(r);
-    weir_reencrypt_enter(r, range, weir_reencrypt_alone);
-    weir_reencrypt_unlock(r);
-    ret = convert_held(&held);
-    if (!r->after || held.left_bytes > 0) {
-        explicit_bzero(buf, range->bytes);      /* it may be plain */
-    }
-    weir_reencrypt_lock(r);
-    weir_reencrypt_leave(r, range);
-    weir_reencrypt_unlock(r);
-    return ret;
-}
-
-/* After an error all that is left is read again. */
-static int convert(WeirReencrypt *r, uint64_t bytes)
-{
-    Walk walk = {
-        .r = r, .next = next_to_convert, .run = convert_chunk,
-        .max_bytes = bytes,
-    };
-    int ret = run_walk(&walk);
-
-    if (ret <= 0) {
-        weir_reencrypt_lock(r);
-        r->at = r->zone.offset;
-        weir_reencrypt_unlock(r);
-    }
-    if (ret < 0 && r->kept) {
-        explicit_bzero(r->data, r->data_room_bytes);
-        r->kept = false;
-    }
-    return ret;
-}
-
-/* --- end a hotzone --- */
 
 /* Old keys, and checksums of old data. A failure leaves what is no use. */
 static void wipe(WeirReencrypt *r, const WeirJobArea *area)
@@ -1061,81 +629,7 @@ void weir_reencrypt_wipe_all(WeirReencrypt *r)
     weir_reencrypt_flush_header(r);
 }
 
-/* All up to there is new, and the header says so. */
-void weir_reencrypt_end_zone(WeirReencrypt *r, WeirReencryptPhase phase)
-{
-    weir_reencrypt_lock(r);
-    forget(r, r->zone.offset + r->zone.bytes);
-    r->done_bytes += r->zone.bytes;
-    r->phase = phase;
-    weir_hotzone_end(&r->zone);
-    weir_reencrypt_unlock(r);
-}
-
-/* The header has nothing of the job any more. */
-static int finish_last(WeirReencrypt *r)
-{
-    int ret;
-
-    if (!r->final) {
-        r->final = weir_job_finish(r->job, r->wipe, &r->n_wipe);
-    }
-    ret = weir_reencrypt_write_header(r, r->final);
-    if (ret < 0) {
-        return ret;
-    }
-    weir_reencrypt_end_zone(r, WEIR_REENCRYPT_FINISHED);
-    weir_reencrypt_wipe_all(r);
-    return 0;
-}
-
-/* The header still says that the zone is hot, which is as true. */
-static int finish_zone(WeirReencrypt *r, uint64_t left)
-{
-    uint64_t head = r->info.backward ? left : r->done_bytes + r->zone.bytes;
-    int ret = weir_reencrypt_write_header(r, weir_job_set(r->job, head, 0,
-                                                          r->data_bytes));
-
-    if (ret == 0) {
-        weir_reencrypt_end_zone(r, WEIR_REENCRYPT_CLEAN);
-    }
-    return ret;
-}
-
-static int finish(WeirReencrypt *r)
-{
-    uint64_t left = r->data_bytes - r->done_bytes - r->zone.bytes;
-    int ret = 0;
-
-    if (!WITHOUT_RULE(4)) {
-        ret = r->host->flush(r->opaque, WEIR_REENCRYPT_DATA);
-    }
-    if (ret == 0) {
-        ret = weir_reencrypt_mend_header(r);
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    return left ? finish_zone(r, left) : finish_last(r);
-}
-
 /* --- steps --- */
-
-/* Returns bytes, or -errno. */
-static int one_step(WeirReencrypt *r, uint32_t bytes)
-{
-    if (r->info.shift_bytes) {
-        return weir_shift_step(r, bytes);
-    }
-    switch (r->phase) {
-    case WEIR_REENCRYPT_UNSURE:
-        return prepare_again(r);
-    case WEIR_REENCRYPT_HOT:
-        return r->zone.left ? convert(r, bytes) : finish(r);
-    default:
-        return r->done_bytes < r->data_bytes ? prepare(r, bytes) : finish(r);
-    }
-}
 
 /* Large steps have large chunks: fewer requests, and turns of threads. */
 static void choose_chunk(WeirReencrypt *r, uint32_t bytes)
@@ -1158,11 +652,17 @@ int weir_reencrypt_step(WeirReencrypt *r, uint32_t bytes)
         return -EROFS;
     }
     choose_chunk(r, bytes);
-    ret = one_step(r, bytes);
+    ret = r->info.shift_bytes ? weir_shift_step(r, bytes)
+                              : weir_zone_step(r, bytes);
     if (ret < 0 || r->phase == WEIR_REENCRYPT_FINISHED) {
         return ret < 0 ? ret : 0;
     }
     return ret / 2 ? ret / 2 : 1;
+}
+
+void weir_reencrypt_rest(WeirReencrypt *r)
+{
+    weir_zone_drop_next(r);
 }
 
 void weir_reencrypt_query(WeirReencrypt *r, WeirReencryptInfo *info)
