@@ -234,40 +234,26 @@ static Error *block_migration(BlockDriverState *bs, Error **errp)
     return blocker;
 }
 
-static EncryptionJob *make_job(BlockDriverState *bs, const char *job_id,
-                               Error **errp)
-{
-    Error *blocker = block_migration(bs, errp);
-    EncryptionJob *job;
-
-    if (!blocker) {
-        return NULL;
-    }
-    job = job_create(job_id, &encryption_job_driver, NULL,
-                     qemu_get_aio_context(), JOB_MANUAL_DISMISS, NULL, NULL,
-                     errp);
-    if (!job) {
-        unblock_migration(&blocker);
-        return NULL;
-    }
-    job->blocker = blocker;
-    return job;
-}
-
+/* @blocker: goes to the job, or away. */
 static void start_job(BlockDriverState *bs, const char *job_id,
-                      uint64_t speed, Error **errp)
+                      uint64_t speed, Error *blocker, Error **errp)
 {
     const WeirFilterJob *driver = find_job_driver(bs);
     EncryptionJob *job;
 
     if (driver->take(bs, errp) < 0) {
+        unblock_migration(&blocker);
         return;
     }
-    job = make_job(bs, job_id, errp);
+    job = job_create(job_id, &encryption_job_driver, NULL,
+                     qemu_get_aio_context(), JOB_MANUAL_DISMISS, NULL, NULL,
+                     errp);
     if (!job) {
         driver->give(bs);
+        unblock_migration(&blocker);
         return;
     }
+    job->blocker = blocker;
     bdrv_ref(bs);
     job->bs = bs;
     job->driver = driver;
@@ -300,13 +286,20 @@ static void begin_job(const char *job_id, const char *node_name,
                       Error **errp)
 {
     BlockDriverState *bs;
+    Error *blocker;
 
     if (!check_arguments(job_id, start, errp)) {
         return;
     }
     bs = find_encrypted(node_name, errp);
-    if (bs && find_job_driver(bs)->begin(bs, start, errp) == 0) {
-        start_job(bs, job_id, speed, errp);
+    blocker = bs ? block_migration(bs, errp) : NULL;
+    if (!blocker) {
+        return;
+    }
+    if (find_job_driver(bs)->begin(bs, start, errp) == 0) {
+        start_job(bs, job_id, speed, blocker, errp);
+    } else {
+        unblock_migration(&blocker);
     }
 }
 
@@ -348,9 +341,11 @@ void qmp_weir_encryption_resume(const char *job_id, const char *node_name,
                                 bool has_speed, uint64_t speed, Error **errp)
 {
     BlockDriverState *bs = find_encrypted(node_name, errp);
+    Error *blocker = bs ? block_migration(bs, errp) : NULL;
 
-    if (bs) {
-        start_job(bs, job_id, has_speed ? speed : SPEED_DEFAULT, errp);
+    if (blocker) {
+        start_job(bs, job_id, has_speed ? speed : SPEED_DEFAULT, blocker,
+                  errp);
     }
 }
 
@@ -431,46 +426,50 @@ static void attach_filter(const char *node_name, const char *filter_node_name,
     qmp_weir_attach(node_name, filter, NULL, errp);
 }
 
-static void encrypt_detached(const WeirEncrypt *arg, BlockDriverState *bs,
-                             const WeirFilterJobStart *start, Error **errp)
+/* Returns the node that has been put above the disk, or NULL. */
+static BlockDriverState *encrypt_detached(const WeirEncrypt *arg,
+                                          BlockDriverState *bs,
+                                          const WeirFilterJobStart *start,
+                                          Error **errp)
 {
     BlockDriverState *header_bs = bdrv_find_node(arg->header);
     Error *err = NULL;
 
     if (!header_bs) {
         error_setg(errp, "Node '%s' not found", arg->header);
-        return;
+        return NULL;
     }
     if (write_header(bs, header_bs, start, errp) < 0) {
-        return;
+        return NULL;
     }
     attach_filter(arg->node_name, arg->filter_node_name, arg->header, 0,
                   arg->key_secret, start->hotzone_bytes, &err);
     if (err) {
         error_propagate_prepend(errp, err, "The header is on node '%s', but "
                                 "nothing is encrypted: ", arg->header);
-        return;
+        return NULL;
     }
-    start_job(bdrv_find_node(arg->filter_node_name), arg->job_id,
-              arg->has_speed ? arg->speed : SPEED_DEFAULT, errp);
+    return bdrv_find_node(arg->filter_node_name);
 }
 
 /* The header is made by the node, while that passes everything through. */
-static void encrypt_attached(const WeirEncrypt *arg, BlockDriverState *bs,
-                             const WeirFilterJobStart *start, Error **errp)
+static BlockDriverState *encrypt_attached(const WeirEncrypt *arg,
+                                          BlockDriverState *bs,
+                                          const WeirFilterJobStart *start,
+                                          Error **errp)
 {
     int64_t bytes = length_of(bs, errp);
     BlockDriverState *crypt;
     Error *err = NULL;
 
     if (bytes < 0 || !encryption_driver(errp)) {
-        return;
+        return NULL;
     }
     attach_filter(arg->node_name, arg->filter_node_name, NULL, bytes,
                   arg->key_secret, start->hotzone_bytes, &err);
     if (err) {
         error_propagate(errp, err);
-        return;
+        return NULL;
     }
     crypt = bdrv_find_node(arg->filter_node_name);
     if (find_job_driver(crypt)->begin(crypt, start, errp) < 0) {
@@ -478,10 +477,29 @@ static void encrypt_attached(const WeirEncrypt *arg, BlockDriverState *bs,
         if (err) {
             warn_report_err(err);
         }
+        return NULL;
+    }
+    return crypt;
+}
+
+static void encrypt_node(const WeirEncrypt *arg, BlockDriverState *bs,
+                         const WeirFilterJobStart *start, Error **errp)
+{
+    Error *blocker = block_migration(bs, errp);
+    BlockDriverState *crypt;
+
+    if (!blocker) {
         return;
     }
-    start_job(crypt, arg->job_id, arg->has_speed ? arg->speed : SPEED_DEFAULT,
-              errp);
+    crypt = arg->header ? encrypt_detached(arg, bs, start, errp)
+                        : encrypt_attached(arg, bs, start, errp);
+    if (crypt) {
+        start_job(crypt, arg->job_id, arg->has_speed ? arg->speed
+                                                     : SPEED_DEFAULT,
+                  blocker, errp);
+    } else {
+        unblock_migration(&blocker);
+    }
 }
 
 static void encrypt(const WeirEncrypt *arg, const WeirFilterJobStart *start,
@@ -493,12 +511,8 @@ static void encrypt(const WeirEncrypt *arg, const WeirFilterJobStart *start,
         error_setg(errp, "Node '%s' not found", arg->node_name);
     } else if (bdrv_find_node(arg->filter_node_name)) {
         error_setg(errp, "Node name '%s' is in use", arg->filter_node_name);
-    } else if (!check_arguments(arg->job_id, start, errp)) {
-        return;
-    } else if (arg->header) {
-        encrypt_detached(arg, bs, start, errp);
-    } else {
-        encrypt_attached(arg, bs, start, errp);
+    } else if (check_arguments(arg->job_id, start, errp)) {
+        encrypt_node(arg, bs, start, errp);
     }
 }
 
