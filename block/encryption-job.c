@@ -26,6 +26,12 @@
 #define STEP_NS (4 * SCALE_MS)
 #define STEP_BYTES_MIN (256 * KiB)
 #define STEP_BYTES_MAX (8 * MiB)
+/*
+ * Without a limit a step has many chunks, for at its end processors and disk
+ * have less and less to do; but who drains the node waits for it.
+ */
+#define FREE_STEP_BYTES_MAX (64 * MiB)
+#define FREE_STEP_NS (40 * SCALE_MS)
 /* a job that was late catches up with so much */
 #define LATE_NS (20 * SCALE_MS)
 #define DRAINED_NS (10 * SCALE_MS)
@@ -36,6 +42,7 @@ typedef struct EncryptionJob {
     const WeirFilterJob *driver;    /* set at creation */
     uint64_t speed;             /* main thread; bytes/s; 0: no limit */
     int64_t due_ns;             /* when it may go on */
+    uint32_t free_step_bytes;   /* of a step without a limit */
     uint64_t done;              /* bytes, at the last look */
     Error *blocker;             /* of migration; main thread */
 } EncryptionJob;
@@ -76,7 +83,26 @@ static uint32_t step_bytes(const EncryptionJob *job)
     uint64_t bytes = job->speed / (NANOSECONDS_PER_SECOND / STEP_NS);
 
     return job->speed ? MIN(MAX(bytes, STEP_BYTES_MIN), STEP_BYTES_MAX)
-                      : STEP_BYTES_MAX;
+                      : job->free_step_bytes;
+}
+
+static void adapt_free_step(EncryptionJob *job, int64_t step_ns)
+{
+    if (step_ns > FREE_STEP_NS) {
+        job->free_step_bytes = MAX(job->free_step_bytes / 2, STEP_BYTES_MAX);
+    } else if (step_ns < FREE_STEP_NS / 4) {
+        job->free_step_bytes = MIN(job->free_step_bytes * 2,
+                                   FREE_STEP_BYTES_MAX);
+    }
+}
+
+static int coroutine_fn do_step(EncryptionJob *job)
+{
+    int64_t begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int ret = job->driver->step(job->bs, step_bytes(job));
+
+    adapt_free_step(job, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - begin_ns);
+    return ret;
 }
 
 static void coroutine_fn wait_for_turn(EncryptionJob *job, uint32_t bytes)
@@ -97,7 +123,7 @@ static int coroutine_fn encryption_job_run(Job *common, Error **errp)
     int ret = 1;
 
     while (ret != 0 && !(may_stop && job_is_cancelled(common))) {
-        ret = job->driver->step(job->bs, step_bytes(job));
+        ret = do_step(job);
         if (ret == -EAGAIN && job_is_cancelled(common)) {
             break;                      /* whoever drains waits for us */
         } else if (ret == -EAGAIN) {
@@ -208,44 +234,31 @@ static Error *block_migration(BlockDriverState *bs, Error **errp)
     return blocker;
 }
 
-static EncryptionJob *make_job(BlockDriverState *bs, const char *job_id,
-                               Error **errp)
-{
-    Error *blocker = block_migration(bs, errp);
-    EncryptionJob *job;
-
-    if (!blocker) {
-        return NULL;
-    }
-    job = job_create(job_id, &encryption_job_driver, NULL,
-                     qemu_get_aio_context(), JOB_MANUAL_DISMISS, NULL, NULL,
-                     errp);
-    if (!job) {
-        unblock_migration(&blocker);
-        return NULL;
-    }
-    job->blocker = blocker;
-    return job;
-}
-
+/* @blocker: goes to the job, or away. */
 static void start_job(BlockDriverState *bs, const char *job_id,
-                      uint64_t speed, Error **errp)
+                      uint64_t speed, Error *blocker, Error **errp)
 {
     const WeirFilterJob *driver = find_job_driver(bs);
     EncryptionJob *job;
 
     if (driver->take(bs, errp) < 0) {
+        unblock_migration(&blocker);
         return;
     }
-    job = make_job(bs, job_id, errp);
+    job = job_create(job_id, &encryption_job_driver, NULL,
+                     qemu_get_aio_context(), JOB_MANUAL_DISMISS, NULL, NULL,
+                     errp);
     if (!job) {
         driver->give(bs);
+        unblock_migration(&blocker);
         return;
     }
+    job->blocker = blocker;
     bdrv_ref(bs);
     job->bs = bs;
     job->driver = driver;
     job->speed = speed;
+    job->free_step_bytes = STEP_BYTES_MAX;
     job_start(&job->common);
 }
 
@@ -273,13 +286,20 @@ static void begin_job(const char *job_id, const char *node_name,
                       Error **errp)
 {
     BlockDriverState *bs;
+    Error *blocker;
 
     if (!check_arguments(job_id, start, errp)) {
         return;
     }
     bs = find_encrypted(node_name, errp);
-    if (bs && find_job_driver(bs)->begin(bs, start, errp) == 0) {
-        start_job(bs, job_id, speed, errp);
+    blocker = bs ? block_migration(bs, errp) : NULL;
+    if (!blocker) {
+        return;
+    }
+    if (find_job_driver(bs)->begin(bs, start, errp) == 0) {
+        start_job(bs, job_id, speed, blocker, errp);
+    } else {
+        unblock_migration(&blocker);
     }
 }
 
@@ -321,9 +341,11 @@ void qmp_weir_encryption_resume(const char *job_id, const char *node_name,
                                 bool has_speed, uint64_t speed, Error **errp)
 {
     BlockDriverState *bs = find_encrypted(node_name, errp);
+    Error *blocker = bs ? block_migration(bs, errp) : NULL;
 
-    if (bs) {
-        start_job(bs, job_id, has_speed ? speed : SPEED_DEFAULT, errp);
+    if (blocker) {
+        start_job(bs, job_id, has_speed ? speed : SPEED_DEFAULT, blocker,
+                  errp);
     }
 }
 
@@ -404,46 +426,50 @@ static void attach_filter(const char *node_name, const char *filter_node_name,
     qmp_weir_attach(node_name, filter, NULL, errp);
 }
 
-static void encrypt_detached(const WeirEncrypt *arg, BlockDriverState *bs,
-                             const WeirFilterJobStart *start, Error **errp)
+/* Returns the node that has been put above the disk, or NULL. */
+static BlockDriverState *encrypt_detached(const WeirEncrypt *arg,
+                                          BlockDriverState *bs,
+                                          const WeirFilterJobStart *start,
+                                          Error **errp)
 {
     BlockDriverState *header_bs = bdrv_find_node(arg->header);
     Error *err = NULL;
 
     if (!header_bs) {
         error_setg(errp, "Node '%s' not found", arg->header);
-        return;
+        return NULL;
     }
     if (write_header(bs, header_bs, start, errp) < 0) {
-        return;
+        return NULL;
     }
     attach_filter(arg->node_name, arg->filter_node_name, arg->header, 0,
                   arg->key_secret, start->hotzone_bytes, &err);
     if (err) {
         error_propagate_prepend(errp, err, "The header is on node '%s', but "
                                 "nothing is encrypted: ", arg->header);
-        return;
+        return NULL;
     }
-    start_job(bdrv_find_node(arg->filter_node_name), arg->job_id,
-              arg->has_speed ? arg->speed : SPEED_DEFAULT, errp);
+    return bdrv_find_node(arg->filter_node_name);
 }
 
 /* The header is made by the node, while that passes everything through. */
-static void encrypt_attached(const WeirEncrypt *arg, BlockDriverState *bs,
-                             const WeirFilterJobStart *start, Error **errp)
+static BlockDriverState *encrypt_attached(const WeirEncrypt *arg,
+                                          BlockDriverState *bs,
+                                          const WeirFilterJobStart *start,
+                                          Error **errp)
 {
     int64_t bytes = length_of(bs, errp);
     BlockDriverState *crypt;
     Error *err = NULL;
 
     if (bytes < 0 || !encryption_driver(errp)) {
-        return;
+        return NULL;
     }
     attach_filter(arg->node_name, arg->filter_node_name, NULL, bytes,
                   arg->key_secret, start->hotzone_bytes, &err);
     if (err) {
         error_propagate(errp, err);
-        return;
+        return NULL;
     }
     crypt = bdrv_find_node(arg->filter_node_name);
     if (find_job_driver(crypt)->begin(crypt, start, errp) < 0) {
@@ -451,10 +477,29 @@ static void encrypt_attached(const WeirEncrypt *arg, BlockDriverState *bs,
         if (err) {
             warn_report_err(err);
         }
+        return NULL;
+    }
+    return crypt;
+}
+
+static void encrypt_node(const WeirEncrypt *arg, BlockDriverState *bs,
+                         const WeirFilterJobStart *start, Error **errp)
+{
+    Error *blocker = block_migration(bs, errp);
+    BlockDriverState *crypt;
+
+    if (!blocker) {
         return;
     }
-    start_job(crypt, arg->job_id, arg->has_speed ? arg->speed : SPEED_DEFAULT,
-              errp);
+    crypt = arg->header ? encrypt_detached(arg, bs, start, errp)
+                        : encrypt_attached(arg, bs, start, errp);
+    if (crypt) {
+        start_job(crypt, arg->job_id, arg->has_speed ? arg->speed
+                                                     : SPEED_DEFAULT,
+                  blocker, errp);
+    } else {
+        unblock_migration(&blocker);
+    }
 }
 
 static void encrypt(const WeirEncrypt *arg, const WeirFilterJobStart *start,
@@ -466,12 +511,8 @@ static void encrypt(const WeirEncrypt *arg, const WeirFilterJobStart *start,
         error_setg(errp, "Node '%s' not found", arg->node_name);
     } else if (bdrv_find_node(arg->filter_node_name)) {
         error_setg(errp, "Node name '%s' is in use", arg->filter_node_name);
-    } else if (!check_arguments(arg->job_id, start, errp)) {
-        return;
-    } else if (arg->header) {
-        encrypt_detached(arg, bs, start, errp);
-    } else {
-        encrypt_attached(arg, bs, start, errp);
+    } else if (check_arguments(arg->job_id, start, errp)) {
+        encrypt_node(arg, bs, start, errp);
     }
 }
 

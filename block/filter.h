@@ -46,7 +46,7 @@ typedef struct WeirHeaderChange {
     const WeirKdfOptions *kdf;  /* to add or change a keyslot */
 } WeirHeaderChange;
 
-#define WEIR_HOTZONE_BYTES_DEFAULT (8 * MiB)
+#define WEIR_HOTZONE_BYTES_DEFAULT (16 * MiB)
 
 /* Whether it is between 4 KiB and 1 GiB; else @errp is set. */
 bool weir_filter_check_hotzone(uint64_t bytes, Error **errp);

@@ -82,6 +82,25 @@ static int conversion_call(const char *name, WeirConversionCall *call,
     return ret;
 }
 
+/* What a job that begins has a thread do; the caller adds the header. */
+static int job_call(WeirConversionCall *call, const WeirFilterJobStart *start,
+                    int64_t disk_bytes, const WeirHeaderLimits *limits,
+                    uint8_t *keys, Error **errp)
+{
+    *call = (WeirConversionCall) {
+        .begin = true,
+        .how = {
+            .mode = (WeirJobMode)start->mode,
+            .disk_bytes = MAX(0, disk_bytes),
+            .drop_keyslots = start->drop_keyslots,
+            .limits = *limits,
+        },
+        .keys = keys,
+    };
+    return start->kdf ? weir_kdf_from_options(&call->how.kdf, start->kdf, errp)
+                      : 0;
+}
+
 /* The header as it is on disk, where one of its copies may be an older one. */
 static int conversion_open(BlockDriverState *bs, const uint8_t *keys,
                            WeirConversion **conversion, Error **errp)
@@ -254,14 +273,20 @@ static bool is_unsafe(BlockDriverState *bs)
             weir_header_child(bs)->bs->open_flags) & BDRV_O_NO_FLUSH;
 }
 
+static int refresh_disk_perms(BlockDriverState *bs, Error **errp)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    return bdrv_child_refresh_perms(bs, bs->file, errp);
+}
+
 /* The disk is written to from now on, also if nobody uses the node. */
 static int set_taken(BlockDriverState *bs, bool taken, Error **errp)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
     s->conversion->taken = taken;
-    return bdrv_child_refresh_perms(bs, bs->file, errp);
+    return refresh_disk_perms(bs, errp);
 }
 
 static int job_take(BlockDriverState *bs, Error **errp)
@@ -279,6 +304,7 @@ static int job_take(BlockDriverState *bs, Error **errp)
     } else if (is_unsafe(bs)) {
         why = "it, or a disk below, is opened with cache.no-flush";
     }
+    s->begins = false;                  /* that was for until now */
     if (why) {
         error_setg(errp, "weir-encryption: Node '%s': %s",
                    bdrv_get_node_name(bs), why);
@@ -325,11 +351,29 @@ static void cut_disk(BlockDriverState *bs)
     weir_header_refresh_perms(bs, NULL);
 }
 
+/* Those of the old key have gone; those of a disk that is plain are no use. */
+static void note_keyslots(BlockDriverState *bs)
+{
+    WeirHeaderPlace place;
+    WeirHeader *header;
+
+    weir_header_place_of_node(&place, bs);
+    if (weir_header_from_disk(&place, &header, NULL) == 0) {
+        weir_header_note(bs, header);
+    }
+    weir_header_drop(header);
+}
+
 static void job_give(BlockDriverState *bs)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
     Error *err = NULL;
 
+    if (s->conversion->info.mode != WEIR_JOB_DECRYPT &&
+        weir_conversion_is_finished(s->conversion)) {
+        note_keyslots(bs);
+    }
+    weir_reencrypt_rest(s->conversion->engine);
     if (s->conversion->info.moves &&
         weir_conversion_is_finished(s->conversion)) {
         cut_disk(bs);
@@ -385,19 +429,15 @@ static int make_header_on(BlockBackend *blk, int64_t disk_bytes,
         .key_bytes = WEIR_CONVERSION_KEY_BYTES,
         .sector_bytes = start->sector_bytes,
     };
-    WeirConversionCall call = {
-        .create = &format,
-        .begin = true,
-        .how = {
-            .mode = WEIR_JOB_ENCRYPT,
-            .disk_bytes = disk_bytes,
-            .detached = true,
-            .limits = { WEIR_KDF_MEMORY_DEFAULT, WEIR_KDF_TIME_S_DEFAULT },
-        },
+    const WeirHeaderLimits limits = {
+        WEIR_KDF_MEMORY_DEFAULT, WEIR_KDF_TIME_S_DEFAULT,
     };
+    WeirConversionCall call;
     WeirHeaderPlace place;
-    int ret = weir_kdf_from_options(&call.how.kdf, start->kdf, errp);
+    int ret = job_call(&call, start, disk_bytes, &limits, NULL, errp);
 
+    call.create = &format;
+    call.how.detached = true;
     if (ret == 0) {
         ret = check_blank(blk, errp);
     }
@@ -471,24 +511,15 @@ static int begin_header(BlockDriverState *bs, const WeirFilterJobStart *start,
                         uint8_t *keys, Error **errp)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
-    WeirConversionCall call = {
-        .begin = true,
-        .how = {
-            .mode = (WeirJobMode)start->mode,
-            .disk_bytes = MAX(0, data_disk_bytes(bs)),
-            .detached = s->header,
-            .drop_keyslots = start->drop_keyslots,
-            .limits = s->limits,
-        },
-        .keys = keys,
-    };
+    WeirConversionCall call;
     WeirHeaderPlace place;
-    int ret = start->kdf ? weir_kdf_from_options(&call.how.kdf, start->kdf,
-                                                 errp) : 0;
+    int ret = job_call(&call, start, data_disk_bytes(bs), &s->limits, keys,
+                       errp);
 
     if (ret < 0) {
         return ret;
     }
+    call.how.detached = s->header;
     weir_header_place_of_node(&place, bs);
     ret = weir_header_from_disk(&place, &call.header, errp);
     if (ret < 0) {
@@ -499,6 +530,9 @@ static int begin_header(BlockDriverState *bs, const WeirFilterJobStart *start,
     if (ret >= 0) {
         s->key_slot = ret;
         ret = weir_header_to_disk(&place, call.header, errp);
+    }
+    if (ret == 0) {
+        weir_header_note(bs, call.header);
     }
     weir_header_drop(call.header);
     return ret;
@@ -518,19 +552,12 @@ static int make_moving_header(BlockDriverState *bs,
         .key_bytes = WEIR_CONVERSION_KEY_BYTES,
         .sector_bytes = start->sector_bytes,
     };
-    WeirConversionCall call = {
-        .create = &format,
-        .begin = true,
-        .how = {
-            .mode = WEIR_JOB_ENCRYPT,
-            .disk_bytes = format.disk_bytes,
-            .moves = true,
-            .limits = s->limits,
-        },
-        .keys = keys,
-    };
-    int ret = weir_kdf_from_options(&call.how.kdf, start->kdf, errp);
+    WeirConversionCall call;
+    int ret = job_call(&call, start, format.disk_bytes, &s->limits, keys,
+                       errp);
 
+    call.create = &format;
+    call.how.moves = true;
     if (ret == 0) {
         ret = conversion_call(bdrv_get_node_name(bs), &call,
                               start->key_secret, NULL, errp);
@@ -677,6 +704,29 @@ static int begin_converting(BlockDriverState *bs,
     return ret == 0 ? begin_conversion(bs, keys, errp) : ret;
 }
 
+/*
+ * Whether the job may write to the disk is known before the header says that it
+ * has begun; and then it may until it takes the disk.
+ */
+static int begin_permitted(BlockDriverState *bs,
+                           const WeirFilterJobStart *start, uint8_t *keys,
+                           Error **errp)
+{
+    BDRVWeirEncryptionState *s = bs->opaque;
+    int ret;
+
+    s->writes_header = s->begins = true;
+    ret = refresh_disk_perms(bs, errp);
+    if (ret == 0) {
+        ret = begin_converting(bs, start, keys, errp);
+    }
+    s->writes_header = s->begins = ret == 0;
+    if (ret < 0) {
+        refresh_disk_perms(bs, NULL);
+    }
+    return ret;
+}
+
 static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
                      Error **errp)
 {
@@ -694,9 +744,7 @@ static int job_begin(BlockDriverState *bs, const WeirFilterJobStart *start,
     s->hotzone_bytes = start->hotzone_bytes;
     ret = weir_header_change_begin(bs, errp);
     if (ret == 0) {
-        s->writes_header = true;
-        ret = begin_converting(bs, start, keys, errp);
-        s->writes_header = ret == 0;
+        ret = begin_permitted(bs, start, keys, errp);
         weir_header_change_end(bs);
     }
     weir_secret_free(keys, WEIR_CONVERSION_KEYS_BYTES);

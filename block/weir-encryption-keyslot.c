@@ -430,6 +430,8 @@ static bool amend_is_good(const WeirEncryptionAmendOptions *amend, bool force,
 {
     bool is_active = amend->state == WEIR_HEADER_STATE_ACTIVE;
     bool is_keyslot = is_active || amend->state == WEIR_HEADER_STATE_INACTIVE;
+    bool has_kdf = amend->has_kdf || amend->has_kdf_iterations ||
+                   amend->has_kdf_memory || amend->has_kdf_threads;
     const char *why = NULL;
 
     if (is_active != !!amend->new_secret) {
@@ -437,6 +439,8 @@ static bool amend_is_good(const WeirEncryptionAmendOptions *amend, bool force,
     } else if (!is_keyslot && (amend->old_secret || amend->has_key_slot)) {
         why = "'old-secret' and 'key-slot' are for state=active and "
               "state=inactive";
+    } else if (!is_active && has_kdf) {
+        why = "'kdf' and the like are for state=active";
     } else if (amend->state == WEIR_HEADER_STATE_ERASED && !force) {
         why = "state=erased makes the data unreadable for ever, and needs "
               "--force";

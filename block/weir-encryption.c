@@ -454,7 +454,7 @@ static bool GRAPH_RDLOCK is_in_use(BlockDriverState *bs)
 {
     BDRVWeirEncryptionState *s = bs->opaque;
 
-    return !QLIST_EMPTY(&bs->parents) ||
+    return !QLIST_EMPTY(&bs->parents) || s->begins ||
            (s->conversion && s->conversion->taken);
 }
 

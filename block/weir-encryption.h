@@ -38,6 +38,7 @@ typedef struct BDRVWeirEncryptionState {
     CoMutex resize_lock;        /* one who resizes the disk at a time */
     uint64_t hotzone_bytes;     /* main thread */
     bool writes_header;         /* main thread; for the conversion */
+    bool begins;                /* main thread; a job that will take it */
     bool is_plain;              /* no header yet; changed while drained */
     bool resizes;               /* main thread; the disk below */
     uint64_t staged_offset;     /* main thread; where the header was found on

@@ -1,72 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/ranges.h"
-#include "encryption/hotzone.h"
-#include "encryption/metadata.h"
-#include "encryption/reencrypt.h"
-#include "encryption/xts.h"
+#include "encryption/reencrypt-int.h"
 
-#define PAGE_BYTES 4096
 #define WIPE_BYTES (1024 * 1024)
 /* hotzones of up to so much are read once, and not again to be converted */
 #define KEEP_BYTES (32 * 1024 * 1024)
-/* passes over the checksums before writers have to wait for the last one */
-#define PASSES 2
-
-/* A rule of the crash proof, left out to show that the tests notice. */
-#ifdef WEIR_REENCRYPT_MUTATIONS
-extern unsigned weir_reencrypt_mutation;
-#define WITHOUT_RULE(n) (weir_reencrypt_mutation & 1u << (n))
-#else
-#define WITHOUT_RULE(n) 0
-#endif
-
-struct WeirReencrypt {
-    const WeirReencryptHost *host;      /* set at open */
-    void *opaque;                       /* set at open */
-    WeirMetadata *metadata;             /* of whoever does a step */
-    WeirJob *job;                       /* of whoever does a step */
-    uint8_t *data;                      /* of whoever does a step: what is on
-                                           disk, see buffer_of() */
-    size_t data_room_bytes;             /* set at open */
-    bool keeps;                         /* set at open; data has room for a
-                                           hotzone */
-    bool kept;                          /* of whoever does a step; data has the
-                                           old blocks of the hotzone */
-    unsigned passes;                    /* of whoever does a step */
-    uint64_t at;                        /* lock; where in the hotzone it is */
-    const char *final;                  /* of whoever does a step; the last
-                                           header, when it has been tried */
-    uint64_t staged_offset;             /* of whoever does a step; where the
-                                           header is; 0: at the beginning */
-    int doubtful;                       /* of whoever does a step; the copy
-                                           that was not written to its end, or
-                                           -1 */
-    WeirJobArea wipe[WEIR_JOB_AREAS_MAX];   /* after it */
-    size_t n_wipe;
-    WeirXts *before, *after;            /* set at open; NULL: plain */
-    WeirJobInfo info;                   /* set at open */
-    unsigned vaes_bits;                 /* set at open */
-    bool read_only;                     /* set at open */
-    uint64_t data_bytes;                /* set at open */
-    uint64_t hotzone_bytes;             /* set at open */
-    uint32_t chunk_bytes_min;           /* set at open */
-    uint32_t chunk_bytes_max;           /* set at open */
-    uint32_t chunk_bytes;               /* of whoever does a step */
-    pthread_mutex_t lock;
-    WeirReencryptPhase phase;           /* lock */
-    uint64_t done_bytes;                /* lock; without the hotzone */
-    bool in_place;                      /* lock; the beginning of data that
-                                           moves is still where it was */
-    WeirHotzone zone;                   /* lock */
-    WeirRanges ranges;                  /* lock */
-    WeirReencryptQueue queue;           /* lock; a range was removed */
-};
 
 void weir_reencrypt_lock(WeirReencrypt *r)
 {
@@ -76,11 +18,6 @@ void weir_reencrypt_lock(WeirReencrypt *r)
 void weir_reencrypt_unlock(WeirReencrypt *r)
 {
     pthread_mutex_unlock(&r->lock);
-}
-
-static uint64_t min(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* --- open --- */
@@ -126,23 +63,9 @@ static bool take_memory(WeirReencrypt *r)
     }
     bytes = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES;
     r->data = aligned_alloc(PAGE_BYTES, bytes);
-    r->data_room_bytes = r->data ? bytes : 0;
-    return r->data;
-}
-
-static int take_shift_length(WeirReencrypt *r, const WeirReencryptOpen *open,
-                             char *err, size_t err_size)
-{
-    const WeirJobInfo *info = &r->info;
-
-    if (open->disk_bytes < info->moved_offset + info->shift_bytes) {
-        return fail(err, err_size, -EINVAL, "the disk is shorter than it was "
-                    "when the re-encryption began");
-    }
-    r->data_bytes = info->data_bytes;
-    r->hotzone_bytes = min(open->hotzone_bytes, info->shift_bytes);
-    r->staged_offset = open->staged_offset;
-    return 0;
+    r->next_data = r->keeps ? aligned_alloc(PAGE_BYTES, bytes) : NULL;
+    r->data_room_bytes = bytes;
+    return r->data && (r->next_data || !r->keeps);
 }
 
 static int take_length(WeirReencrypt *r, const WeirReencryptOpen *open,
@@ -166,8 +89,9 @@ static int take_sizes(WeirReencrypt *r, const WeirReencryptOpen *open,
                       char *err, size_t err_size)
 {
     uint32_t block = r->info.block_bytes;
-    int ret = r->info.shift_bytes ? take_shift_length(r, open, err, err_size)
-                                  : take_length(r, open, err, err_size);
+    int ret = r->info.shift_bytes
+              ? weir_shift_take_length(r, open, err, err_size)
+              : take_length(r, open, err, err_size);
 
     if (ret < 0) {
         return ret;
@@ -237,6 +161,8 @@ static int take_header(WeirReencrypt *r, const WeirReencryptOpen *open,
         r->info = *weir_job_info(r->job);
         weir_hotzone_init(&r->zone, r->info.block_bytes, r->info.hash,
                           r->info.hash_bytes);
+        weir_hotzone_init(&r->next, r->info.block_bytes, r->info.hash,
+                          r->info.hash_bytes);
     }
     return ret;
 }
@@ -255,7 +181,6 @@ int weir_reencrypt_open(WeirReencrypt **out, const WeirReencryptOpen *open,
     r->host = host;
     r->opaque = opaque;
     r->read_only = open->read_only;
-    r->doubtful = -1;
     pthread_mutex_init(&r->lock, NULL);
     weir_ranges_init(&r->ranges);
     host->queue_init(opaque, &r->queue);
@@ -277,6 +202,15 @@ int weir_reencrypt_open(WeirReencrypt **out, const WeirReencryptOpen *open,
     return 0;
 }
 
+/* It may be plain. */
+static void free_data(WeirReencrypt *r, uint8_t *data)
+{
+    if (data) {
+        explicit_bzero(data, r->data_room_bytes);
+    }
+    free(data);
+}
+
 void weir_reencrypt_free(WeirReencrypt *r)
 {
     if (!r) {
@@ -285,36 +219,13 @@ void weir_reencrypt_free(WeirReencrypt *r)
     weir_xts_free(r->before);
     weir_xts_free(r->after);
     weir_hotzone_destroy(&r->zone);
+    weir_hotzone_destroy(&r->next);
     weir_job_free(r->job);
     weir_metadata_free(r->metadata);
-    if (r->data) {
-        explicit_bzero(r->data, r->data_room_bytes);    /* it may be plain */
-    }
-    free(r->data);
+    free_data(r, r->data);
+    free_data(r, r->next_data);
     pthread_mutex_destroy(&r->lock);
     free(r);
-}
-
-bool weir_reencrypt_is_staged(const void *first, const void *staged)
-{
-    return weir_metadata_is_first(staged) &&
-           !memcmp(first, staged, WEIR_REENCRYPT_SECTOR_BYTES);
-}
-
-/* From when its first sector is there on, the header counts. */
-static int load_staged(WeirReencrypt *r)
-{
-    uint8_t first[WEIR_REENCRYPT_SECTOR_BYTES];
-    int ret = r->host->read(r->opaque, WEIR_REENCRYPT_HEADER, 0, sizeof(first),
-                            first);
-
-    if (ret == 0) {
-        weir_reencrypt_lock(r);
-        r->in_place = memcmp(first, weir_metadata_copy(r->metadata, 0),
-                             sizeof(first));
-        weir_reencrypt_unlock(r);
-    }
-    return ret;
 }
 
 int weir_reencrypt_load(WeirReencrypt *r)
@@ -329,18 +240,17 @@ int weir_reencrypt_load(WeirReencrypt *r)
                             r->info.area_offset,
                             weir_hotzone_sums_bytes(&r->zone), r->zone.sums);
     }
-    return ret == 0 && r->staged_offset ? load_staged(r) : ret;
+    return ret == 0 && r->staged_offset ? weir_shift_load(r) : ret;
 }
 
 /* --- ranges --- */
-
-typedef WeirRangeKind KindFn(WeirReencrypt *r, const WeirRange *range);
 
 /*
  * Wait until nobody is in the way. What it does to the blocks can have become
  * another thing meanwhile: then it waits behind all who came since.
  */
-static void enter(WeirReencrypt *r, WeirRange *range, KindFn *kind_of)
+void weir_reencrypt_enter(WeirReencrypt *r, WeirRange *range,
+                          WeirReencryptKindFn *kind_of)
 {
     range->kind = kind_of(r, range);
     weir_ranges_add(&r->ranges, range);
@@ -360,20 +270,20 @@ static void enter(WeirReencrypt *r, WeirRange *range, KindFn *kind_of)
     }
 }
 
-static void leave(WeirReencrypt *r, WeirRange *range)
+void weir_reencrypt_leave(WeirReencrypt *r, WeirRange *range)
 {
     weir_ranges_remove(&r->ranges, range);
     r->host->wake(r->opaque, &r->queue);
 }
 
-static bool is_hot(WeirReencrypt *r, const WeirRange *range)
+bool weir_reencrypt_is_hot(WeirReencrypt *r, const WeirRange *range)
 {
     return r->phase == WEIR_REENCRYPT_HOT &&
            weir_hotzone_touches(&r->zone, range->offset, range->bytes);
 }
 
-static bool has_state(WeirReencrypt *r, const WeirRange *range,
-                      WeirBlockState state)
+bool weir_reencrypt_has(WeirReencrypt *r, const WeirRange *range,
+                        WeirBlockState state)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
@@ -384,7 +294,8 @@ static bool has_state(WeirReencrypt *r, const WeirRange *range,
 /* Somebody has to find out about unknown blocks, alone. */
 static WeirRangeKind kind_of_read(WeirReencrypt *r, const WeirRange *range)
 {
-    return is_hot(r, range) && has_state(r, range, WEIR_BLOCK_UNKNOWN)
+    return weir_reencrypt_is_hot(r, range) &&
+           weir_reencrypt_has(r, range, WEIR_BLOCK_UNKNOWN)
            ? WEIR_RANGE_CONVERT : WEIR_RANGE_READ;
 }
 
@@ -392,26 +303,26 @@ static WeirRangeKind kind_of_read(WeirReencrypt *r, const WeirRange *range)
 static WeirRangeKind kind_of_write(WeirReencrypt *r, const WeirRange *range)
 {
     if (r->info.shift_bytes) {
-        return is_hot(r, range) && has_state(r, range, WEIR_BLOCK_NEW)
+        return weir_reencrypt_is_hot(r, range) &&
+               weir_reencrypt_has(r, range, WEIR_BLOCK_NEW)
                ? WEIR_RANGE_CONVERT : WEIR_RANGE_WRITE;
     }
-    if (is_hot(r, range) && !WITHOUT_RULE(8) &&
-        (has_state(r, range, WEIR_BLOCK_OLD) ||
-         has_state(r, range, WEIR_BLOCK_UNKNOWN))) {
+    if (weir_reencrypt_is_hot(r, range) && !WITHOUT_RULE(8) &&
+        (weir_reencrypt_has(r, range, WEIR_BLOCK_OLD) ||
+         weir_reencrypt_has(r, range, WEIR_BLOCK_UNKNOWN))) {
         return WEIR_RANGE_CONVERT;
     }
     return WEIR_RANGE_WRITE;
 }
 
-static WeirRangeKind kind_of_conversion(WeirReencrypt *r,
-                                        const WeirRange *range)
+WeirRangeKind weir_reencrypt_alone(WeirReencrypt *r, const WeirRange *range)
 {
     (void)r;
     (void)range;
     return WEIR_RANGE_CONVERT;
 }
 
-static WeirRangeKind kind_of_hold(WeirReencrypt *r, const WeirRange *range)
+WeirRangeKind weir_reencrypt_holding(WeirReencrypt *r, const WeirRange *range)
 {
     (void)r;
     (void)range;
@@ -425,8 +336,8 @@ static WeirRangeKind kind_of_hold(WeirReencrypt *r, const WeirRange *range)
  * most max_bytes, are alike. An unknown one counts as old; so does one of the
  * hotzone if the data moves.
  */
-static bool is_new(WeirReencrypt *r, uint64_t offset, uint64_t max_bytes,
-                   uint64_t *same_bytes)
+bool weir_reencrypt_is_new(WeirReencrypt *r, uint64_t offset,
+                           uint64_t max_bytes, uint64_t *same_bytes)
 {
     uint64_t zone_end = r->zone.offset + r->zone.bytes;
     uint64_t begin = r->info.backward
@@ -451,11 +362,8 @@ static bool is_new(WeirReencrypt *r, uint64_t offset, uint64_t max_bytes,
     return in_done;
 }
 
-typedef int CryptFn(WeirXts *xts, uint64_t unit, const void *in, void *out,
-                    size_t bytes);
-
-static int crypt_piece(WeirXts *xts, CryptFn *fn, uint64_t offset,
-                       uint64_t bytes, void *buf)
+int weir_reencrypt_crypt(WeirXts *xts, WeirReencryptCryptFn *fn,
+                         uint64_t offset, uint64_t bytes, void *buf)
 {
     return xts ? fn(xts, offset / WEIR_XTS_UNIT_BYTES, buf, buf, bytes) : 0;
 }
@@ -464,8 +372,8 @@ static int crypt_piece(WeirXts *xts, CryptFn *fn, uint64_t offset,
  * Each piece with its cipher.
  * converts: the hotzone's blocks are going to be new, whatever they are.
  */
-static int crypt_range(WeirReencrypt *r, CryptFn *fn, const WeirRange *range,
-                       bool converts, uint8_t *buf)
+static int crypt_range(WeirReencrypt *r, WeirReencryptCryptFn *fn,
+                       const WeirRange *range, bool converts, uint8_t *buf)
 {
     uint64_t at = 0, same;
     int ret = 0;
@@ -475,12 +383,12 @@ static int crypt_range(WeirReencrypt *r, CryptFn *fn, const WeirRange *range,
         bool new;
 
         weir_reencrypt_lock(r);
-        new = is_new(r, offset, range->bytes - at, &same);
+        new = weir_reencrypt_is_new(r, offset, range->bytes - at, &same);
         new |= converts && r->phase == WEIR_REENCRYPT_HOT &&
                weir_hotzone_touches(&r->zone, offset, 1);
         weir_reencrypt_unlock(r);
-        ret = crypt_piece(new ? r->after : r->before, fn, offset, same,
-                          buf + at);
+        ret = weir_reencrypt_crypt(new ? r->after : r->before, fn, offset,
+                                   same, buf + at);
         at += same;
     }
     return ret;
@@ -488,156 +396,33 @@ static int crypt_range(WeirReencrypt *r, CryptFn *fn, const WeirRange *range,
 
 /* --- requests --- */
 
-static int read_raw(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
-                    void *buf)
+int weir_reencrypt_read_raw(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+                            void *buf)
 {
     return r->host->read(r->opaque, WEIR_REENCRYPT_DATA,
                          r->info.data_offset_bytes + offset, bytes, buf);
 }
 
-static int write_raw(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
-                     const void *buf, bool fua)
+int weir_reencrypt_write_raw(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
+                             const void *buf, bool fua)
 {
     return r->host->write(r->opaque, WEIR_REENCRYPT_DATA,
                           r->info.data_offset_bytes + offset, bytes, buf, fua);
 }
 
 /* buf: the range as it is on disk. */
-static void resolve(WeirReencrypt *r, const WeirRange *range,
-                    const uint8_t *buf)
+void weir_reencrypt_resolve(WeirReencrypt *r, const WeirRange *range,
+                            const uint8_t *buf)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
     weir_reencrypt_lock(r);
-    if (is_hot(r, range)) {
+    if (weir_reencrypt_is_hot(r, range)) {
         weir_hotzone_clip(&r->zone, &offset, &bytes);
         weir_hotzone_resolve(&r->zone, offset, bytes,
                              buf + (offset - range->offset));
     }
     weir_reencrypt_unlock(r);
-}
-
-/* --- data that moves --- */
-
-/* How a piece of it is stored. */
-typedef struct Piece {
-    uint64_t offset, bytes;
-    uint64_t disk_offset;
-    bool is_new;
-    bool is_copied;             /* it is also where it goes */
-} Piece;
-
-/*
- * Where what is at piece->offset is on the disk, and how much from there on, at
- * most piece->bytes, is alike.
- */
-static void find_piece(WeirReencrypt *r, Piece *piece)
-{
-    uint64_t shift = r->info.shift_bytes, end = r->zone.offset + r->zone.bytes;
-
-    piece->is_new = is_new(r, piece->offset, piece->bytes, &piece->bytes);
-    piece->is_copied = false;
-    piece->disk_offset = piece->offset + (piece->is_new ? shift : 0);
-    if (piece->is_new) {
-        return;
-    }
-    if (piece->offset < shift) {
-        piece->bytes = min(piece->bytes, shift - piece->offset);
-        piece->disk_offset += r->in_place ? 0 : r->info.moved_offset;
-    }
-    if (r->zone.bytes && piece->offset < r->zone.offset) {
-        piece->bytes = min(piece->bytes, r->zone.offset - piece->offset);
-    } else if (r->zone.bytes && piece->offset < end) {
-        piece->is_copied =
-            weir_hotzone_state(&r->zone, piece->offset,
-                               min(piece->bytes, end - piece->offset),
-                               &piece->bytes) == WEIR_BLOCK_NEW;
-    }
-}
-
-static Piece piece_at(WeirReencrypt *r, const WeirRange *range, uint64_t at)
-{
-    Piece piece = {
-        .offset = range->offset + at, .bytes = range->bytes - at,
-    };
-
-    weir_reencrypt_lock(r);
-    find_piece(r, &piece);
-    weir_reencrypt_unlock(r);
-    return piece;
-}
-
-static int read_pieces(WeirReencrypt *r, const WeirRange *range, uint8_t *buf)
-{
-    int ret = 0;
-
-    for (uint64_t at = 0; at < range->bytes && ret == 0;) {
-        Piece piece = piece_at(r, range, at);
-
-        ret = r->host->read(r->opaque, WEIR_REENCRYPT_DATA, piece.disk_offset,
-                            piece.bytes, buf + at);
-        if (ret == 0 && piece.is_new) {
-            ret = crypt_piece(r->after, weir_xts_decrypt, piece.offset,
-                              piece.bytes, buf + at);
-        }
-        at += piece.bytes;
-    }
-    return ret;
-}
-
-/* To where a part of the hotzone goes; buf: plain, and then anything. */
-static int write_target(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
-                        uint8_t *buf, bool fua)
-{
-    uint64_t at = offset + (r->in_place ? r->info.moved_offset
-                                        : r->info.shift_bytes);
-    int ret = r->in_place ? 0 : crypt_piece(r->after, weir_xts_encrypt, offset,
-                                            bytes, buf);
-
-    return ret < 0 ? ret : r->host->write(r->opaque, WEIR_REENCRYPT_DATA, at,
-                                          bytes, buf, fua);
-}
-
-static int write_piece(WeirReencrypt *r, const Piece *piece, uint8_t *buf,
-                       bool fua)
-{
-    int ret = piece->is_new ? crypt_piece(r->after, weir_xts_encrypt,
-                                          piece->offset, piece->bytes, buf)
-                            : 0;
-
-    if (ret == 0) {
-        ret = r->host->write(r->opaque, WEIR_REENCRYPT_DATA,
-                             piece->disk_offset, piece->bytes, buf, fua);
-    }
-    if (ret == 0 && piece->is_copied && !WITHOUT_RULE(11)) {
-        ret = write_target(r, piece->offset, piece->bytes, buf, fua);
-    }
-    return ret;
-}
-
-static int write_pieces(WeirReencrypt *r, const WeirRange *range, uint8_t *buf,
-                        bool fua)
-{
-    int ret = 0;
-
-    for (uint64_t at = 0; at < range->bytes && ret == 0;) {
-        Piece piece = piece_at(r, range, at);
-
-        ret = write_piece(r, &piece, buf + at, fua);
-        at += piece.bytes;
-    }
-    return ret;
-}
-
-/* Both places may differ now; what is read is the one where it was. */
-static void spoil(WeirReencrypt *r, const WeirRange *range)
-{
-    uint64_t offset = range->offset, bytes = range->bytes;
-
-    if (is_hot(r, range)) {
-        weir_hotzone_clip(&r->zone, &offset, &bytes);
-        weir_hotzone_spoil(&r->zone, offset, bytes);
-    }
 }
 
 /* --- reads and writes --- */
@@ -647,11 +432,11 @@ static int read_range(WeirReencrypt *r, const WeirRange *range, uint8_t *buf)
     int ret;
 
     if (r->info.shift_bytes) {
-        return read_pieces(r, range, buf);
+        return weir_shift_read(r, range, buf);
     }
-    ret = read_raw(r, range->offset, range->bytes, buf);
+    ret = weir_reencrypt_read_raw(r, range->offset, range->bytes, buf);
     if (ret == 0 && range->kind == WEIR_RANGE_CONVERT) {
-        resolve(r, range, buf);
+        weir_reencrypt_resolve(r, range, buf);
     }
     return ret == 0 ? crypt_range(r, weir_xts_decrypt, range, false, buf)
                     : ret;
@@ -664,11 +449,11 @@ int weir_reencrypt_read(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
     int ret;
 
     weir_reencrypt_lock(r);
-    enter(r, &range, kind_of_read);
+    weir_reencrypt_enter(r, &range, kind_of_read);
     weir_reencrypt_unlock(r);
     ret = read_range(r, &range, buf);
     weir_reencrypt_lock(r);
-    leave(r, &range);
+    weir_reencrypt_leave(r, &range);
     weir_reencrypt_unlock(r);
     return ret;
 }
@@ -678,25 +463,25 @@ static void spoil_sums(WeirReencrypt *r, const WeirRange *range)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
-    weir_hotzone_clip(&r->zone, &offset, &bytes);
-    if (bytes > 0 && !WITHOUT_RULE(21)) {
-        weir_hotzone_set(&r->zone, offset, bytes, WEIR_BLOCK_UNKNOWN);
+    weir_hotzone_clip(&r->next, &offset, &bytes);
+    if (bytes > 0 && !WITHOUT_RULE(r->phase == WEIR_REENCRYPT_HOT ? 23 : 21)) {
+        weir_hotzone_set(&r->next, offset, bytes, WEIR_BLOCK_UNKNOWN);
     }
 }
 
 /* Blocks that failed to be written are old or new, each of them. */
-static void wrote(WeirReencrypt *r, const WeirRange *range, bool done)
+void weir_reencrypt_wrote(WeirReencrypt *r, const WeirRange *range, bool done)
 {
     uint64_t offset = range->offset, bytes = range->bytes;
 
     if (r->info.shift_bytes) {
         if (!done && range->kind == WEIR_RANGE_CONVERT) {
-            spoil(r, range);
+            weir_shift_spoil(r, range);
         }
-    } else if (r->phase == WEIR_REENCRYPT_SUMMING ||
-               r->phase == WEIR_REENCRYPT_PREPARING) {
-        spoil_sums(r, range);
-    } else if (is_hot(r, range) && range->kind == WEIR_RANGE_CONVERT) {
+        return;
+    }
+    spoil_sums(r, range);
+    if (weir_reencrypt_is_hot(r, range) && range->kind == WEIR_RANGE_CONVERT) {
         weir_hotzone_clip(&r->zone, &offset, &bytes);
         weir_hotzone_set(&r->zone, offset, bytes, done ? WEIR_BLOCK_NEW
                                                        : WEIR_BLOCK_UNKNOWN);
@@ -715,11 +500,11 @@ static int write_range(WeirReencrypt *r, const WeirRange *range, uint8_t *buf,
     int ret;
 
     if (r->info.shift_bytes) {
-        return write_pieces(r, range, buf, fua);
+        return weir_shift_write(r, range, buf, fua);
     }
     ret = crypt_range(r, weir_xts_encrypt, range, true, buf);
-    return ret == 0 ? write_raw(r, range->offset, range->bytes, buf, fua)
-                    : ret;
+    return ret == 0 ? weir_reencrypt_write_raw(r, range->offset, range->bytes,
+                                               buf, fua) : ret;
 }
 
 int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
@@ -730,25 +515,25 @@ int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
     int ret;
 
     weir_reencrypt_lock(r);
-    enter(r, &range, kind_of_write);
+    weir_reencrypt_enter(r, &range, kind_of_write);
     unsure = is_unsure(r, &range);
     weir_reencrypt_unlock(r);
     ret = unsure ? -EIO : write_range(r, &range, buf, fua);
     weir_reencrypt_lock(r);
-    wrote(r, &range, ret == 0);
-    leave(r, &range);
+    weir_reencrypt_wrote(r, &range, ret == 0);
+    weir_reencrypt_leave(r, &range);
     weir_reencrypt_unlock(r);
     return ret;
 }
 
 /* --- the header --- */
 
-static int flush_header(WeirReencrypt *r)
+int weir_reencrypt_flush_header(WeirReencrypt *r)
 {
     return r->host->flush(r->opaque, WEIR_REENCRYPT_HEADER);
 }
 
-static int write_copy(WeirReencrypt *r, int copy)
+int weir_reencrypt_write_copy(WeirReencrypt *r, int copy)
 {
     size_t bytes = weir_metadata_copy_bytes(r->metadata);
 
@@ -757,7 +542,7 @@ static int write_copy(WeirReencrypt *r, int copy)
 }
 
 /* A torn write must not hit the only copy that says what is the case. */
-static int mend_header(WeirReencrypt *r)
+int weir_reencrypt_mend_header(WeirReencrypt *r)
 {
     int copy = weir_metadata_to_mend(r->metadata);
     int ret;
@@ -765,9 +550,9 @@ static int mend_header(WeirReencrypt *r)
     if (copy < 0 || WITHOUT_RULE(6)) {
         return 0;
     }
-    ret = write_copy(r, copy);
+    ret = weir_reencrypt_write_copy(r, copy);
     if (ret == 0) {
-        ret = flush_header(r);
+        ret = weir_reencrypt_flush_header(r);
     }
     if (ret == 0) {
         weir_metadata_mended(r->metadata);
@@ -775,197 +560,33 @@ static int mend_header(WeirReencrypt *r)
     return ret;
 }
 
-/* First the copy of which it is not known whether it is good. */
-static int write_header(WeirReencrypt *r, const char *json)
+/*
+ * As soon as one copy is durable it is the one that counts, whatever the other
+ * one is; that is written too, and durable after the next flush. Until then
+ * nobody knows how much of it is there: so the next header begins with it.
+ */
+int weir_reencrypt_write_header(WeirReencrypt *r, const char *json)
 {
     int ret = json ? weir_metadata_set(r->metadata, json) : -ENOMEM;
-    int first = r->doubtful < 0 ? 0 : r->doubtful;
+    int first = WITHOUT_RULE(3) ? 0 : r->doubtful;
 
-    for (int i = 0; i < WEIR_METADATA_COPIES && ret == 0; i++) {
-        r->doubtful = first ^ i;
-        ret = write_copy(r, r->doubtful);
-        if (ret == 0 && !WITHOUT_RULE(2 + i)) {
-            ret = flush_header(r);
-        }
+    if (ret == 0) {
+        r->doubtful = first;
+        ret = weir_reencrypt_write_copy(r, first);
+    }
+    if (ret == 0 && !WITHOUT_RULE(2)) {
+        ret = weir_reencrypt_flush_header(r);
     }
     if (ret == 0) {
-        r->doubtful = -1;
+        r->doubtful = !first;
+        ret = weir_reencrypt_write_copy(r, !first);
     }
     return ret;
 }
 
-/* --- lanes --- */
+/* --- phases --- */
 
-/*
- * Some chunks of the hotzone, several at a time. A lane takes the next one when
- * it is done with one.
- */
-typedef struct Walk {
-    WeirReencrypt *r;
-    /* called with the lock held */
-    bool (*next)(WeirReencrypt *r, WeirRange *chunk);
-    int (*run)(WeirReencrypt *r, WeirRange *chunk, uint8_t *buf);
-    uint64_t max_bytes;
-    uint64_t bytes;             /* lock; of chunks that were taken */
-    int ret;                    /* lock; of the first that failed */
-} Walk;
-
-/* Where the hotzone is kept. Pages are where they are on disk. */
-static uint8_t *kept_at(WeirReencrypt *r, uint64_t offset)
-{
-    return r->data + r->zone.offset % PAGE_BYTES + (offset - r->zone.offset);
-}
-
-static uint8_t *buffer_of(WeirReencrypt *r, unsigned lane, uint64_t offset)
-{
-    return r->keeps && r->zone.bytes <= r->hotzone_bytes
-           ? kept_at(r, offset) : r->data + (size_t)lane * r->chunk_bytes;
-}
-
-static bool take_chunk(Walk *walk, WeirRange *chunk)
-{
-    bool has;
-
-    weir_reencrypt_lock(walk->r);
-    has = walk->ret == 0 && walk->bytes < walk->max_bytes &&
-          walk->next(walk->r, chunk);
-    walk->bytes += has ? chunk->bytes : 0;
-    weir_reencrypt_unlock(walk->r);
-    return has;
-}
-
-static void run_lane(void *opaque, unsigned lane)
-{
-    Walk *walk = opaque;
-    WeirRange chunk;
-
-    while (take_chunk(walk, &chunk)) {
-        int ret = walk->run(walk->r, &chunk, buffer_of(walk->r, lane,
-                                                       chunk.offset));
-
-        if (ret < 0) {
-            weir_reencrypt_lock(walk->r);
-            walk->ret = walk->ret < 0 ? walk->ret : ret;
-            weir_reencrypt_unlock(walk->r);
-        }
-    }
-}
-
-/* Returns how many bytes there were, or -errno. */
-static int run_walk(Walk *walk)
-{
-    WeirReencrypt *r = walk->r;
-    uint64_t n = (walk->max_bytes + r->chunk_bytes - 1) / r->chunk_bytes;
-
-    r->host->each(r->opaque, run_lane, walk, min(n, WEIR_REENCRYPT_LANES));
-    return walk->ret < 0 ? walk->ret : (int)walk->bytes;
-}
-
-/* --- begin a hotzone --- */
-
-static int place_zone(WeirReencrypt *r)
-{
-    uint64_t left = r->data_bytes - r->done_bytes;
-    uint64_t bytes = min(left, r->hotzone_bytes);
-
-    return weir_hotzone_begin(&r->zone, r->info.backward ? left - bytes
-                              : r->done_bytes, bytes, WEIR_BLOCK_UNKNOWN);
-}
-
-/*
- * A checksum of what is not durable would be that of a block which a power cut
- * turns into another one, and neither old nor new.
- * Returns 1, 0 when nothing is to be summed, or -errno.
- */
-static int begin_pass(WeirReencrypt *r)
-{
-    bool any;
-    int ret;
-
-    weir_reencrypt_lock(r);
-    any = weir_hotzone_take(&r->zone);
-    r->at = r->zone.offset;
-    weir_reencrypt_unlock(r);
-    if (!any || WITHOUT_RULE(r->phase == WEIR_REENCRYPT_SUMMING ? 9 : 22)) {
-        return any;
-    }
-    ret = r->host->flush(r->opaque, WEIR_REENCRYPT_DATA);
-    return ret < 0 ? ret : 1;
-}
-
-static bool next_to_sum(WeirReencrypt *r, WeirRange *chunk)
-{
-    bool has;
-
-    *chunk = (WeirRange) { .offset = r->at };
-    has = weir_hotzone_next_taken(&r->zone, &chunk->offset, r->chunk_bytes,
-                                  &chunk->bytes);
-    r->at = chunk->offset + chunk->bytes;
-    return has;
-}
-
-typedef struct Sum {
-    WeirReencrypt *r;
-    const WeirRange *chunk;
-    const uint8_t *buf;
-} Sum;
-
-static void compute_sums(void *opaque)
-{
-    Sum *sum = opaque;
-
-    weir_hotzone_sum(&sum->r->zone, sum->chunk->offset, sum->chunk->bytes,
-                     sum->buf);
-}
-
-static int sum_chunk(WeirReencrypt *r, WeirRange *chunk, uint8_t *buf)
-{
-    int ret = read_raw(r, chunk->offset, chunk->bytes, buf);
-    Sum sum = { r, chunk, buf };
-
-    if (ret == 0) {
-        r->host->compute(r->opaque, compute_sums, &sum);
-    }
-    return ret;
-}
-
-/* Returns how much, 0 when the pass is done, or -errno. */
-static int sum_some(WeirReencrypt *r, uint64_t max_bytes)
-{
-    Walk walk = {
-        .r = r, .next = next_to_sum, .run = sum_chunk,
-        .max_bytes = max_bytes,
-    };
-
-    return run_walk(&walk);
-}
-
-/* Those of the pass. Nothing says yet that the area is in use. */
-static int write_area(WeirReencrypt *r)
-{
-    uint64_t begin, end;
-    int ret = mend_header(r);
-
-    weir_hotzone_taken_sums(&r->zone, &begin, &end);
-    begin -= begin % PAGE_BYTES;
-    end = min((end + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES,
-              weir_hotzone_sums_bytes(&r->zone));
-    if (ret == 0) {
-        ret = r->host->write(r->opaque, WEIR_REENCRYPT_HEADER,
-                             r->info.area_offset + begin, end - begin,
-                             r->zone.sums + begin, false);
-    }
-    return ret == 0 && !WITHOUT_RULE(1) ? flush_header(r) : ret;
-}
-
-/* From the first byte of it on, the zone may be hot for those who look. */
-static int write_hot_header(WeirReencrypt *r)
-{
-    return write_header(r, weir_job_set(r->job, r->zone.offset, r->zone.bytes,
-                                        r->data_bytes));
-}
-
-static void set_phase(WeirReencrypt *r, WeirReencryptPhase phase)
+void weir_reencrypt_set_phase(WeirReencrypt *r, WeirReencryptPhase phase)
 {
     weir_reencrypt_lock(r);
     r->phase = phase;
@@ -975,286 +596,15 @@ static void set_phase(WeirReencrypt *r, WeirReencryptPhase phase)
     weir_reencrypt_unlock(r);
 }
 
-/* What was written to the zone since the last pass. Its writers wait. */
-static int sum_rest(WeirReencrypt *r)
+/* All up to there is new, and the header says so. */
+void weir_reencrypt_end_zone(WeirReencrypt *r, WeirReencryptPhase phase)
 {
-    int ret = begin_pass(r);
-
-    if (ret > 0) {
-        ret = sum_some(r, r->zone.bytes);
-    }
-    return ret > 0 ? write_area(r) : ret;
-}
-
-static int prepare_held(WeirReencrypt *r)
-{
-    int ret = sum_rest(r);
-
-    if (ret < 0) {
-        return ret;
-    }
-    ret = write_hot_header(r);
-    r->kept = r->keeps;
     weir_reencrypt_lock(r);
-    r->at = r->zone.offset;
+    r->done_bytes += r->zone.bytes;
+    r->phase = phase;
+    weir_hotzone_end(&r->zone);
     weir_reencrypt_unlock(r);
-    set_phase(r, ret == 0 ? WEIR_REENCRYPT_HOT :
-              WITHOUT_RULE(10) ? WEIR_REENCRYPT_CLEAN : WEIR_REENCRYPT_UNSURE);
-    return ret;
 }
-
-/* From here on writers wait, as short as can be. */
-static int hold_zone(WeirReencrypt *r)
-{
-    WeirRange range = { .offset = r->zone.offset, .bytes = r->zone.bytes };
-    int ret;
-
-    weir_reencrypt_lock(r);
-    r->phase = WEIR_REENCRYPT_PREPARING;
-    enter(r, &range, kind_of_hold);
-    weir_reencrypt_unlock(r);
-    ret = prepare_held(r);
-    weir_reencrypt_lock(r);
-    leave(r, &range);
-    weir_reencrypt_unlock(r);
-    return ret;
-}
-
-static int begin_zone(WeirReencrypt *r)
-{
-    int ret;
-
-    weir_reencrypt_lock(r);
-    ret = place_zone(r);
-    if (ret == 0) {
-        r->phase = WEIR_REENCRYPT_SUMMING;
-    }
-    weir_reencrypt_unlock(r);
-    r->passes = 0;
-    r->kept = false;
-    return ret == 0 ? begin_pass(r) : ret;
-}
-
-/* The pass is done: its checksums are written, and another one begins. */
-static int end_pass(WeirReencrypt *r)
-{
-    int ret = write_area(r);
-
-    if (ret == 0 && ++r->passes < PASSES) {
-        ret = begin_pass(r);
-    }
-    return ret;
-}
-
-/* Returns bytes, or -errno. */
-static int try_to_prepare(WeirReencrypt *r, uint64_t bytes)
-{
-    int ret = r->phase == WEIR_REENCRYPT_CLEAN ? begin_zone(r) : 0;
-
-    if (ret >= 0) {
-        ret = sum_some(r, bytes);
-    }
-    if (ret == 0) {
-        ret = end_pass(r);              /* 1: there is another one */
-    }
-    return ret == 0 ? hold_zone(r) : ret;
-}
-
-static int prepare(WeirReencrypt *r, uint64_t bytes)
-{
-    int ret = try_to_prepare(r, bytes);
-
-    if (ret < 0 && r->phase != WEIR_REENCRYPT_UNSURE) {
-        set_phase(r, WEIR_REENCRYPT_CLEAN);
-        explicit_bzero(r->data, r->data_room_bytes);
-    }
-    return ret;
-}
-
-/* The area is written, and nobody has written to the zone since. */
-static int prepare_again(WeirReencrypt *r)
-{
-    int ret = write_hot_header(r);
-
-    if (ret == 0) {
-        set_phase(r, WEIR_REENCRYPT_HOT);
-    }
-    return ret;
-}
-
-/* --- convert --- */
-
-/* What we have kept up to there is not needed any more. It may be plain. */
-static void forget(WeirReencrypt *r, uint64_t end)
-{
-    if (r->kept && r->at < end) {
-        explicit_bzero(kept_at(r, r->at), end - r->at);
-    }
-    r->at = end;
-}
-
-/* The next chunk with blocks that are not new. */
-static bool next_to_convert(WeirReencrypt *r, WeirRange *chunk)
-{
-    uint64_t end = r->zone.offset + r->zone.bytes, same;
-
-    while (r->at < end && weir_hotzone_state(&r->zone, r->at, end - r->at,
-                                             &same) == WEIR_BLOCK_NEW) {
-        forget(r, r->at + same);
-    }
-    same = r->chunk_bytes - r->at % r->chunk_bytes;
-    *chunk = (WeirRange) { .offset = r->at, .bytes = min(same, end - r->at) };
-    r->at += chunk->bytes;
-    return chunk->bytes > 0;
-}
-
-/* A chunk that nobody else is at. */
-typedef struct Held {
-    WeirReencrypt *r;
-    const WeirRange *range;
-    uint8_t *buf;
-    int ret;
-    uint64_t left_bytes;        /* of it that buf has not got as it will be */
-} Held;
-
-typedef int PieceFn(Held *held, uint64_t offset, uint64_t bytes, uint8_t *buf);
-
-/* What is new stays as it is. */
-static int each_old_piece(Held *held, PieceFn *fn)
-{
-    const WeirRange *range = held->range;
-    WeirReencrypt *r = held->r;
-    uint64_t at = 0, same;
-    int ret = 0;
-
-    while (at < range->bytes && ret == 0) {
-        WeirBlockState state;
-
-        weir_reencrypt_lock(r);
-        state = weir_hotzone_state(&r->zone, range->offset + at,
-                                   range->bytes - at, &same);
-        weir_reencrypt_unlock(r);
-        if (state == WEIR_BLOCK_OLD) {
-            ret = fn(held, range->offset + at, same, held->buf + at);
-        }
-        at += same;
-    }
-    return ret;
-}
-
-static int convert_piece(Held *held, uint64_t offset, uint64_t bytes,
-                         uint8_t *buf)
-{
-    WeirReencrypt *r = held->r;
-    int ret = crypt_piece(r->before, weir_xts_decrypt, offset, bytes, buf);
-
-    if (ret == 0) {
-        ret = crypt_piece(r->after, weir_xts_encrypt, offset, bytes, buf);
-    }
-    held->left_bytes -= ret == 0 ? bytes : 0;
-    return ret;
-}
-
-static int store_piece(Held *held, uint64_t offset, uint64_t bytes,
-                       uint8_t *buf)
-{
-    const WeirRange range = {
-        .offset = offset, .bytes = bytes, .kind = WEIR_RANGE_CONVERT,
-    };
-    WeirReencrypt *r = held->r;
-    int ret = write_raw(r, offset, bytes, buf, false);
-
-    weir_reencrypt_lock(r);
-    wrote(r, &range, ret == 0);
-    weir_reencrypt_unlock(r);
-    return ret;
-}
-
-static void compute_conversion(void *opaque)
-{
-    Held *held = opaque;
-
-    held->ret = each_old_piece(held, convert_piece);
-}
-
-/* What is on disk, unless we have kept it. */
-static int fetch(Held *held)
-{
-    const WeirRange *range = held->range;
-    WeirReencrypt *r = held->r;
-    bool unknown;
-    int ret;
-
-    weir_reencrypt_lock(r);
-    unknown = has_state(r, range, WEIR_BLOCK_UNKNOWN);
-    weir_reencrypt_unlock(r);
-    if (r->kept && !unknown) {
-        return 0;
-    }
-    ret = read_raw(r, range->offset, range->bytes, held->buf);
-    if (ret == 0) {
-        resolve(r, range, held->buf);
-    }
-    return ret;
-}
-
-static int convert_held(Held *held)
-{
-    WeirReencrypt *r = held->r;
-    int ret = fetch(held);
-
-    if (ret == 0) {
-        r->host->compute(r->opaque, compute_conversion, held);
-        ret = held->ret;
-    }
-    if (ret == 0) {
-        ret = each_old_piece(held, store_piece);
-    }
-    return ret;
-}
-
-static int convert_chunk(WeirReencrypt *r, WeirRange *range, uint8_t *buf)
-{
-    Held held = {
-        .r = r, .range = range, .buf = buf, .left_bytes = range->bytes,
-    };
-    int ret;
-
-    weir_reencrypt_lock(r);
-    enter(r, range, kind_of_conversion);
-    weir_reencrypt_unlock(r);
-    ret = convert_held(&held);
-    if (!r->after || held.left_bytes > 0) {
-        explicit_bzero(buf, range->bytes);      /* it may be plain */
-    }
-    weir_reencrypt_lock(r);
-    leave(r, range);
-    weir_reencrypt_unlock(r);
-    return ret;
-}
-
-/* After an error all that is left is read again. */
-static int convert(WeirReencrypt *r, uint64_t bytes)
-{
-    Walk walk = {
-        .r = r, .next = next_to_convert, .run = convert_chunk,
-        .max_bytes = bytes,
-    };
-    int ret = run_walk(&walk);
-
-    if (ret <= 0) {
-        weir_reencrypt_lock(r);
-        r->at = r->zone.offset;
-        weir_reencrypt_unlock(r);
-    }
-    if (ret < 0 && r->kept) {
-        explicit_bzero(r->data, r->data_room_bytes);
-        r->kept = false;
-    }
-    return ret;
-}
-
-/* --- end a hotzone --- */
 
 /* Old keys, and checksums of old data. A failure leaves what is no use. */
 static void wipe(WeirReencrypt *r, const WeirJobArea *area)
@@ -1271,333 +621,15 @@ static void wipe(WeirReencrypt *r, const WeirJobArea *area)
     free(zeroes);
 }
 
-static void wipe_all(WeirReencrypt *r)
+void weir_reencrypt_wipe_all(WeirReencrypt *r)
 {
     for (size_t i = 0; i < r->n_wipe; i++) {
         wipe(r, &r->wipe[i]);
     }
-    flush_header(r);
-}
-
-/* All up to there is new, and the header says so. */
-static void end_zone(WeirReencrypt *r, WeirReencryptPhase phase)
-{
-    weir_reencrypt_lock(r);
-    forget(r, r->zone.offset + r->zone.bytes);
-    r->done_bytes += r->zone.bytes;
-    r->phase = phase;
-    weir_hotzone_end(&r->zone);
-    weir_reencrypt_unlock(r);
-}
-
-/* The header has nothing of the job any more. */
-static int finish_last(WeirReencrypt *r)
-{
-    int ret;
-
-    if (!r->final) {
-        r->final = weir_job_finish(r->job, r->wipe, &r->n_wipe);
-    }
-    ret = write_header(r, r->final);
-    if (ret < 0) {
-        return ret;
-    }
-    end_zone(r, WEIR_REENCRYPT_FINISHED);
-    wipe_all(r);
-    return 0;
-}
-
-/* The header still says that the zone is hot, which is as true. */
-static int finish_zone(WeirReencrypt *r, uint64_t left)
-{
-    uint64_t head = r->info.backward ? left : r->done_bytes + r->zone.bytes;
-    int ret = write_header(r, weir_job_set(r->job, head, 0, r->data_bytes));
-
-    if (ret == 0) {
-        end_zone(r, WEIR_REENCRYPT_CLEAN);
-    }
-    return ret;
-}
-
-static int finish(WeirReencrypt *r)
-{
-    uint64_t left = r->data_bytes - r->done_bytes - r->zone.bytes;
-    int ret = 0;
-
-    if (!WITHOUT_RULE(4)) {
-        ret = r->host->flush(r->opaque, WEIR_REENCRYPT_DATA);
-    }
-    if (ret == 0) {
-        ret = mend_header(r);
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    return left ? finish_zone(r, left) : finish_last(r);
-}
-
-/* --- steps of data that moves --- */
-
-static WeirRange zone_range(WeirReencrypt *r)
-{
-    return (WeirRange) { .offset = r->zone.offset, .bytes = r->zone.bytes };
-}
-
-/*
- * What moves first is one hotzone, once as plain data and at the end when it is
- * encrypted. Nothing on the disk tells of a hotzone.
- */
-static int prepare_shift(WeirReencrypt *r)
-{
-    uint64_t left = r->data_bytes - r->done_bytes, shift = r->info.shift_bytes;
-    uint64_t bytes = left > shift ? min(left - shift, r->hotzone_bytes) : left;
-    int ret;
-
-    weir_reencrypt_lock(r);
-    ret = r->in_place
-          ? weir_hotzone_begin(&r->zone, 0, shift, WEIR_BLOCK_OLD)
-          : weir_hotzone_begin(&r->zone, left - bytes, bytes, WEIR_BLOCK_OLD);
-    r->phase = ret < 0 ? r->phase : WEIR_REENCRYPT_HOT;
-    weir_reencrypt_unlock(r);
-    return ret;
-}
-
-/* The first chunk with blocks that are not new. */
-static WeirRange next_to_move(WeirReencrypt *r, uint64_t max_bytes)
-{
-    uint32_t block = r->info.block_bytes;
-    uint64_t end = r->zone.offset + r->zone.bytes, at = r->zone.offset, same;
-
-    while (weir_hotzone_state(&r->zone, at, end - at, &same) ==
-           WEIR_BLOCK_NEW) {
-        at += same;
-    }
-    same = r->chunk_bytes - at % r->chunk_bytes;
-    max_bytes = max_bytes < block ? block : max_bytes - max_bytes % block;
-    return (WeirRange) {
-        .offset = at, .bytes = min(min(same, max_bytes), end - at),
-    };
-}
-
-/* What is there is not touched before the header tells of the other place. */
-static int copy_held(WeirReencrypt *r, const WeirRange *range)
-{
-    int ret = read_pieces(r, range, r->data);
-
-    if (ret == 0) {
-        ret = write_target(r, range->offset, range->bytes, r->data, false);
-    }
-    weir_reencrypt_lock(r);
-    if (ret == 0) {
-        weir_hotzone_set(&r->zone, range->offset, range->bytes,
-                         WEIR_BLOCK_NEW);
-    } else {
-        spoil(r, range);
-    }
-    weir_reencrypt_unlock(r);
-    explicit_bzero(r->data, range->bytes);
-    return ret;
-}
-
-/* Returns bytes, read and written: twice; or -errno. */
-static int convert_shift(WeirReencrypt *r, uint32_t max_bytes)
-{
-    WeirRange range;
-    int ret;
-
-    weir_reencrypt_lock(r);
-    range = next_to_move(r, max_bytes);
-    enter(r, &range, kind_of_conversion);
-    weir_reencrypt_unlock(r);
-    ret = copy_held(r, &range);
-    weir_reencrypt_lock(r);
-    leave(r, &range);
-    weir_reencrypt_unlock(r);
-    return ret < 0 ? ret : (int)(2 * range.bytes);
-}
-
-/* Until those who still read it, where it was, have ended. */
-static void drain(WeirReencrypt *r, WeirRange *range)
-{
-    if (WITHOUT_RULE(12)) {
-        return;
-    }
-    weir_reencrypt_lock(r);
-    enter(r, range, kind_of_conversion);
-    leave(r, range);
-    weir_reencrypt_unlock(r);
-}
-
-/* Writes to the zone wait. */
-static int finish_shift_held(WeirReencrypt *r, uint64_t left)
-{
-    int ret = WITHOUT_RULE(4) ? 0 : r->host->flush(r->opaque,
-                                                   WEIR_REENCRYPT_DATA);
-
-    if (ret == 0) {
-        ret = mend_header(r);
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    if (left == 0 && !r->final) {
-        r->final = weir_job_finish(r->job, r->wipe, &r->n_wipe);
-    }
-    ret = write_header(r, left ? weir_job_set(r->job, left, 0, r->data_bytes)
-                               : r->final);
-    if (ret < 0) {
-        set_phase(r, WEIR_REENCRYPT_UNSURE);
-        return ret;
-    }
-    end_zone(r, left ? WEIR_REENCRYPT_CLEAN : WEIR_REENCRYPT_FINISHED);
-    return 0;
-}
-
-static int finish_shift(WeirReencrypt *r)
-{
-    uint64_t left = r->data_bytes - r->done_bytes - r->zone.bytes;
-    WeirRange range = zone_range(r);
-    int ret;
-
-    weir_reencrypt_lock(r);
-    enter(r, &range, kind_of_hold);
-    weir_reencrypt_unlock(r);
-    ret = finish_shift_held(r, left);
-    weir_reencrypt_lock(r);
-    leave(r, &range);
-    weir_reencrypt_unlock(r);
-    if (ret < 0) {
-        return ret;
-    }
-    drain(r, &range);
-    if (left == 0) {
-        wipe_all(r);
-    }
-    return 0;
-}
-
-/* --- bring a staged header to the beginning --- */
-
-/* Whoever finds the first sector there knows that the staged header counts. */
-static int write_first_sector(WeirReencrypt *r)
-{
-    int ret = r->host->write(r->opaque, WEIR_REENCRYPT_HEADER, 0,
-                             WEIR_REENCRYPT_SECTOR_BYTES,
-                             weir_metadata_copy(r->metadata, 0), false);
-
-    return ret == 0 && !WITHOUT_RULE(13) ? flush_header(r) : ret;
-}
-
-static int copy_areas(WeirReencrypt *r)
-{
-    uint64_t end = r->info.shift_bytes, bytes;
-    int ret = 0;
-
-    for (uint64_t at = WEIR_METADATA_COPIES *
-                       weir_metadata_copy_bytes(r->metadata);
-         at < end && ret == 0; at += bytes) {
-        bytes = min(end - at, r->chunk_bytes);
-        ret = r->host->read(r->opaque, WEIR_REENCRYPT_HEADER,
-                            r->staged_offset + at, bytes, r->data);
-        if (ret == 0) {
-            ret = r->host->write(r->opaque, WEIR_REENCRYPT_HEADER, at, bytes,
-                                 r->data, false);
-        }
-    }
-    return ret == 0 && !WITHOUT_RULE(14) ? flush_header(r) : ret;
-}
-
-/* As long as neither copy is good, the staged header is looked for. */
-static int write_copies(WeirReencrypt *r)
-{
-    int ret = 0;
-
-    for (int i = WEIR_METADATA_COPIES; i-- > 0 && ret == 0;) {
-        ret = write_copy(r, i);
-        if (ret == 0) {
-            ret = flush_header(r);
-        }
-    }
-    return ret;
-}
-
-/*
- * Nobody is at what moves first, which is durable in its new place, as is the
- * staged header.
- */
-static int commit_held(WeirReencrypt *r)
-{
-    int ret = WITHOUT_RULE(15) ? 0 : r->host->flush(r->opaque,
-                                                    WEIR_REENCRYPT_DATA);
-
-    if (ret < 0) {
-        return ret;
-    }
-    weir_reencrypt_lock(r);
-    r->phase = WEIR_REENCRYPT_UNSURE;
-    r->in_place = false;                /* it is overwritten from now on */
-    weir_reencrypt_unlock(r);
-    ret = write_first_sector(r);
-    if (ret == 0) {
-        ret = copy_areas(r);
-    }
-    return ret == 0 ? write_copies(r) : ret;
-}
-
-static int commit(WeirReencrypt *r)
-{
-    WeirRange range = { .bytes = r->info.shift_bytes };
-    int ret;
-
-    weir_reencrypt_lock(r);
-    enter(r, &range, kind_of_conversion);
-    weir_reencrypt_unlock(r);
-    ret = commit_held(r);
-    if (ret == 0) {
-        r->staged_offset = 0;
-        set_phase(r, WEIR_REENCRYPT_CLEAN);
-    }
-    weir_reencrypt_lock(r);
-    leave(r, &range);
-    weir_reencrypt_unlock(r);
-    return ret;
-}
-
-static int step_shift(WeirReencrypt *r, uint32_t bytes)
-{
-    bool is_copied = r->phase == WEIR_REENCRYPT_HOT && !r->zone.left;
-
-    if (r->phase == WEIR_REENCRYPT_HOT && r->zone.left) {
-        return convert_shift(r, bytes);
-    }
-    if (r->staged_offset && (is_copied || !r->in_place ||
-                             r->phase == WEIR_REENCRYPT_UNSURE)) {
-        return commit(r);
-    }
-    if (is_copied || r->phase == WEIR_REENCRYPT_UNSURE ||
-        r->done_bytes == r->data_bytes) {
-        return finish_shift(r);
-    }
-    return prepare_shift(r);
+    weir_reencrypt_flush_header(r);
 }
 
 /* --- steps --- */
-
-/* Returns bytes, or -errno. */
-static int one_step(WeirReencrypt *r, uint32_t bytes)
-{
-    if (r->info.shift_bytes) {
-        return step_shift(r, bytes);
-    }
-    switch (r->phase) {
-    case WEIR_REENCRYPT_UNSURE:
-        return prepare_again(r);
-    case WEIR_REENCRYPT_HOT:
-        return r->zone.left ? convert(r, bytes) : finish(r);
-    default:
-        return r->done_bytes < r->data_bytes ? prepare(r, bytes) : finish(r);
-    }
-}
 
 /* Large steps have large chunks: fewer requests, and turns of threads. */
 static void choose_chunk(WeirReencrypt *r, uint32_t bytes)
@@ -1620,11 +652,17 @@ int weir_reencrypt_step(WeirReencrypt *r, uint32_t bytes)
         return -EROFS;
     }
     choose_chunk(r, bytes);
-    ret = one_step(r, bytes);
+    ret = r->info.shift_bytes ? weir_shift_step(r, bytes)
+                              : weir_zone_step(r, bytes);
     if (ret < 0 || r->phase == WEIR_REENCRYPT_FINISHED) {
         return ret < 0 ? ret : 0;
     }
     return ret / 2 ? ret / 2 : 1;
+}
+
+void weir_reencrypt_rest(WeirReencrypt *r)
+{
+    weir_zone_drop_next(r);
 }
 
 void weir_reencrypt_query(WeirReencrypt *r, WeirReencryptInfo *info)

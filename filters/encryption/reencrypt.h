@@ -92,8 +92,8 @@ typedef struct WeirReencryptOpen {
 
 typedef enum WeirReencryptPhase {
     WEIR_REENCRYPT_CLEAN,       /* no hotzone: a good place to stop */
-    WEIR_REENCRYPT_SUMMING,     /* checksums of what will be it are taken */
-    WEIR_REENCRYPT_PREPARING,   /* writes to what will be it wait */
+    WEIR_REENCRYPT_PREPARING,   /* the header that tells of one is written;
+                                   writes to it wait */
     WEIR_REENCRYPT_UNSURE,      /* its header may be on disk, or not: writes to
                                    it fail until the next step has succeeded */
     WEIR_REENCRYPT_HOT,
@@ -160,8 +160,8 @@ int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
                          void *buf, bool fua);
 
 /*
- * Do the next piece: take checksums of what will be a hotzone, begin one,
- * convert some of it, or end it. Yields.
+ * Do the next piece: convert some of the hotzone and take checksums of what will
+ * be the next one, begin one, or end it. Yields.
  * bytes: about so many; more than a chunk are done several at a time.
  * Returns, when there is more to do, how much it was, at least 1. Each byte of
  * the disk comes twice, in checksums and in the conversion, and counts half.
@@ -170,6 +170,12 @@ int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
  * the same once more.
  */
 int weir_reencrypt_step(WeirReencrypt *r, uint32_t bytes);
+
+/*
+ * No step follows for a while, and none is under way: what was prepared for it
+ * is not kept. Does not yield.
+ */
+void weir_reencrypt_rest(WeirReencrypt *r);
 
 void weir_reencrypt_query(WeirReencrypt *r, WeirReencryptInfo *info);
 

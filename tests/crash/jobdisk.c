@@ -542,7 +542,7 @@ static bool has_failed(void)
     return false;
 }
 
-/* What fails is tried again. */
+/* What fails is tried again. Others stop the job, and go on with it. */
 void jobdisk_convert(void *arg)
 {
     uint32_t failures = 0;
@@ -553,6 +553,9 @@ void jobdisk_convert(void *arg)
         ret = weir_reencrypt_step(job_disk.engine, 1 +
                                   coop_below(4 * job_setup.hotzone_bytes));
         failures += ret < 0;
+        if (coop_below(32) == 0) {
+            weir_reencrypt_rest(job_disk.engine);
+        }
         if (ret < 0 && !job_disk.dead && (!has_failed() || failures > 1)) {
             fail("the job failed: %s", strerror(-ret));
         }

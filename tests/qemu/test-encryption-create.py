@@ -266,6 +266,11 @@ class Amend(Base):
                            key='second')
         self.assertRefused("Either 'key-slot' or 'old-secret'",
                            'state=inactive', key='second')
+        for options in (['state=inactive', 'key-slot=1', *fast],
+                        ['state=erased', 'kdf-memory=32M'],
+                        ['state=bound', 'kdf-threads=1']):
+            self.assertRefused("'kdf' and the like are for state=active",
+                               *options, key='second', force=True)
         self.amend('state=inactive', 'key-slot=1', key='second', force=True)
         self.assertOpens('disk')
 

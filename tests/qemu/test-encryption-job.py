@@ -228,7 +228,39 @@ class EncryptionJob(TestCase):
         self.assertNotEqual(image.volume_key(), old_key)
         self.assertEqual(self.found(), data)
 
+    def test_rekey_without_permission_does_not_begin(self):
+        """Somebody writes to the disk below: the header stays as it is."""
+        image, data = self.encrypted_disk()
+        old_key = image.volume_key()
+        with open(self.head, 'rb') as f:
+            before = f.read()
+        daemon = self.open()
+        self.add_crypt(daemon)
+        daemon.cmd('block-export-add', {'type': 'nbd', 'id': 'below',
+                                        'node-name': 'disk', 'name': 'below',
+                                        'writable': True})
+        self.assertFails('disk', self.rekey, daemon)
+        self.assertFails('it is not being converted', daemon.cmd,
+                         'weir-encryption-resume',
+                         {'job-id': 'j', 'node-name': 'crypt'})
+        with open(self.head, 'rb') as f:
+            self.assertEqual(f.read(), before)
+        self.assertEqual(daemon.cmd('query-jobs'), [])
+        self.assertEqual(self.shown_keyslots(daemon), ['0'])
+        daemon.cmd('block-export-del', id='below')
+        wait_for(lambda: not daemon.cmd('query-block-exports'), 'it is gone')
+        self.rekey(daemon, speed=0)
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'the end')
+        daemon.quit()
+        self.assertNotEqual(image.volume_key(), old_key)
+        self.assertEqual(self.found(), data)
+
     # --- keyslots ---
+
+    def shown_keyslots(self, daemon):
+        """What query-weir tells."""
+        return [str(k['key-slot'])
+                for k in self.filter_info(daemon, 'crypt')['key-slots']]
 
     def add_keyslot(self, passphrase):
         """By cryptsetup."""
@@ -279,10 +311,17 @@ class EncryptionJob(TestCase):
         self.add_crypt(daemon)
         second = self.add_secret(daemon, 'key1', 'second')
         third = self.add_secret(daemon, 'key2', 'third')
-        self.rekey(daemon, keyslots=['key1'], drop_keyslots=True, speed=0)
+        self.assertEqual(self.shown_keyslots(daemon), ['0', '1', '2'])
+        self.rekey(daemon, keyslots=['key1'], drop_keyslots=True,
+                   speed=1 << 20)
+        self.assertEqual(self.shown_keyslots(daemon),
+                         ['0', '1', '2', '3', '4'])
+        self.assertEqual(self.keyslots(), self.shown_keyslots(daemon))
+        daemon.cmd('weir-encryption-set-speed', {'job-id': 'job0', 'speed': 0})
         wait_for(lambda: self.job(daemon)['status'] == 'concluded', 'the end')
+        self.assertEqual(self.shown_keyslots(daemon), ['3', '4'])
         daemon.quit()
-        self.assertEqual(len(self.keyslots()), 2)
+        self.assertEqual(self.keyslots(), ['3', '4'])
         for key_file in self.key_file, second:
             self.assertEqual(self.found(key_file), data)
         with self.assertRaises(subprocess.CalledProcessError):
