@@ -54,6 +54,8 @@ struct WeirReplicationGroup {
     char *reason;               /* why it is away; NULL: that is not known */
     bool late;                  /* the limit of the RPO has been passed */
     QEMUTimer *tick;            /* of the main loop */
+    QEMUTimer *patience;        /* of its AioContext: there was no tick */
+    bool impatient;
     QLIST_ENTRY(WeirReplicationGroup) next;
 };
 
@@ -253,6 +255,27 @@ static void look_after_log(WeirReplicationGroup *g, const WeirSourceInfo *info)
     }
 }
 
+/*
+ * Somebody polls until all requests have ended, and as long as he does, there
+ * will be no log: with on-loss=suspend they would wait for each other.
+ */
+static void lose_patience(void *opaque)
+{
+    WeirReplicationGroup *g = opaque;
+
+    g->impatient = true;
+    weir_source_set_impatient(g->source, true);
+}
+
+static void have_patience(WeirReplicationGroup *g)
+{
+    if (g->impatient) {
+        g->impatient = false;
+        weir_source_set_impatient(g->source, false);
+    }
+    timer_mod(g->patience, now_ms() + TICK_MS + g->config.target_timeout_ms);
+}
+
 static void tick_cb(void *opaque)
 {
     WeirReplicationGroup *g = opaque;
@@ -261,6 +284,7 @@ static void tick_cb(void *opaque)
     if (!g->source || g->stopped) {
         return;
     }
+    have_patience(g);
     weir_source_info(g->source, &info);
     look_after_log(g, &info);
     weir_source_info(g->source, &info);
@@ -307,6 +331,7 @@ static void stop_source(WeirReplicationGroup *g)
         return;
     }
     g->stopped = true;
+    timer_del(g->patience);
     weir_replication_log_cancel_probe(&g->log);
     weir_tasks_gate_open(&g->log.gate);
     AIO_WAIT_WHILE_UNLOCKED(NULL, g->busy);
@@ -320,10 +345,11 @@ static void free_source(WeirReplicationGroup *g)
     weir_tasks_finish(&g->tasks);
     g_clear_pointer(&g->source, weir_source_free);
     timer_del(g->tick);
-    weir_replication_log_release(&g->log);
+    timer_del(g->patience);
     if (weir_replication_log_is_remote(&g->log)) {
         weir_replication_log_close(&g->log);
     }
+    weir_replication_log_release(&g->log);
     qatomic_set(&g->log.gate.open_for_good, false);
 }
 
@@ -510,6 +536,8 @@ static WeirReplicationGroup *new_group(QDict *options,
     g->log.gate.is_needed = log_is_needed;
     g->log.gate.opaque = g;
     g->tick = timer_new_ms(QEMU_CLOCK_REALTIME, tick_cb, g);
+    g->patience = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME,
+                                SCALE_MS, lose_patience, g);
     QLIST_INSERT_HEAD(&groups, g, next);
     return g;
 }
@@ -518,6 +546,7 @@ static void free_group(WeirReplicationGroup *g)
 {
     QLIST_REMOVE(g, next);
     timer_free(g->tick);
+    timer_free(g->patience);
     weir_replication_log_destroy(&g->log);
     g_free(g->reason);
     g_free(g);

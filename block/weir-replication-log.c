@@ -185,7 +185,7 @@ int weir_replication_log_claim(WeirReplicationLog *log, Error **errp)
 
 void weir_replication_log_release(WeirReplicationLog *log)
 {
-    blk_set_perm(log->blk, 0, BLK_PERM_ALL, &error_abort);
+    blk_set_perm(log->blk, 0, BLK_PERM_ALL, NULL);
 }
 
 static int open_reference(WeirReplicationLog *log, Error **errp)

@@ -60,6 +60,7 @@ struct WeirSource {
     bool connected;                     /* a session is under way */
     bool stopped;                       /* no session can be any more */
     bool stops;
+    bool impatient;             /* nobody suspends */
     bool hurry;                         /* somebody waits for the open epoch */
     bool marking;                       /* nothing goes to the open epoch */
     bool promised;                      /* the log has had all once */

@@ -126,7 +126,8 @@ void weir_source_begin_marking(WeirSource *s)
 static bool must_not_wait(const WeirSource *s)
 {
     return !s->connected &&
-           (s->config.on_loss != WEIR_SOURCE_SUSPEND || s->stops);
+           (s->config.on_loss != WEIR_SOURCE_SUSPEND || s->stops ||
+            s->impatient);
 }
 
 /* What becomes of it then. */

@@ -397,6 +397,14 @@ void weir_source_stop(WeirSource *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+void weir_source_set_impatient(WeirSource *s, bool impatient)
+{
+    pthread_mutex_lock(&s->lock);
+    s->impatient = impatient;
+    weir_source_changed(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* --- info --- */
 
 static uint64_t rate(const WeirSource *s, uint64_t now)

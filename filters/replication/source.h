@@ -181,6 +181,12 @@ void weir_source_run(WeirSource *s);
 void weir_source_stop(WeirSource *s);
 
 /*
+ * Whether what WEIR_SOURCE_SUSPEND has wait fails instead, with -EIO: the host
+ * stands still until it has ended. Does not yield.
+ */
+void weir_source_set_impatient(WeirSource *s, bool impatient);
+
+/*
  * Requests of a guest, of any length, within the disk. They yield.
  * iov: the bytes; they are read once if they go to the log. flags:
  * WEIR_SOURCE_*; with _FUA, in WEIR_SOURCE_FLUSH_SYNC too, it waits.

@@ -226,9 +226,9 @@ class Faults(ReplicationTest):
         self.begin()
         self.kill(self.the_keeper)
         self.writer.more(20)
-        right, right_base = self.log, self.base_files
         self.log = self.image('wrong.img', self.log_size)
-        self.base_files = [self.image('wrong-base.img', self.disk_size)]
+        self.base_files = [self.image(f'wrong-base{i}.img', self.disk_size)
+                           for i in range(self.disks)]
         wrong = self.keeper()
         self.wait_for_state('failed', 'another')
         self.writer.more(20)
@@ -257,18 +257,15 @@ class Faults(ReplicationTest):
         info = self.journal_info(self.the_keeper)
         self.assertEqual(info['generation'], 2)
         self.assertEqual(info['applied-epoch'], info['epoch'])
-        image = self.read_replica(self.the_keeper, point='mark:before') \
-            if self.points(self.the_keeper) else None
+        self.assertGreater(info['refused'], 0)
         self.writer.end()
         self.assertIsNone(self.writer.error)
         for client in self.writer.clients:
             client.shutdown()
         self.the_source.quit()
         self.the_keeper.quit()
-        base = self.file_content(self.base_files[0])
-        self.stamps.prefix([base])
-        if image is not None:
-            self.assertEqual(image, base)
+        bases = [self.file_content(name) for name in self.base_files]
+        self.assertGreaterEqual(self.stamps.prefix(bases), 100)
 
 
 class Group(Faults):
