@@ -50,6 +50,7 @@ static int read_superblock(WeirKeeper *k, uint64_t device_bytes, char *err,
         return ret;
     }
     k->ring_bytes = weir_log_ring_bytes(&k->sb);
+    k->stale_end = k->sb.tail + k->ring_bytes;
     k->tried_sequence = k->sb.sequence;
     k->valid = k->durable = k->sb.anchor;
     k->applied = k->sb.anchor.epoch;
