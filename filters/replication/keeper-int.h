@@ -118,6 +118,9 @@ struct WeirKeeper {
     KnownDisk disks[WEIR_LOG_DISKS_MAX];        /* by the last valid epoch */
     KnownDisk applied_disks[WEIR_LOG_DISKS_MAX];        /* at the anchor */
     WeirLogCommit valid, durable;
+    uint64_t flushes;                   /* that have begun */
+    bool flushing;                      /* the last of them is under way */
+    int flush_result;                   /* of the last one */
     uint32_t era;                       /* one more when valid epochs are gone */
     uint64_t lost_epoch;
 

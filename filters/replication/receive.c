@@ -394,7 +394,8 @@ void weir_keeper_refuse(WeirKeeper *k)
 
 /* --- flush --- */
 
-int weir_keeper_flush_locked(WeirKeeper *k)
+/* The one that is under way is the caller's. */
+static int flush_now(WeirKeeper *k)
 {
     WeirLogCommit valid = k->valid;
     uint32_t era = k->era;
@@ -419,9 +420,34 @@ int weir_keeper_flush_locked(WeirKeeper *k)
     }
     if (valid.epoch > k->durable.epoch) {
         k->durable = valid;
-        weir_keeper_changed(k);
     }
     return 0;
+}
+
+/*
+ * One at a time: where one has failed, another that was under way may have made
+ * nothing durable although it succeeds. Those that wait share the next one.
+ */
+int weir_keeper_flush_locked(WeirKeeper *k)
+{
+    uint64_t needed = k->flushes + 1;   /* begins later than now */
+    uint32_t era = k->era;
+
+    while (k->flushing && !WITHOUT_RULE(34)) {
+        weir_keeper_wait(k, WEIR_TASKS_FOREVER);
+    }
+    if (era != k->era) {
+        return -EIO;
+    }
+    if (k->flushes >= needed && !WITHOUT_RULE(34)) {
+        return k->flush_result;
+    }
+    k->flushes++;
+    k->flushing = true;
+    k->flush_result = flush_now(k);
+    k->flushing = false;
+    weir_keeper_changed(k);
+    return k->flush_result;
 }
 
 int weir_keeper_flush(WeirKeeper *k)
