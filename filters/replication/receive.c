@@ -263,14 +263,12 @@ static int take_all(WeirKeeper *k, const Request *r)
 /* Its place in the list; if it is not in order, its session ends. */
 static int admit(WeirKeeper *k, Request *r)
 {
-    int ret;
+    int ret = k->sb_uncertain ? -EIO : check_place(k, r);
 
     if (k->sb_uncertain) {
         weir_keeper_say(r->err, r->err_size, "the superblock of the log cannot "
                         "be written");
-        return -EIO;
     }
-    ret = check_place(k, r);
     ret = ret < 0 ? ret : check_durable(k, r);
     ret = ret < 0 ? ret : check_room(k, r);
     if (ret == 0 && !weir_keeper_insert(k, r->arrived)) {

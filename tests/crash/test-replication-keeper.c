@@ -75,6 +75,7 @@ static struct {
     uint64_t clock_ns;
     Timer timers[TIMERS_MAX];
     uint32_t n_timers;
+    uint64_t instants;                  /* of this run */
     CoopQueue idle;                     /* those that wait for their turn */
 } t;
 
@@ -535,8 +536,14 @@ static void at_end_of_request(MemDisk *disk, MemOp op, bool after)
 {
     (void)disk;
     (void)after;
-    if (op != MEM_READ && !t.log.dead && instants++ % every == 0) {
-        cut_here();
+    if (op != MEM_READ && !t.log.dead) {
+        instants++;
+        if (t.instants++ % every == 0) {
+            CoopParked *parked = coop_park();   /* whatever is cut, the life
+                                                   goes on the same way */
+            cut_here();
+            coop_unpark(parked);
+        }
     }
 }
 
