@@ -27,6 +27,7 @@ typedef struct Known {
 /* Where a connection is to go on. */
 typedef struct Place {
     WeirLogSuperblock sb;
+    WeirLogCommit told;         /* in the log, to be durable */
     WeirLogCommit end;
     Known known;
     uint64_t session;
@@ -69,7 +70,8 @@ static int read_end(WeirSource *s, uint64_t device_bytes, Place *p,
         if (ret < 0) {
             return ret;
         }
-        ret = weir_log_find_end(s->host->read_log, s->opaque, &p->sb, &p->end);
+        ret = weir_log_find_ends(s->host->read_log, s->opaque, &p->sb,
+                                 &p->told, &p->end);
     }
     if (ret == 0) {
         *flushing = true;
@@ -344,14 +346,14 @@ static bool find_ours(const WeirSource *s, const WeirLogCommit *end,
  * whatever later flushes say. So it is written again, but for what the keeper
  * has made durable itself.
  */
-static const WeirLogCommit *reliable_end(const WeirSource *s,
-                                         const WeirLogSuperblock *sb,
-                                         const WeirLogCommit *end)
+static const WeirLogCommit *reliable_end(const WeirSource *s, const Place *p)
 {
-    const WeirLogCommit *known = sb->anchor.epoch > s->durable.epoch
-                                 ? &sb->anchor : &s->durable;
+    const WeirLogCommit *known = &s->durable;
 
-    return s->flush_failed && end->epoch > known->epoch ? known : end;
+    /* a log cannot be gone on with behind what it tells itself */
+    known = p->told.epoch > known->epoch ? &p->told : known;
+    known = p->sb.anchor.epoch > known->epoch ? &p->sb.anchor : known;
+    return s->flush_failed && p->end.epoch > known->epoch ? known : &p->end;
 }
 
 static const WeirLogGeneration *last_generation(const WeirLogSuperblock *sb)
@@ -485,7 +487,7 @@ static int find_place(WeirSource *s, Place *p)
     if (ret < 0) {
         return ret;
     }
-    p->end = *reliable_end(s, &p->sb, &p->end);
+    p->end = *reliable_end(s, p);
     if (s->connections == 0) {
         s->durable = p->end;
     } else if (!find_ours(s, &p->end, &ours)) {
