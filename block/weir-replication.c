@@ -153,9 +153,9 @@ static void coroutine_fn start_entry(void *opaque)
 {
     Start *start = opaque;
 
-    GRAPH_RDLOCK_GUARD();
-
-    start->ret = weir_replication_start(start->bs, start->errp);
+    WITH_GRAPH_RDLOCK_GUARD() {
+        start->ret = weir_replication_start(start->bs, start->errp);
+    }
 }
 
 static int open_sidecar(BlockDriverState *bs, QDict *options, Error **errp)

@@ -336,7 +336,8 @@ bool weir_keeper_is_point(WeirKeeper *k, uint64_t epoch)
     if (epoch == k->sb.anchor.epoch) {
         return anchor_is_point(k);
     }
-    return e && epoch <= k->ceiling && e->consistent && epoch <= k->durable.epoch &&
+    return e && epoch <= k->ceiling && e->consistent &&
+           epoch <= k->durable.epoch &&
            (epoch >= k->horizon || WITHOUT_RULE(25));
 }
 

@@ -2,8 +2,8 @@
 /*
  * Opening a log: the superblock, the disks as they are at the anchor, then all
  * epochs behind it. What no packet says to be durable is written again, and the
- * superblock too: they may be there only because nobody has looked at the medium
- * since a flush failed.
+ * superblock too: they may be there only because nobody has looked at the
+ * medium since a flush failed.
  */
 #include "replication/keeper-int.h"
 

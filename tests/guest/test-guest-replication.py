@@ -10,12 +10,10 @@ import os
 import random
 import time
 
-import nbd
-
 import guest
 import imagecheck
 from cachetest import nbd_connect
-from weirtest import Process, blockdev, wait_for
+from weirtest import Process, QMPError, wait_for
 
 SIZE = 48 << 20
 LOG_SIZE = 256 << 20
@@ -101,6 +99,22 @@ class Replication(guest.TestCase):
         self.first = False
         return vm
 
+    def mark(self, vm):
+        """The number of a point from now, with whole file systems."""
+        name = f'boot {self.checked}'
+
+        def marked():
+            try:
+                vm.cmd('weir-replication-mark',
+                       {'node-name': 'one-repl', 'mark': name})
+            except QMPError:            # it still synchronises
+                return False
+            return True
+        wait_for(marked, f'a mark, is {self.source(vm)}')
+        return wait_for(
+            lambda: [p['epoch'] for p in self.points(marked=True)
+                     if name in p['marks']], 'a point')[0]
+
     def source(self, vm):
         infos = {i['node-name']: i for i in vm.cmd('query-weir')}
         return infos['one-repl']
@@ -117,8 +131,6 @@ class Replication(guest.TestCase):
     def work(self, vm):
         """Until something has been replicated; returns what has to be in the
         last point."""
-        wait_for(lambda: self.source(vm)['status'] == 'streaming',
-                 'streaming')
         begin = len(vm.console.lines)
         for _ in range(random.randrange(20, 60)):
             _, begin = vm.next_line('^committed ', begin)
@@ -136,10 +148,9 @@ class Replication(guest.TestCase):
         vm.process.wait()
         vm.kill()
 
-    def points(self):
-        return [p['epoch'] for p in
-                self.keeper.cmd('query-weir-points',
-                                {'node-name': 'journal', 'limit': 10000})]
+    def points(self, **options):
+        return self.keeper.cmd('query-weir-points', {
+            'node-name': 'journal', 'limit': 10000, **options})
 
     def read(self, disk, epoch):
         """Copy a disk at a point in time into a file."""
@@ -177,7 +188,8 @@ class Replication(guest.TestCase):
     def check(self, oldest, told):
         """Some of the points from an epoch on, of which the last one has all
         that was told."""
-        points = [p for p in self.points() if p >= oldest]
+        points = [p['epoch'] for p in self.points()
+                  if p['epoch'] >= oldest]
         self.assertTrue(points)
         self.check_point(points[0], told)
         for epoch in random.sample(points[1:], min(POINTS - 1,
@@ -187,9 +199,7 @@ class Replication(guest.TestCase):
     def test_killed(self):
         for _ in range(KILLS):
             vm = self.boot()
-            # file systems are there from here on
-            wait_for(lambda: self.points(), 'a point')
-            oldest = self.points()[0]
+            oldest = self.mark(vm)
             told = self.work(vm)
             self.kill(vm)
             self.check(oldest, told)
