@@ -404,6 +404,9 @@ void weir_keeper_truncate(WeirKeeper *k, const WeirLogCommit *end)
 {
     if (end->epoch < k->valid.epoch) {
         k->era++;
+        if (k->session_alive && !WITHOUT_RULE(15)) {
+            k->loss = LOSS_UNTOLD;
+        }
         weir_index_drop_behind(&k->index, end->epoch);
         k->valid = *end;
         find_disks(k);

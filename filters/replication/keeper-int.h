@@ -31,6 +31,13 @@ extern unsigned weir_keeper_mutation;
 
 #define SESSIONS_REMEMBERED 64
 
+/* What a writer knows of epochs that it has written and that are gone. */
+typedef enum Loss {
+    LOSS_NONE,
+    LOSS_UNTOLD,                /* a flush would seem to make them durable */
+    LOSS_TOLD,                  /* one has failed; flushes under way do too */
+} Loss;
+
 /* What a packet tells of a disk. */
 typedef struct ArrivedDisk {
     uint32_t record;            /* index of its record in the packet */
@@ -95,11 +102,14 @@ struct WeirKeeper {
     uint64_t arrived_bytes;             /* of memory */
     uint32_t arrived_count;
     uint32_t writes;                    /* of packets, under way */
+    uint64_t stale_end;                 /* packets may be there up to here, if
+                                           they count or not */
     uint64_t session;
     bool session_alive;
     uint64_t session_ns;                /* when its last packet came */
     uint64_t ended[SESSIONS_REMEMBERED];        /* sessions that have */
     uint32_t ended_count;
+    Loss loss;
     KnownDisk arriving[WEIR_LOG_DISKS_MAX];     /* behind taken packets */
     uint64_t refused;
 
@@ -108,6 +118,9 @@ struct WeirKeeper {
     KnownDisk disks[WEIR_LOG_DISKS_MAX];        /* by the last valid epoch */
     KnownDisk applied_disks[WEIR_LOG_DISKS_MAX];        /* at the anchor */
     WeirLogCommit valid, durable;
+    uint64_t flushes;                   /* that have begun */
+    bool flushing;                      /* the last of them is under way */
+    int flush_result;                   /* of the last one */
     uint32_t era;                       /* one more when valid epochs are gone */
     uint64_t lost_epoch;
 

@@ -30,6 +30,20 @@ static int read_log(void *opaque, uint64_t offset, uint64_t bytes, void *buf)
 
 /* --- superblock --- */
 
+/*
+ * The very bytes, to the same place: if they are durable already, a write that
+ * is torn does no harm; if not, the other copy is, and holds.
+ */
+static int write_copy_again(WeirKeeper *k, uint8_t *copies)
+{
+    uint64_t offset = k->sb.sequence % WEIR_LOG_SUPERBLOCKS *
+                      WEIR_LOG_SUPERBLOCK_BYTES;
+    const struct iovec iov = { copies + offset, WEIR_LOG_SUPERBLOCK_BYTES };
+
+    return WITHOUT_RULE(35) ? 0 :
+           k->host->write_log(k->host->opaque, offset, iov.iov_len, &iov, 1);
+}
+
 static int read_superblock(WeirKeeper *k, uint64_t device_bytes, char *err,
                            size_t err_size)
 {
@@ -50,11 +64,13 @@ static int read_superblock(WeirKeeper *k, uint64_t device_bytes, char *err,
         return ret;
     }
     k->ring_bytes = weir_log_ring_bytes(&k->sb);
+    k->stale_end = k->sb.tail + k->ring_bytes;
     k->tried_sequence = k->sb.sequence;
     k->valid = k->durable = k->sb.anchor;
     k->applied = k->sb.anchor.epoch;
     k->horizon = k->sb.horizon > k->applied ? k->sb.horizon : k->applied;
-    return 0;
+    ret = write_copy_again(k, copies);
+    return ret < 0 ? cannot(err, err_size, "written", ret) : 0;
 }
 
 /* --- disks at the anchor --- */
@@ -262,20 +278,22 @@ static int secure_epochs(WeirKeeper *k, uint64_t told)
  * If what the bases may hold already is not in the log any more, nothing of
  * them is a point in time until a writer has copied all to it again.
  */
-static WeirLogSuperblock superblock_to_go_on_with(WeirKeeper *k)
+static int give_up_points(WeirKeeper *k)
 {
-    WeirLogSuperblock sb = k->sb;
+    WeirLogSuperblock sb;
 
-    if (k->horizon > k->valid.epoch) {
-        sb.horizon = k->horizon = sb.anchor.epoch;
-        sb.base_incomplete = true;
+    if (k->horizon <= k->valid.epoch) {
+        return 0;
     }
-    return sb;
+    weir_keeper_sb_begin(k);
+    sb = k->sb;
+    sb.horizon = k->horizon = sb.anchor.epoch;
+    sb.base_incomplete = true;
+    return weir_keeper_sb_end(k, &sb);
 }
 
 static int secure(WeirKeeper *k, uint64_t told, char *err, size_t err_size)
 {
-    WeirLogSuperblock sb;
     WeirLogCommit end;
     int ret = weir_log_find_end(read_log, k, &k->sb, &end);
 
@@ -285,12 +303,8 @@ static int secure(WeirKeeper *k, uint64_t told, char *err, size_t err_size)
         return cannot(err, err_size, "read", ret);
     }
     weir_keeper_lock(k);
-    weir_keeper_sb_begin(k);
-    sb = superblock_to_go_on_with(k);
-    ret = weir_keeper_sb_end(k, &sb);
-    if (ret == 0) {
-        k->durable = k->valid;
-    }
+    ret = weir_keeper_flush_locked(k);
+    ret = ret < 0 ? ret : give_up_points(k);
     weir_keeper_end_session(k);
     weir_keeper_unlock(k);
     return ret < 0 ? cannot(err, err_size, "written", ret) : 0;

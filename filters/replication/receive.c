@@ -7,7 +7,8 @@
  *           another session after the lease--> ended
  *
  * A session that has ended never comes back, and the next one writes only when
- * nothing of it is under way.
+ * nothing of it is under way. If epochs that it has written are gone, flushes of
+ * clients fail until one has been told so, and has begun to read the log again.
  */
 #include "replication/keeper-int.h"
 
@@ -140,6 +141,7 @@ static int enter_session(WeirKeeper *k, const Request *r)
         k->session_alive = true;
     }
     if (has_ended(k, session)) {
+        k->loss = k->loss == LOSS_UNTOLD ? LOSS_TOLD : k->loss;
         weir_keeper_say(r->err, r->err_size, "the session of the writer has "
                         "ended");
         return -EPERM;
@@ -261,14 +263,12 @@ static int take_all(WeirKeeper *k, const Request *r)
 /* Its place in the list; if it is not in order, its session ends. */
 static int admit(WeirKeeper *k, Request *r)
 {
-    int ret;
+    int ret = k->sb_uncertain ? -EIO : check_place(k, r);
 
     if (k->sb_uncertain) {
         weir_keeper_say(r->err, r->err_size, "the superblock of the log cannot "
                         "be written");
-        return -EIO;
     }
-    ret = check_place(k, r);
     ret = ret < 0 ? ret : check_durable(k, r);
     ret = ret < 0 ? ret : check_room(k, r);
     if (ret == 0 && !weir_keeper_insert(k, r->arrived)) {
@@ -337,6 +337,7 @@ static int finish(WeirKeeper *k, Request *r, int ret)
 static int write_packet(WeirKeeper *k, Request *r)
 {
     const struct iovec iov = { (void *)(uintptr_t)r->data, r->bytes };
+    uint64_t end;
     int ret;
 
     weir_keeper_lock(k);
@@ -347,6 +348,8 @@ static int write_packet(WeirKeeper *k, Request *r)
         return ret;
     }
     k->writes++;
+    end = r->arrived->packet.position + r->bytes;
+    k->stale_end = end > k->stale_end ? end : k->stale_end;
     weir_keeper_unlock(k);
     ret = k->host->write_log(k->host->opaque, r->offset, r->bytes, &iov, 1);
     weir_keeper_lock(k);
@@ -389,7 +392,8 @@ void weir_keeper_refuse(WeirKeeper *k)
 
 /* --- flush --- */
 
-int weir_keeper_flush_locked(WeirKeeper *k)
+/* The one that is under way is the caller's. */
+static int flush_now(WeirKeeper *k)
 {
     WeirLogCommit valid = k->valid;
     uint32_t era = k->era;
@@ -414,9 +418,34 @@ int weir_keeper_flush_locked(WeirKeeper *k)
     }
     if (valid.epoch > k->durable.epoch) {
         k->durable = valid;
-        weir_keeper_changed(k);
     }
     return 0;
+}
+
+/*
+ * One at a time: where one has failed, another that was under way may have made
+ * nothing durable although it succeeds. Those that wait share the next one.
+ */
+int weir_keeper_flush_locked(WeirKeeper *k)
+{
+    uint64_t needed = k->flushes + 1;   /* begins later than now */
+    uint32_t era = k->era;
+
+    while (k->flushing && !WITHOUT_RULE(34)) {
+        weir_keeper_wait(k, WEIR_TASKS_FOREVER);
+    }
+    if (era != k->era) {
+        return -EIO;
+    }
+    if (k->flushes >= needed && !WITHOUT_RULE(34)) {
+        return k->flush_result;
+    }
+    k->flushes++;
+    k->flushing = true;
+    k->flush_result = flush_now(k);
+    k->flushing = false;
+    weir_keeper_changed(k);
+    return k->flush_result;
 }
 
 int weir_keeper_flush(WeirKeeper *k)
@@ -424,7 +453,10 @@ int weir_keeper_flush(WeirKeeper *k)
     int ret;
 
     weir_keeper_lock(k);
-    ret = weir_keeper_flush_locked(k);
+    ret = k->loss == LOSS_NONE ? weir_keeper_flush_locked(k) : -EIO;
+    if (ret < 0 && k->loss == LOSS_UNTOLD) {
+        k->loss = LOSS_TOLD;
+    }
     weir_keeper_unlock(k);
     return ret;
 }
@@ -442,7 +474,7 @@ static void blank(uint8_t *buf, uint64_t offset, uint64_t bytes, uint64_t from,
     }
 }
 
-/* The part of the ring behind the end of the log. */
+/* The part of the ring behind the end of the log that may hold packets. */
 typedef struct Unused {
     uint64_t from, bytes;       /* on the device; goes round */
 } Unused;
@@ -451,7 +483,7 @@ static Unused unused(const WeirKeeper *k)
 {
     return (Unused) {
         weir_log_offset(&k->sb, k->valid.end),
-        weir_log_ring_bytes(&k->sb) - (k->valid.end - k->sb.tail),
+        k->stale_end > k->valid.end ? k->stale_end - k->valid.end : 0,
     };
 }
 
@@ -488,6 +520,9 @@ int weir_keeper_read(WeirKeeper *k, uint64_t offset, uint64_t bytes, void *buf)
 
     weir_keeper_lock(k);
     before = unused(k);
+    if (k->loss == LOSS_TOLD && offset < WEIR_LOG_RING_OFFSET) {
+        k->loss = LOSS_NONE;
+    }
     weir_keeper_unlock(k);
     ret = k->host->read_log(k->host->opaque, offset, bytes, buf);
     if (ret < 0) {
