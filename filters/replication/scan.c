@@ -157,19 +157,19 @@ static int find_start(WeirLogScan *s, WeirLogCommit *from)
     return 0;
 }
 
-int weir_log_find_end(WeirLogRead read, void *opaque,
-                      const WeirLogSuperblock *sb, WeirLogCommit *end)
+int weir_log_find_ends(WeirLogRead read, void *opaque,
+                       const WeirLogSuperblock *sb, WeirLogCommit *told,
+                       WeirLogCommit *end)
 {
     WeirLogScan s;
-    WeirLogCommit from;
     int ret = weir_log_scan_init(&s, read, opaque, sb, &sb->anchor);
 
     if (ret < 0) {
         return ret;
     }
-    ret = find_start(&s, &from);
+    ret = find_start(&s, told);
     if (ret == 0) {
-        weir_log_cursor_init(&s.cursor, sb, &from);
+        weir_log_cursor_init(&s.cursor, sb, told);
         do {
             ret = weir_log_scan_next(&s);
         } while (ret >= 0);
@@ -177,4 +177,12 @@ int weir_log_find_end(WeirLogRead read, void *opaque,
     }
     weir_log_scan_destroy(&s);
     return ret == -ENODATA ? 0 : ret;
+}
+
+int weir_log_find_end(WeirLogRead read, void *opaque,
+                      const WeirLogSuperblock *sb, WeirLogCommit *end)
+{
+    WeirLogCommit told;
+
+    return weir_log_find_ends(read, opaque, sb, &told, end);
 }

@@ -50,4 +50,9 @@ int weir_log_scan_read(WeirLogScan *s, uint64_t position);
 int weir_log_find_end(WeirLogRead read, void *opaque,
                       const WeirLogSuperblock *sb, WeirLogCommit *end);
 
+/* The same; told: the newest of those by which it was looked for: durable. */
+int weir_log_find_ends(WeirLogRead read, void *opaque,
+                       const WeirLogSuperblock *sb, WeirLogCommit *told,
+                       WeirLogCommit *end);
+
 #endif

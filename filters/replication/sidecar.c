@@ -6,11 +6,11 @@
  *    8  4 version, 1                  152  8 length of a region
  *   12  4 CRC-32C, this field as 0    160  4 length of a block
  *   16  8 incompatible features       164  4 flags: 1 clean
- *   24  8 compatible features         168  8 session
- *   32  8 sequence                    176 32 generation: number, first epoch,
+ *   24  8 compatible features         168  4 * 4 lives
+ *   32  8 sequence                    184 32 generation: number, first epoch,
  *   40  8 instance                             identity (16)
- *   48 16 identity of the group       208 56 durable commit
- *   64 80 disk: identity, name        264  4 sectors of blocks
+ *   48 16 identity of the group       216 56 durable commit
+ *   64 80 disk: identity, name        272  4 sectors of blocks
  *
  * sector of bits, 4096 bytes
  *    0  8 magic "WEIRREGN", "WEIRBLCK" 16  8 instance
@@ -30,7 +30,7 @@
 #define VERSION 1
 #define FLAG_CLEAN 1
 #define BITS_AT 32
-#define HEADER_END 268
+#define HEADER_END 276
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'S', 'I', 'D', 'E' };
 static const char bits_magic[2][8] = {
@@ -64,12 +64,14 @@ void weir_sidecar_write(uint8_t *buf, const WeirSidecar *s)
     le_put(buf + 152, s->region_bytes, 8);
     le_put(buf + 160, WEIR_BITMAP_BLOCK_BYTES, 4);
     le_put(buf + 164, s->clean ? FLAG_CLEAN : 0, 4);
-    le_put(buf + 168, s->session, 8);
-    le_put(buf + 176, s->generation.number, 8);
-    le_put(buf + 184, s->generation.first_epoch, 8);
-    memcpy(buf + 192, s->generation.uuid, WEIR_LOG_UUID_BYTES);
-    weir_log_commit_write(buf + 208, &s->durable);
-    le_put(buf + 264, s->block_sectors, 4);
+    for (int i = 0; i < WEIR_SIDECAR_LIVES; i++) {
+        le_put(buf + 168 + 4 * i, s->lives[i], 4);
+    }
+    le_put(buf + 184, s->generation.number, 8);
+    le_put(buf + 192, s->generation.first_epoch, 8);
+    memcpy(buf + 200, s->generation.uuid, WEIR_LOG_UUID_BYTES);
+    weir_log_commit_write(buf + 216, &s->durable);
+    le_put(buf + 272, s->block_sectors, 4);
     le_put(buf + 12, crc_without(buf, WEIR_SIDECAR_HEADER_BYTES, 12, ~0u), 4);
 }
 
@@ -154,12 +156,14 @@ int weir_sidecar_read(WeirSidecar *s, const uint8_t *copies, char *err,
     s->disk_bytes = le_get(buf + 144, 8);
     s->region_bytes = le_get(buf + 152, 8);
     s->clean = le_get(buf + 164, 4) & FLAG_CLEAN;
-    s->session = le_get(buf + 168, 8);
-    s->generation.number = le_get(buf + 176, 8);
-    s->generation.first_epoch = le_get(buf + 184, 8);
-    memcpy(s->generation.uuid, buf + 192, WEIR_LOG_UUID_BYTES);
-    weir_log_commit_read(&s->durable, buf + 208);
-    s->block_sectors = (uint32_t)le_get(buf + 264, 4);
+    for (int i = 0; i < WEIR_SIDECAR_LIVES; i++) {
+        s->lives[i] = (uint32_t)le_get(buf + 168 + 4 * i, 4);
+    }
+    s->generation.number = le_get(buf + 184, 8);
+    s->generation.first_epoch = le_get(buf + 192, 8);
+    memcpy(s->generation.uuid, buf + 200, WEIR_LOG_UUID_BYTES);
+    weir_log_commit_read(&s->durable, buf + 216);
+    s->block_sectors = (uint32_t)le_get(buf + 272, 4);
     return ret == 0 && is_sound(s, buf) ? 0 : refuse(-EBADMSG, err, err_size);
 }
 

@@ -13,6 +13,7 @@
 
 #define WEIR_SIDECAR_HEADERS 2
 #define WEIR_SIDECAR_HEADER_BYTES 4096
+#define WEIR_SIDECAR_LIVES 4
 #define WEIR_SIDECAR_SECTOR_BYTES 4096
 #define WEIR_SIDECAR_BITS_BYTES 4064    /* of a sector */
 #define WEIR_SIDECAR_SECTOR_BITS (WEIR_SIDECAR_BITS_BYTES * 8)
@@ -33,7 +34,7 @@ typedef struct WeirSidecar {
     uint64_t disk_bytes;
     uint64_t region_bytes;
     bool clean;
-    uint64_t session;
+    uint32_t lives[WEIR_SIDECAR_LIVES]; /* of sources, newest first; 0: none */
     WeirLogGeneration generation;       /* number 0: none yet */
     WeirLogCommit durable;
     uint32_t block_sectors;

@@ -27,6 +27,7 @@ typedef struct Known {
 /* Where a connection is to go on. */
 typedef struct Place {
     WeirLogSuperblock sb;
+    WeirLogCommit told;         /* in the log, to be durable */
     WeirLogCommit end;
     Known known;
     uint64_t session;
@@ -69,7 +70,8 @@ static int read_end(WeirSource *s, uint64_t device_bytes, Place *p,
         if (ret < 0) {
             return ret;
         }
-        ret = weir_log_find_end(s->host->read_log, s->opaque, &p->sb, &p->end);
+        ret = weir_log_find_ends(s->host->read_log, s->opaque, &p->sb,
+                                 &p->told, &p->end);
     }
     if (ret == 0) {
         *flushing = true;
@@ -116,23 +118,23 @@ static void take_disks(Known *known, const WeirLogScan *scan)
     }
 }
 
-/* From the first packet of the last segment on, which has all disks. */
+/*
+ * From the first packet of the last segment on, which has all disks. All up to
+ * the end is valid.
+ */
 static int scan_disks(WeirLogScan *scan, Place *p)
 {
     uint64_t last = p->end.end - 1;
-    int ret = weir_log_scan_read(scan, last - last % p->sb.segment_bytes);
+    uint64_t position = last - last % p->sb.segment_bytes;
 
-    if (ret < 0) {
-        return ret;
-    }
-    take_disks(&p->known, scan);
-    weir_log_cursor_init(&scan->cursor, &p->sb, &scan->packet.durable);
-    while (scan->cursor.commit.epoch < p->end.epoch) {
-        ret = weir_log_scan_next(scan);
+    while (position < p->end.end) {
+        int ret = weir_log_scan_read(scan, position);
+
         if (ret < 0) {
             return ret;
         }
         take_disks(&p->known, scan);
+        position = weir_log_packet_next(&scan->packet, p->sb.segment_bytes);
     }
     p->known.complete = true;
     return 0;
@@ -266,7 +268,8 @@ static int name_disk(WeirSource *s, WeirSourceDisk *d, const Known *known,
 
     if (i >= 0) {
         d->what = known->disks[i].what;
-        d->sent_bytes = d->durable_bytes = known->disks[i].bytes;
+        d->durable_bytes = known->complete ? known->disks[i].bytes
+                                           : d->first_bytes;
         *number = known->disks[i].number;
         return 0;
     }
@@ -343,14 +346,14 @@ static bool find_ours(const WeirSource *s, const WeirLogCommit *end,
  * whatever later flushes say. So it is written again, but for what the keeper
  * has made durable itself.
  */
-static const WeirLogCommit *reliable_end(const WeirSource *s,
-                                         const WeirLogSuperblock *sb,
-                                         const WeirLogCommit *end)
+static const WeirLogCommit *reliable_end(const WeirSource *s, const Place *p)
 {
-    const WeirLogCommit *known = sb->anchor.epoch > s->durable.epoch
-                                 ? &sb->anchor : &s->durable;
+    const WeirLogCommit *known = &s->durable;
 
-    return s->flush_failed && end->epoch > known->epoch ? known : end;
+    /* a log cannot be gone on with behind what it tells itself */
+    known = p->told.epoch > known->epoch ? &p->told : known;
+    known = p->sb.anchor.epoch > known->epoch ? &p->sb.anchor : known;
+    return s->flush_failed && p->end.epoch > known->epoch ? known : &p->end;
 }
 
 static const WeirLogGeneration *last_generation(const WeirLogSuperblock *sb)
@@ -413,6 +416,50 @@ static void drop_queue(WeirSource *s)
     s->to_send = s->oldest;
 }
 
+/* How many disks had another length than the log knows. */
+static uint32_t other_lengths(const WeirSource *s, WeirEpoch *e)
+{
+    uint32_t n = 0;
+
+    for (uint16_t i = 0; i < s->disk_count; i++) {
+        const WeirSourceDisk *d = s->disks[i];
+        WeirLogRecord r = { .op = WEIR_LOG_RESIZE, .disk = d->number,
+                            .bytes = d->first_bytes };
+
+        if (d->host && !d->judged && d->first_bytes != d->durable_bytes) {
+            n++;
+            if (e) {
+                weir_epoch_add(e, &r, NULL);
+            }
+        }
+    }
+    return n;
+}
+
+/* What is queued is for disks as long as they were when that began. */
+static int queue_lengths(WeirSource *s)
+{
+    uint32_t n = other_lengths(s, NULL);
+    WeirEpoch *e = n > 0 ? weir_epoch_new() : NULL;
+
+    if (n == 0) {
+        return 0;
+    }
+    if (!e || weir_epoch_reserve(e, n) < 0) {
+        weir_epoch_free(e, s->memory);
+        return -ENOMEM;
+    }
+    other_lengths(s, e);
+    s->entries += n;
+    s->wants_point = true;
+    e->serial = s->oldest->serial - 1;
+    e->begun_ns = weir_source_now(s);
+    e->wall_ns = s->tasks->wall_ns(s->tasks->opaque);
+    e->next = s->oldest;
+    s->oldest = e;
+    return 0;
+}
+
 static void begin_session(WeirSource *s, const Place *p)
 {
     s->sb = p->sb;
@@ -440,7 +487,7 @@ static int find_place(WeirSource *s, Place *p)
     if (ret < 0) {
         return ret;
     }
-    p->end = *reliable_end(s, &p->sb, &p->end);
+    p->end = *reliable_end(s, p);
     if (s->connections == 0) {
         s->durable = p->end;
     } else if (!find_ours(s, &p->end, &ours)) {
@@ -490,7 +537,8 @@ static int tell_sidecars(WeirSource *s, Place *p)
 {
     int ret = 0;
 
-    p->session = s->tasks->random(s->tasks->opaque);
+    p->session = (uint64_t)s->life << 32 |
+                 (uint32_t)s->tasks->random(s->tasks->opaque);
     for (uint16_t i = 0; i < s->disk_count && ret == 0; i++) {
         if (s->disks[i]->intent) {
             ret = weir_source_intent_session(s->disks[i], &p->sb, &p->end,
@@ -511,10 +559,15 @@ static int connect_place(WeirSource *s, Place *p)
 
     ret = ret < 0 ? ret : judge_disks(s, p);
     ret = ret < 0 ? ret : tell_sidecars(s, p);
+    if (ret == 0 && s->stops) {
+        snprintf(p->err, p->err_size, "the source has been stopped");
+        ret = -ECANCELED;
+    }
     if (ret == 0 && s->added != added) {
         snprintf(p->err, p->err_size, "a disk has come meanwhile");
         ret = -EAGAIN;
     }
+    ret = ret < 0 ? ret : queue_lengths(s);
     if (ret == 0) {
         begin_session(s, p);
     } else if (ret == -ESTALE) {

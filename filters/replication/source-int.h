@@ -37,6 +37,7 @@ struct WeirSourceDisk {
     bool lost;                          /* closed while it had dirty blocks */
     uint32_t users;                     /* tasks of the engine that use it */
     uint64_t bytes;
+    uint64_t first_bytes;               /* when it was added */
     uint64_t sent_bytes;                /* its length by the last packet */
     uint64_t durable_bytes;             /* by what is durable */
     WeirRanges ranges;                  /* requests under way */
@@ -54,6 +55,7 @@ struct WeirSource {
     const WeirSourceHost *host;         /* set at new */
     void *opaque;                       /* set at new */
     WeirSourceConfig config;            /* set at new */
+    uint32_t life;                      /* set at new; random, not 0 */
     pthread_mutex_t lock;               /* for all that follows */
     WeirSourceDisk *disks[WEIR_LOG_DISKS_MAX];
     uint16_t disk_count;
@@ -64,10 +66,9 @@ struct WeirSource {
     bool hurry;                         /* somebody waits for the open epoch */
     bool marking;                       /* nothing goes to the open epoch */
     bool promised;                      /* the log has had all once */
-    bool missed;                        /* and what was promised to be there
-                                           is marked only */
-    bool wants_point;                   /* no epoch was a point in time since
-                                           one was not */
+    bool wants_point;                   /* the log has not all by the last
+                                           epoch that was closed */
+    uint64_t point_serial;              /* of the last durable point in time */
     uint64_t behind_ns;                 /* since when blocks are dirty; 0:
                                            none is, or was not long ago */
     uint64_t behind_serial;             /* until this epoch is durable */

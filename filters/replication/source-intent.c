@@ -646,11 +646,17 @@ int weir_source_intent_session(WeirSourceDisk *d, const WeirLogSuperblock *sb,
     int ret;
 
     begin_update(d);
+    if (memcmp(h->group, sb->group, sizeof(h->group))) {
+        memset(h->lives, 0, sizeof(h->lives));
+    }
+    if (h->lives[0] != session >> 32) {
+        memmove(h->lives + 1, h->lives, sizeof(h->lives) - sizeof(*h->lives));
+        h->lives[0] = (uint32_t)(session >> 32);
+    }
     memcpy(h->group, sb->group, sizeof(h->group));
     h->generation = sb->history[sb->history_count - 1];
     h->disk = d->what;
     h->durable = *end;
-    h->session = session;
     ret = write_header(d);
     if (ret == 0) {
         d->intent->knows_nothing = false;
@@ -670,7 +676,7 @@ static int fill(WeirSourceDisk *d)
     for (WeirEpoch *e = s->oldest; e; e = e->next) {
         e->consistent = false;          /* it began with what is not there */
     }
-    s->wants_point = true;
+    s->promised = false;
     begin_update(d);
     for (uint64_t i = 0; i < it->regions; i++) {
         want(it, i, true);
@@ -705,6 +711,17 @@ static bool has_record(const WeirLogScan *scan, uint16_t number)
     return false;
 }
 
+/* Written by a source with this sidecar. */
+static bool is_own(const WeirSidecar *h, uint64_t session)
+{
+    for (int i = 0; i < WEIR_SIDECAR_LIVES; i++) {
+        if (h->lives[i] != 0 && h->lives[i] == session >> 32) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* From the commit that the sidecar knows to the end of the log. */
 static int follow(WeirSourceDisk *d, WeirLogScan *scan,
                   const WeirLogCommit *end, uint16_t number, bool *foreign)
@@ -715,7 +732,7 @@ static int follow(WeirSourceDisk *d, WeirLogScan *scan,
         if (ret < 0) {
             return ret;
         }
-        if (scan->packet.session != d->intent->header.session &&
+        if (!is_own(&d->intent->header, scan->packet.session) &&
             has_record(scan, number)) {
             *foreign = true;
         }
@@ -785,6 +802,9 @@ int weir_source_intent_judge(WeirSourceDisk *d, const WeirLogSuperblock *sb,
     if (ret < 0) {
         return ret;
     }
+    if (WEIR_SOURCE_WITHOUT(10) && ret == 0 && known->epoch > end->epoch) {
+        return 0;
+    }
     if (ret == 0 && number >= 0 && known->epoch <= end->epoch &&
         known->epoch >= sb->anchor.epoch && known->end >= sb->tail) {
         d->users++;
@@ -824,17 +844,9 @@ void weir_source_intent_resize(WeirSourceDisk *d)
         return;
     }
     begin_update(d);
-    for (uint64_t i = first_region(it, it->header.disk_bytes);
-         i < end_region(it, 0, d->bytes); i++) {
-        want(it, i, true);
-        it->region[i].serial = d->source->open->serial;
-        it->region[i].touched = true;
-    }
     /* if it fails, all is copied at the next start: the length does not fit */
-    if (write_regions(d) == 0) {
-        it->header.disk_bytes = d->bytes;
-        write_header(d);
-    }
+    it->header.disk_bytes = d->bytes;
+    write_header(d);
     end_update(d);
 }
 

@@ -105,6 +105,7 @@ void weir_source_mark_dirty(WeirSourceDisk *d, uint64_t offset, uint64_t bytes)
         weir_source_changed(s);
     }
     weir_bitmap_mark(&d->dirty, offset, bytes);
+    s->wants_point = true;
     if (s->behind_ns == 0) {
         s->behind_ns = weir_source_now(s);
     }
@@ -134,19 +135,6 @@ static bool must_not_wait(const WeirSource *s)
 static int unreached(const WeirSource *s)
 {
     return s->config.on_loss == WEIR_SOURCE_DEGRADE ? 0 : -EIO;
-}
-
-static int wait_until_durable(WeirSource *s, uint64_t serial)
-{
-    while (s->oldest->serial <= serial) {
-        if (must_not_wait(s)) {
-            return unreached(s);
-        }
-        s->hurry = s->hurry || serial == s->open->serial;
-        weir_source_changed(s);
-        weir_source_wait(s, WEIR_TASKS_FOREVER);
-    }
-    return 0;
 }
 
 /* The guest need not wait for memory. */
@@ -251,11 +239,13 @@ static void record(WeirSourceDisk *d, Request *r, int ret)
     if (r->logged) {
         weir_source_give(s, weir_log_data_bytes(&r->record), &r->piece);
     }
-    /* a new length is found out when marking ends; what failed may be there */
-    if (!resized) {
+    /* a new length is found out when marking ends */
+    if (resized && ret == 0 && !s->marking) {
+        weir_source_begin_marking(s);
+    }
+    /* what failed may be there */
+    if (!resized && !WEIR_SOURCE_WITHOUT(ret < 0 ? 9 : 8)) {
         weir_source_mark_dirty(d, r->record.offset, r->record.bytes);
-        s->missed = s->missed || (ret == 0 && s->promised &&
-                                  s->config.mode != WEIR_SOURCE_ASYNC);
     }
 }
 
@@ -288,31 +278,39 @@ static int do_request(WeirSourceDisk *d, Request *r)
     return ret;
 }
 
-/* What it is to wait for by now. */
+/*
+ * All up to an epoch is durable. strict: as part of a point in time, since the
+ * log has had one with all before.
+ */
+static bool is_there(const WeirSource *s, uint64_t serial, bool strict)
+{
+    return s->oldest->serial > serial &&
+           (!strict || s->point_serial >= serial);
+}
+
+/* Until all that has ended by now is in the log, if the mode is to wait. */
 static int wait_for_log(WeirSource *s, unsigned flags)
 {
-    if (s->config.mode == WEIR_SOURCE_ASYNC ||
+    bool degrades = s->config.on_loss == WEIR_SOURCE_DEGRADE;
+    bool strict = s->promised && !degrades;
+    /* what was only marked will be in an epoch that is not closed yet */
+    bool in_open = s->open->count > 0 || (strict && s->wants_point);
+    uint64_t serial = s->open->serial - !in_open;
+
+    if (s->config.mode == WEIR_SOURCE_ASYNC || (degrades && s->marking) ||
         (s->config.mode == WEIR_SOURCE_FLUSH_SYNC &&
          !(flags & WEIR_SOURCE_FUA))) {
         return 0;
     }
-    for (;;) {
-        bool marked = s->marking || s->missed;
-
-        if (!marked) {
-            return s->open->count > 0
-                   ? wait_until_durable(s, s->open->serial) :
-                   s->oldest != s->open
-                   ? wait_until_durable(s, s->open->serial - 1) : 0;
-        }
-        if (s->config.on_loss == WEIR_SOURCE_DEGRADE) {
-            return 0;
-        }
+    while (!is_there(s, serial, strict)) {
         if (must_not_wait(s)) {
-            return -EIO;
+            return unreached(s);
         }
+        s->hurry = s->hurry || serial == s->open->serial;
+        weir_source_changed(s);
         weir_source_wait(s, WEIR_TASKS_FOREVER);
     }
+    return 0;
 }
 
 /* The pieces of a guest's memory from `skip` on, of so many bytes. */
@@ -450,6 +448,31 @@ static int resize_disk(WeirSourceDisk *d, Request *r)
     return ret;
 }
 
+/* What is cut off or comes may be there again after a crash, or not yet. */
+static int resize_held(WeirSourceDisk *d, Request *r)
+{
+    uint64_t old = d->bytes, bytes = r->record.bytes;
+    uint64_t from = old < bytes ? old : bytes;
+    uint64_t change = (old < bytes ? bytes : old) - from;
+    int ret = weir_source_intent_prepare(d, bytes);
+
+    if (ret == 0 && change > 0) {
+        ret = weir_source_intent_begin(d, from, change);
+    }
+    if (ret < 0) {
+        if (r->logged) {
+            weir_source_give(d->source, 0, NULL);
+        }
+        return ret;
+    }
+    ret = resize_disk(d, r);
+    if (change > 0) {
+        weir_source_intent_end(d, from, change);
+    }
+    weir_source_intent_resize(d);
+    return ret;
+}
+
 int weir_source_resize(WeirSourceDisk *d, uint64_t bytes,
                        int (*resize)(void *arg), void *arg)
 {
@@ -465,13 +488,7 @@ int weir_source_resize(WeirSourceDisk *d, uint64_t bytes,
     ret = admit(s, &r);
     if (ret == 0) {
         weir_source_enter(d, &r.range);
-        ret = weir_source_intent_prepare(d, bytes);
-        if (ret == 0) {
-            ret = resize_disk(d, &r);
-            weir_source_intent_resize(d);
-        } else if (r.logged) {
-            weir_source_give(s, 0, NULL);
-        }
+        ret = resize_held(d, &r);
         weir_source_leave(d, &r.range);
     }
     pthread_mutex_unlock(&s->lock);

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* There can be something before the first epoch; see queue_lengths(). */
+#define FIRST_SERIAL (UINT64_C(1) << 32)
+
 /* --- begin and end --- */
 
 int weir_source_new(WeirSource **out, const WeirTasks *tasks,
@@ -22,9 +25,13 @@ int weir_source_new(WeirSource **out, const WeirTasks *tasks,
     s->host = host;
     s->opaque = opaque;
     s->config = *config;
+    s->life = (uint32_t)tasks->random(tasks->opaque) | 1;
     s->wants_point = true;
     pthread_mutex_init(&s->lock, NULL);
     s->open = s->oldest = s->to_send = weir_epoch_new();
+    if (s->open) {
+        s->open->serial = FIRST_SERIAL;
+    }
     if (!s->open ||
         weir_memory_new(&s->memory, config->max_memory_bytes) < 0) {
         weir_source_free(s);
@@ -73,7 +80,7 @@ static WeirSourceDisk *new_disk(WeirSource *s, const char *name,
     d->source = s;
     d->host = disk;
     snprintf(d->what.name, sizeof(d->what.name), "%s", name);
-    d->bytes = d->sent_bytes = d->durable_bytes = bytes;
+    d->bytes = d->first_bytes = d->sent_bytes = d->durable_bytes = bytes;
     weir_ranges_init(&d->ranges);
     s->tasks->queue_init(s->tasks->opaque, &d->queue);
     return d;
@@ -128,6 +135,7 @@ int weir_source_add_disk(WeirSource *s, const char *name, uint64_t bytes,
         if (s->connections == 0) {
             weir_source_begin_marking(s);
         }
+        s->promised = false;
         weir_source_mark_dirty(d, 0, bytes);
         *out = d;
     }
@@ -218,7 +226,6 @@ static void switch_epoch(WeirSource *s, WeirEpoch *next)
     if (e->consistent) {
         s->behind_serial = e->serial;
         s->promised = true;
-        s->missed = false;
     }
     weir_epoch_trim(e);
     next->serial = e->serial + 1;
@@ -264,6 +271,7 @@ void weir_source_let_go(WeirSource *s, WeirEpoch *last,
         s->oldest = e->next;
         s->entries -= e->count;
         take_lengths(s, e);
+        s->point_serial = e->consistent ? e->serial : s->point_serial;
         if (e->serial >= s->behind_serial) {
             s->behind_ns = 0;
         }
@@ -397,6 +405,15 @@ void weir_source_stop(WeirSource *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+void weir_source_disconnect(WeirSource *s)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->connected) {
+        weir_source_lose_log(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 void weir_source_set_impatient(WeirSource *s, bool impatient)
 {
     pthread_mutex_lock(&s->lock);
@@ -431,7 +448,7 @@ static uint64_t rpo_ns(const WeirSource *s, uint64_t now)
             break;
         }
     }
-    return since == 0 ? 0 : now - since;
+    return since == 0 ? 0 : now > since ? now - since : 1;
 }
 
 static WeirSourceState state(const WeirSource *s)
