@@ -24,6 +24,7 @@
 #include "weir-replication.h"
 
 #define TICK_MS 100
+#define CHECK_MS 1000
 #define RETRY_MS_MIN 200
 #define RETRY_MS_MAX 5000
 
@@ -47,7 +48,8 @@ struct WeirReplicationGroup {
     QLIST_HEAD(, BDRVWeirReplicationState) disks;
     LogPhase phase;
     bool running;               /* weir_source_run() has not returned */
-    bool busy;                  /* a task of LOOKING or CONNECTING */
+    bool busy;                  /* a task of LOOKING or CONNECTING, or one
+                                   that looks after an idle log */
     bool stopped;               /* by weir_source_stop() */
     int64_t retry_at_ms;
     uint32_t retry_ms;
@@ -199,6 +201,29 @@ static void coroutine_fn connect_log(void *opaque)
     g->busy = false;
 }
 
+/* Without this, nobody would notice while there is nothing to send. */
+static void coroutine_fn check_log(void *opaque)
+{
+    WeirReplicationGroup *g = opaque;
+    uint8_t buf[WEIR_LOG_SUPERBLOCK_BYTES];
+
+    if (weir_replication_log_read(&g->log, 0, sizeof(buf), buf) < 0) {
+        weir_source_disconnect(g->source);
+    }
+    g->busy = false;
+}
+
+static void check_idle_log(WeirReplicationGroup *g)
+{
+    int64_t idle_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - g->log.last_ns;
+
+    if (!g->busy && weir_replication_log_is_idle(&g->log) &&
+        idle_ns >= CHECK_MS * (int64_t)SCALE_MS) {
+        g->busy = true;
+        g->tasks.tasks.spawn(g->tasks.tasks.opaque, check_log, g);
+    }
+}
+
 static void open_log(WeirReplicationGroup *g)
 {
     Error *err = NULL;
@@ -243,9 +268,12 @@ static void look_after_log(WeirReplicationGroup *g, const WeirSourceInfo *info)
             go_away(g, g->log.hangs ? "it has not answered in time"
                                     : "the connection was lost, or it has "
                                       "refused what was sent");
-        } else if (info->state == WEIR_SOURCE_STREAMING) {
+            break;
+        }
+        if (info->state == WEIR_SOURCE_STREAMING) {
             g->retry_ms = 0;
         }
+        check_idle_log(g);
         break;
     case LOG_LOSING:
         close_log(g);

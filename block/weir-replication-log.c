@@ -126,6 +126,7 @@ static int insert_node(WeirReplicationLog *log, BlockDriverState *bs,
     ret = blk_insert_bs(log->blk, bs, errp);
     if (ret == 0) {
         log->hangs = false;
+        log->broken = false;
         blk_add_remove_bs_notifier(log->blk, &log->remove_notifier);
     }
     return ret;
@@ -438,7 +439,7 @@ static int coroutine_fn begin_request(WeirReplicationLog *log,
                                       WeirReplicationLogRequest *r)
 {
     weir_tasks_gate_pass(&log->gate);
-    if (!blk_bs(log->blk)) {
+    if (!blk_bs(log->blk) || log->broken) {
         return -ENOTCONN;
     }
     r->until_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns(log);
@@ -453,6 +454,12 @@ static int end_request(WeirReplicationLog *log, WeirReplicationLogRequest *r,
                        int ret)
 {
     QTAILQ_REMOVE(&log->requests, r, next);
+    log->last_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    if (ret < 0) {
+        log->broken = weir_replication_log_is_remote(log);
+    } else {
+        log->hangs = false;
+    }
     return MIN(ret, 0);
 }
 

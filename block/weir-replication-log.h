@@ -26,7 +26,10 @@ typedef struct WeirReplicationLog {
     QTAILQ_HEAD(, WeirReplicationLogRequest) requests;  /* oldest first */
     QEMUTimer *watchdog;
     uint32_t timeout_ms;
-    bool hangs;                 /* it does not answer, and cannot be cut off */
+    bool hangs;                 /* it has not answered in time */
+    bool broken;                /* a request to a server has failed: what
+                                   follows does, until it is opened again */
+    int64_t last_ns;            /* when a request has ended */
     bool closing;               /* by us */
     void (*removed)(void *opaque);      /* by QEMU, as it ends; polls */
     void *opaque;               /* for that */

@@ -405,6 +405,15 @@ void weir_source_stop(WeirSource *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+void weir_source_disconnect(WeirSource *s)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->connected) {
+        weir_source_lose_log(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 void weir_source_set_impatient(WeirSource *s, bool impatient)
 {
     pthread_mutex_lock(&s->lock);

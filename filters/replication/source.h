@@ -181,6 +181,12 @@ void weir_source_run(WeirSource *s);
 void weir_source_stop(WeirSource *s);
 
 /*
+ * The host has found out that the log cannot be reached any more: as if a
+ * request had failed. Does not yield.
+ */
+void weir_source_disconnect(WeirSource *s);
+
+/*
  * Whether what WEIR_SOURCE_SUSPEND has wait fails instead, with -EIO: the host
  * stands still until it has ended. Does not yield.
  */
