@@ -37,10 +37,10 @@ weir-commit work /one/w one &
 weir-commit work /two/w two &
 n=$((1$(cat /one/n 2>/dev/null || echo 00000000) - 100000000))
 while :; do
-    n=$((n + 1))
     for disk in one two; do
         printf '%%08d\\n' $n | dd of=/$disk/n conv=notrunc,fsync 2>/dev/null
     done
+    n=$((n + 1))
 done
 '''
 
