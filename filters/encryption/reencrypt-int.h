@@ -24,16 +24,16 @@ struct WeirReencrypt {
     void *opaque;                       /* set at open */
     WeirMetadata *metadata;             /* of whoever does a step */
     WeirJob *job;                       /* of whoever does a step */
-    uint8_t *data;                      /* of whoever does a step: chunks, or
-                                           all of the hotzone */
-    uint8_t *next_data;                 /* the same of the next one, if it
-                                           keeps them; else NULL */
-    size_t data_room_bytes;             /* set at open; of both */
-    bool keeps;                         /* set at open: both have room for a
-                                           hotzone */
-    bool kept;                          /* of whoever does a step; data has the
+    uint8_t *data;                      /* of whoever does a step: a chunk of
+                                           each lane */
+    size_t data_room_bytes;             /* set at open */
+    uint8_t *kept_data;                 /* of whoever does a step: of the
+                                           hotzone, and of the next one as far
+                                           as that has been converted */
+    bool keeps;                         /* set at open: there is room for it */
+    bool kept;                          /* of whoever does a step; it has the
                                            hotzone as it is going to be */
-    uint64_t at;                        /* lock; where in the hotzone it is */
+    uint64_t at;                        /* lock; how far into both it is */
     const char *final;                  /* of whoever does a step; the last
                                            header, when it has been tried */
     uint64_t staged_offset;             /* of whoever does a step; where the

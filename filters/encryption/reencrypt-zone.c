@@ -18,123 +18,123 @@
  */
 typedef struct Walk {
     WeirReencrypt *r;
-    bool only_sums;
     uint64_t max_bytes;
     uint64_t bytes;             /* lock; of chunks that were taken */
     int ret;                    /* lock; of the first that failed */
 } Walk;
 
+/* What is to be converted, and then what is to be summed; bytes may be 0. */
 typedef struct Chunk {
-    WeirRange range;
-    bool is_next;               /* of the next zone */
-    uint8_t *buf;
+    WeirRange hot, next;
+    unsigned lane;
 } Chunk;
 
-/* Where a zone is kept. Pages are where they are on disk. */
+/*
+ * Where a zone is kept, both at the same place: a chunk of the next zone comes
+ * when that of the hotzone has been written.
+ */
 static uint8_t *kept_at(const WeirHotzone *zone, uint8_t *data,
                         uint64_t offset)
 {
-    return data + zone->offset % PAGE_BYTES + (offset - zone->offset);
+    return data + (offset - zone->offset);
 }
 
-static uint8_t *buffer_of(WeirReencrypt *r, unsigned lane, const Chunk *chunk)
+static uint8_t *lane_data(WeirReencrypt *r, const Chunk *chunk)
 {
-    const WeirHotzone *zone = chunk->is_next ? &r->next : &r->zone;
-
-    return r->keeps && zone->bytes <= r->hotzone_bytes
-           ? kept_at(zone, chunk->is_next ? r->next_data : r->data,
-                     chunk->range.offset)
-           : r->data + (size_t)lane * r->chunk_bytes;
+    return r->data + (size_t)chunk->lane * r->chunk_bytes;
 }
 
-static bool next_to_sum(WeirReencrypt *r, WeirRange *range)
+/* What is new of a chunk is not needed any more. */
+static void forget(WeirReencrypt *r, WeirRange *range)
 {
-    bool has = r->next.bytes > 0;
+    uint64_t same;
 
-    *range = (WeirRange) { .offset = r->next_at };
-    has = has && weir_hotzone_next_taken(&r->next, &range->offset,
-                                         r->chunk_bytes, &range->bytes);
-    if (has) {
-        r->next_at = range->offset + range->bytes;
+    if (range->bytes > 0 &&
+        weir_hotzone_state(&r->zone, range->offset, range->bytes, &same) ==
+        WEIR_BLOCK_NEW && same == range->bytes) {
+        if (r->kept && !r->after) {
+            explicit_bzero(kept_at(&r->zone, r->kept_data, range->offset),
+                           same);
+        }
+        range->bytes = 0;
     }
+}
+
+static WeirRange cut(const WeirHotzone *zone, uint64_t at, uint64_t bytes)
+{
+    return (WeirRange) {
+        .offset = zone->offset + at,
+        .bytes = at < zone->bytes ? min(bytes, zone->bytes - at) : 0,
+    };
+}
+
+/* Of the hotzone, and of the next one as far into it. */
+static bool next_of_both(WeirReencrypt *r, Chunk *chunk)
+{
+    uint64_t end = r->zone.bytes > r->next.bytes ? r->zone.bytes
+                                                 : r->next.bytes;
+
+    while (r->at < end) {
+        chunk->hot = cut(&r->zone, r->at, r->chunk_bytes);
+        chunk->next = cut(&r->next, r->at, r->chunk_bytes);
+        r->at += r->chunk_bytes;
+        forget(r, &chunk->hot);
+        if (chunk->hot.bytes > 0 || chunk->next.bytes > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool next_to_sum(WeirReencrypt *r, Chunk *chunk)
+{
+    WeirRange *range = &chunk->next;
+    bool has;
+
+    chunk->hot = *range = (WeirRange) { .offset = r->next_at };
+    has = r->next.bytes > 0 &&
+          weir_hotzone_next_taken(&r->next, &range->offset, r->chunk_bytes,
+                                  &range->bytes);
+    r->next_at = has ? range->offset + range->bytes : r->next_at;
     return has;
-}
-
-/* What we have kept up to there is not needed any more. */
-static void forget(WeirReencrypt *r, uint64_t end)
-{
-    if (r->kept && !r->after && r->at < end) {
-        explicit_bzero(kept_at(&r->zone, r->data, r->at), end - r->at);
-    }
-    r->at = end;
-}
-
-/* The next chunk with blocks that are not new. */
-static bool next_to_convert(WeirReencrypt *r, WeirRange *range)
-{
-    uint64_t end = r->zone.offset + r->zone.bytes, same;
-
-    if (r->phase != WEIR_REENCRYPT_HOT) {
-        return false;
-    }
-    while (r->at < end && weir_hotzone_state(&r->zone, r->at, end - r->at,
-                                             &same) == WEIR_BLOCK_NEW) {
-        forget(r, r->at + same);
-    }
-    same = r->chunk_bytes - r->at % r->chunk_bytes;
-    *range = (WeirRange) { .offset = r->at, .bytes = min(same, end - r->at) };
-    r->at += range->bytes;
-    return range->bytes > 0;
-}
-
-/* Both zones are to be done at the same time. */
-static bool next_chunk(Walk *walk, Chunk *chunk)
-{
-    WeirReencrypt *r = walk->r;
-    bool sums = walk->only_sums || r->phase != WEIR_REENCRYPT_HOT ||
-                r->next_at - r->next.offset <= r->at - r->zone.offset;
-
-    chunk->is_next = sums && next_to_sum(r, &chunk->range);
-    if (chunk->is_next || walk->only_sums) {
-        return chunk->is_next;
-    }
-    if (next_to_convert(r, &chunk->range)) {
-        return true;
-    }
-    chunk->is_next = next_to_sum(r, &chunk->range);
-    return chunk->is_next;
 }
 
 static bool take_chunk(Walk *walk, Chunk *chunk)
 {
+    WeirReencrypt *r = walk->r;
     bool has;
 
-    weir_reencrypt_lock(walk->r);
+    weir_reencrypt_lock(r);
     has = walk->ret == 0 && walk->bytes < walk->max_bytes &&
-          next_chunk(walk, chunk);
-    walk->bytes += has ? chunk->range.bytes : 0;
-    weir_reencrypt_unlock(walk->r);
+          (r->phase == WEIR_REENCRYPT_HOT ? next_of_both(r, chunk)
+                                          : next_to_sum(r, chunk));
+    walk->bytes += has ? chunk->hot.bytes + chunk->next.bytes : 0;
+    weir_reencrypt_unlock(r);
     return has;
 }
 
 static int sum_chunk(WeirReencrypt *r, Chunk *chunk);
 static int convert_chunk(WeirReencrypt *r, Chunk *chunk);
 
+static int run_chunk(WeirReencrypt *r, Chunk *chunk)
+{
+    int ret = chunk->hot.bytes > 0 ? convert_chunk(r, chunk) : 0;
+
+    return ret == 0 && chunk->next.bytes > 0 ? sum_chunk(r, chunk) : ret;
+}
+
 static void run_lane(void *opaque, unsigned lane)
 {
     Walk *walk = opaque;
-    WeirReencrypt *r = walk->r;
-    Chunk chunk;
+    Chunk chunk = { .lane = lane };
 
     while (take_chunk(walk, &chunk)) {
-        int ret;
+        int ret = run_chunk(walk->r, &chunk);
 
-        chunk.buf = buffer_of(r, lane, &chunk);
-        ret = chunk.is_next ? sum_chunk(r, &chunk) : convert_chunk(r, &chunk);
         if (ret < 0) {
-            weir_reencrypt_lock(r);
+            weir_reencrypt_lock(walk->r);
             walk->ret = walk->ret < 0 ? walk->ret : ret;
-            weir_reencrypt_unlock(r);
+            weir_reencrypt_unlock(walk->r);
         }
     }
 }
@@ -263,9 +263,12 @@ static int convert_held(Held *held)
 
 static int convert_chunk(WeirReencrypt *r, Chunk *chunk)
 {
-    WeirRange *range = &chunk->range;
+    WeirRange *range = &chunk->hot;
+    bool is_reused = r->kept && chunk->next.bytes >= range->bytes;
     Held held = {
-        .r = r, .range = range, .buf = chunk->buf, .left_bytes = range->bytes,
+        .r = r, .range = range, .left_bytes = range->bytes,
+        .buf = r->kept ? kept_at(&r->zone, r->kept_data, range->offset)
+                       : lane_data(r, chunk),
     };
     int ret;
 
@@ -273,7 +276,7 @@ static int convert_chunk(WeirReencrypt *r, Chunk *chunk)
     weir_reencrypt_enter(r, range, weir_reencrypt_alone);
     weir_reencrypt_unlock(r);
     ret = convert_held(&held);
-    if (!r->after || held.left_bytes > 0) {
+    if (!is_reused && (!r->after || held.left_bytes > 0)) {
         explicit_bzero(held.buf, range->bytes);     /* it may be plain */
     }
     weir_reencrypt_lock(r);
@@ -298,9 +301,14 @@ static void compute_sums(void *opaque)
 
 static int sum_chunk(WeirReencrypt *r, Chunk *chunk)
 {
-    Held held = { .r = r, .range = &chunk->range, .buf = chunk->buf };
-    int ret = weir_reencrypt_read_raw(r, chunk->range.offset,
-                                      chunk->range.bytes, chunk->buf);
+    WeirRange *range = &chunk->next;
+    Held held = {
+        .r = r, .range = range,
+        .buf = r->keeps ? kept_at(&r->next, r->kept_data, range->offset)
+                        : lane_data(r, chunk),
+    };
+    int ret = weir_reencrypt_read_raw(r, range->offset, range->bytes,
+                                      held.buf);
 
     if (ret == 0) {
         r->host->compute(r->opaque, compute_sums, &held);
@@ -372,7 +380,10 @@ static int write_area(WeirReencrypt *r)
 
 /* --- begin a hotzone --- */
 
-/* The one behind the hotzone, if there is one. */
+/*
+ * The one behind the hotzone, if there is one. All chunks of it are still to
+ * come, even if some of the hotzone are done.
+ */
 static int begin_next(WeirReencrypt *r)
 {
     uint64_t left = r->data_bytes - r->done_bytes - r->zone.bytes;
@@ -386,6 +397,7 @@ static int begin_next(WeirReencrypt *r)
     ret = weir_hotzone_begin(&r->next, r->info.backward ? left - bytes
                              : r->done_bytes + r->zone.bytes, bytes,
                              WEIR_BLOCK_UNKNOWN);
+    r->at = 0;
     weir_reencrypt_unlock(r);
     r->passes = 0;
     r->next_flushed = false;
@@ -397,14 +409,16 @@ static int begin_next(WeirReencrypt *r)
 
 void weir_zone_drop_next(WeirReencrypt *r)
 {
-    bool any = r->next.bytes > 0;
+    bool is_hot = r->phase == WEIR_REENCRYPT_HOT;
+    uint64_t bytes = is_hot && r->kept ? min(r->at, r->next.bytes)
+                                       : r->next.bytes;
 
+    if (r->keeps) {
+        explicit_bzero(r->kept_data, bytes);
+    }
     weir_reencrypt_lock(r);
     weir_hotzone_end(&r->next);
     weir_reencrypt_unlock(r);
-    if (any && r->keeps) {
-        explicit_bzero(r->next_data, r->data_room_bytes);
-    }
 }
 
 /* From the first byte of it on, the zone may be hot for those who look. */
@@ -418,7 +432,7 @@ static int write_hot_header(WeirReencrypt *r)
 /* What was written to the zone since the last pass. Its writers wait. */
 static int sum_rest(WeirReencrypt *r)
 {
-    Walk walk = { .r = r, .only_sums = true, .max_bytes = r->next.bytes };
+    Walk walk = { .r = r, .max_bytes = r->next.bytes };
     int ret = begin_pass(r, WITHOUT_RULE(22));
 
     if (ret > 0) {
@@ -431,19 +445,14 @@ static int sum_rest(WeirReencrypt *r)
 static void go_on_to_next(WeirReencrypt *r)
 {
     WeirHotzone zone = r->zone;
-    uint8_t *data = r->data;
 
     weir_reencrypt_lock(r);
     r->zone = r->next;
     r->next = zone;
     weir_hotzone_end(&r->next);
-    r->at = r->zone.offset;
+    r->at = 0;
     r->phase = WEIR_REENCRYPT_PREPARING;
     weir_reencrypt_unlock(r);
-    if (r->keeps) {
-        r->data = r->next_data;
-        r->next_data = data;
-    }
     r->kept = r->keeps;
 }
 
@@ -520,7 +529,6 @@ static int finish_last(WeirReencrypt *r)
     if (ret < 0) {
         return ret;
     }
-    forget(r, r->zone.offset + r->zone.bytes);
     weir_reencrypt_end_zone(r, WEIR_REENCRYPT_FINISHED);
     weir_reencrypt_wipe_all(r);
     return 0;
@@ -534,7 +542,6 @@ static int finish_zone(WeirReencrypt *r, uint64_t left)
                                                           r->data_bytes));
 
     if (ret == 0) {
-        forget(r, r->zone.offset + r->zone.bytes);
         weir_reencrypt_end_zone(r, WEIR_REENCRYPT_CLEAN);
     }
     return ret;
@@ -562,10 +569,10 @@ static void start_over(WeirReencrypt *r)
 {
     weir_zone_drop_next(r);
     weir_reencrypt_lock(r);
-    r->at = r->zone.offset;
+    r->at = 0;
     weir_reencrypt_unlock(r);
     if (r->kept) {
-        explicit_bzero(r->data, r->data_room_bytes);
+        explicit_bzero(r->kept_data, r->hotzone_bytes);
         r->kept = false;
     }
 }
@@ -580,9 +587,7 @@ static int work(WeirReencrypt *r, uint64_t bytes)
         ret = run_walk(&walk);
     }
     if (ret == 0 && r->phase == WEIR_REENCRYPT_HOT && r->zone.left > 0) {
-        weir_reencrypt_lock(r);
-        r->at = r->zone.offset;
-        weir_reencrypt_unlock(r);
+        start_over(r);
         ret = 1;
     }
     return ret;

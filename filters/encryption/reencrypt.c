@@ -48,24 +48,23 @@ static int take_place(WeirReencrypt *r, char *err, size_t err_size)
                                   WEIR_BLOCK_UNKNOWN) < 0) {
         return fail(err, err_size, -ENOMEM, "no memory for the hotzone");
     }
-    r->at = head;
     r->phase = hot ? WEIR_REENCRYPT_HOT : WEIR_REENCRYPT_CLEAN;
     return 0;
 }
 
+static void *new_pages(size_t bytes)
+{
+    return aligned_alloc(PAGE_BYTES, (bytes + PAGE_BYTES - 1) / PAGE_BYTES *
+                                     PAGE_BYTES);
+}
+
 static bool take_memory(WeirReencrypt *r)
 {
-    size_t bytes = (size_t)r->chunk_bytes_max * WEIR_REENCRYPT_LANES;
-
     r->keeps = !r->info.shift_bytes && r->hotzone_bytes <= KEEP_BYTES;
-    if (r->keeps && r->hotzone_bytes > bytes) {
-        bytes = r->hotzone_bytes;
-    }
-    bytes = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES;
-    r->data = aligned_alloc(PAGE_BYTES, bytes);
-    r->next_data = r->keeps ? aligned_alloc(PAGE_BYTES, bytes) : NULL;
-    r->data_room_bytes = bytes;
-    return r->data && (r->next_data || !r->keeps);
+    r->data_room_bytes = (size_t)r->chunk_bytes_max * WEIR_REENCRYPT_LANES;
+    r->data = new_pages(r->data_room_bytes);
+    r->kept_data = r->keeps ? new_pages(r->hotzone_bytes) : NULL;
+    return r->data && (r->kept_data || !r->keeps);
 }
 
 static int take_length(WeirReencrypt *r, const WeirReencryptOpen *open,
@@ -203,10 +202,10 @@ int weir_reencrypt_open(WeirReencrypt **out, const WeirReencryptOpen *open,
 }
 
 /* It may be plain. */
-static void free_data(WeirReencrypt *r, uint8_t *data)
+static void free_data(uint8_t *data, size_t bytes)
 {
     if (data) {
-        explicit_bzero(data, r->data_room_bytes);
+        explicit_bzero(data, bytes);
     }
     free(data);
 }
@@ -222,8 +221,8 @@ void weir_reencrypt_free(WeirReencrypt *r)
     weir_hotzone_destroy(&r->next);
     weir_job_free(r->job);
     weir_metadata_free(r->metadata);
-    free_data(r, r->data);
-    free_data(r, r->next_data);
+    free_data(r->data, r->data_room_bytes);
+    free_data(r->kept_data, r->hotzone_bytes);
     pthread_mutex_destroy(&r->lock);
     free(r);
 }

@@ -160,8 +160,8 @@ int weir_reencrypt_write(WeirReencrypt *r, uint64_t offset, uint64_t bytes,
                          void *buf, bool fua);
 
 /*
- * Do the next piece: convert some of the hotzone, take checksums of what will
- * be the next one, begin one, or end it. Yields.
+ * Do the next piece: convert some of the hotzone and take checksums of what
+ * will be the next one, begin one, or end it. Yields.
  * bytes: about so many; more than a chunk are done several at a time.
  * Returns, when there is more to do, how much it was, at least 1. Each byte of
  * the disk comes twice, in checksums and in the conversion, and counts half.
