@@ -112,6 +112,18 @@ static inline void weir_source_changed(WeirSource *s)
     s->tasks->wake(s->tasks->opaque, &s->changed);
 }
 
+/*
+ * Somebody waits for the open epoch. Who is told once looks at it; if all who
+ * wait told all others each time that they look, nobody would come to rest.
+ */
+static inline void weir_source_hurry(WeirSource *s)
+{
+    if (!s->hurry) {
+        s->hurry = true;
+        weir_source_changed(s);
+    }
+}
+
 static inline void weir_source_wait(WeirSource *s, uint64_t until_ns)
 {
     s->tasks->wait(s->tasks->opaque, &s->lock, &s->changed, until_ns);

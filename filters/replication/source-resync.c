@@ -96,8 +96,9 @@ static int take_place(WeirSource *s, uint64_t bytes, WeirPiece *piece)
             s->copied_bytes += bytes;
             return 0;
         }
-        s->hurry = s->hurry || s->open->count > 0;
-        weir_source_changed(s);
+        if (s->open->count > 0) {
+            weir_source_hurry(s);
+        }
         weir_source_wait(s, WEIR_TASKS_FOREVER);
     }
     return -ECANCELED;
