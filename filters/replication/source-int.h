@@ -83,7 +83,8 @@ struct WeirSource {
     uint32_t added;                     /* disks, ever */
     bool sending;                       /* the sender is in an epoch */
     bool tending;                       /* the task of the sidecars runs */
-    bool flush_failed;                  /* since connecting */
+    bool flush_failed;                  /* since an epoch became durable */
+    uint32_t flush_failures;            /* so often */
     WeirLogSuperblock sb;
     WeirLogWriter writer;
     bool announce;                      /* the session begins with all disks */
@@ -127,6 +128,12 @@ static inline void weir_source_hurry(WeirSource *s)
 static inline void weir_source_wait(WeirSource *s, uint64_t until_ns)
 {
     s->tasks->wait(s->tasks->opaque, &s->lock, &s->changed, until_ns);
+}
+
+static inline void weir_source_fail_flush(WeirSource *s)
+{
+    s->flush_failed = true;
+    s->flush_failures++;
 }
 
 static inline uint64_t weir_source_now(const WeirSource *s)

@@ -154,6 +154,7 @@ static int copy_held(Copy *c, bool zero)
     c->record.disk = d->number;
     weir_source_append(s, &c->record, &c->piece);
     weir_bitmap_clear(&d->dirty, offset, bytes);
+    s->promised = s->promised || weir_source_is_synchronised(s);
     weir_source_intent_touch(d, offset, bytes);
     weir_source_changed(s);
     return 0;
