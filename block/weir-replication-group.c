@@ -240,13 +240,24 @@ static void open_log(WeirReplicationGroup *g)
     g->tasks.tasks.spawn(g->tasks.tasks.opaque, connect_log, g);
 }
 
+/*
+ * To close a node, all that reads the graph has to end, and so do requests that
+ * are suspended.  Then it is left open, and the NBD driver connects again, if
+ * more slowly; but that does not help when it was cut off.
+ */
+static bool must_close(WeirReplicationGroup *g)
+{
+    return weir_replication_log_is_remote(&g->log) &&
+           (g->config.source.on_loss != WEIR_SOURCE_SUSPEND || g->log.hangs);
+}
+
 /* What is left of the old connection must be gone before there is a new one. */
 static void close_log(WeirReplicationGroup *g)
 {
     if (!weir_replication_log_is_idle(&g->log)) {
         return;
     }
-    if (weir_replication_log_is_remote(&g->log)) {
+    if (must_close(g)) {
         weir_replication_log_close(&g->log);
     }
     g->phase = LOG_AWAY;

@@ -180,6 +180,7 @@ void weir_replication_log_close(WeirReplicationLog *log)
 
 int weir_replication_log_claim(WeirReplicationLog *log, Error **errp)
 {
+    log->broken = false;
     return blk_set_perm(log->blk, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
                         BLK_PERM_CONSISTENT_READ, errp);
 }

@@ -77,16 +77,6 @@ static void coroutine_fn tasks_wait(void *opaque, pthread_mutex_t *lock,
     pthread_mutex_lock(lock);
 }
 
-/* Nobody goes on before the caller, who holds the lock, yields or returns. */
-static void resume(Coroutine *co)
-{
-    if (qemu_in_coroutine()) {
-        aio_co_wake(co);
-    } else {
-        aio_co_schedule(qemu_coroutine_get_aio_context(co), co);
-    }
-}
-
 static void tasks_wake(void *opaque, WeirTaskQueue *queue)
 {
     WaiterList *list = waiters(queue);
@@ -95,7 +85,11 @@ static void tasks_wake(void *opaque, WeirTaskQueue *queue)
         Waiter *w = QTAILQ_FIRST(list);
 
         leave(w);
-        resume(w->co);
+        /*
+         * Not aio_co_wake(): it would go on before anything else does, and if
+         * two wake each other, nothing else would, ever.
+         */
+        aio_co_schedule(qemu_coroutine_get_aio_context(w->co), w->co);
     }
 }
 

@@ -12,7 +12,9 @@
  * locks.
  */
 
+#ifndef WEIR_MEMORY_SLAB_BYTES          /* tests have smaller ones */
 #define WEIR_MEMORY_SLAB_BYTES (1u << 20)
+#endif
 #define WEIR_MEMORY_ALIGN_BYTES 4096
 
 typedef struct WeirMemory WeirMemory;

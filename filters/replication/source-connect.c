@@ -470,8 +470,8 @@ static void begin_session(WeirSource *s, const Place *p)
     }
     s->to_send = s->oldest;
     s->announce = true;
-    s->flush_failed = false;
     s->connected = true;
+    s->promised = s->promised || weir_source_is_synchronised(s);
     s->connections++;
     s->packets = 1;
     s->tasks->spawn(s->tasks->opaque, weir_source_commit, s);
@@ -598,8 +598,8 @@ int weir_source_connect(WeirSource *s, uint64_t device_bytes, char *err,
     pthread_mutex_lock(&s->lock);
     if (ret == 0) {
         ret = connect_place(s, p);
-    } else {
-        s->flush_failed = s->flush_failed || flushing;
+    } else if (flushing) {
+        weir_source_fail_flush(s);
     }
     pthread_mutex_unlock(&s->lock);
     free(p);

@@ -83,7 +83,8 @@ struct WeirSource {
     uint32_t added;                     /* disks, ever */
     bool sending;                       /* the sender is in an epoch */
     bool tending;                       /* the task of the sidecars runs */
-    bool flush_failed;                  /* since connecting */
+    bool flush_failed;                  /* since an epoch became durable */
+    uint32_t flush_failures;            /* so often */
     WeirLogSuperblock sb;
     WeirLogWriter writer;
     bool announce;                      /* the session begins with all disks */
@@ -112,9 +113,27 @@ static inline void weir_source_changed(WeirSource *s)
     s->tasks->wake(s->tasks->opaque, &s->changed);
 }
 
+/*
+ * Somebody waits for the open epoch. Who is told once looks at it; if all who
+ * wait told all others each time that they look, nobody would come to rest.
+ */
+static inline void weir_source_hurry(WeirSource *s)
+{
+    if (!s->hurry) {
+        s->hurry = true;
+        weir_source_changed(s);
+    }
+}
+
 static inline void weir_source_wait(WeirSource *s, uint64_t until_ns)
 {
     s->tasks->wait(s->tasks->opaque, &s->lock, &s->changed, until_ns);
+}
+
+static inline void weir_source_fail_flush(WeirSource *s)
+{
+    s->flush_failed = true;
+    s->flush_failures++;
 }
 
 static inline uint64_t weir_source_now(const WeirSource *s)

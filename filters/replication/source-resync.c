@@ -96,8 +96,9 @@ static int take_place(WeirSource *s, uint64_t bytes, WeirPiece *piece)
             s->copied_bytes += bytes;
             return 0;
         }
-        s->hurry = s->hurry || s->open->count > 0;
-        weir_source_changed(s);
+        if (s->open->count > 0) {
+            weir_source_hurry(s);
+        }
         weir_source_wait(s, WEIR_TASKS_FOREVER);
     }
     return -ECANCELED;
@@ -153,6 +154,7 @@ static int copy_held(Copy *c, bool zero)
     c->record.disk = d->number;
     weir_source_append(s, &c->record, &c->piece);
     weir_bitmap_clear(&d->dirty, offset, bytes);
+    s->promised = s->promised || weir_source_is_synchronised(s);
     weir_source_intent_touch(d, offset, bytes);
     weir_source_changed(s);
     return 0;

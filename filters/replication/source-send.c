@@ -146,7 +146,9 @@ static void read_tail(WeirSource *s)
     pthread_mutex_unlock(&s->lock);
     ret = read_and_flush(s, copies, sizeof(copies));
     pthread_mutex_lock(&s->lock);
-    s->flush_failed = s->flush_failed || ret < 0;
+    if (ret < 0) {
+        weir_source_fail_flush(s);
+    }
     if (ret < 0 ||
         weir_log_superblock_read(&sb, copies, UINT64_MAX, err,
                                  sizeof(err)) < 0 ||
@@ -407,21 +409,25 @@ void weir_source_commit(void *arg)
     pthread_mutex_lock(&s->lock);
     while (s->connected) {
         WeirEpoch *last = written(s);
+        uint32_t before;
         int ret;
 
         if (!last) {
             weir_source_wait(s, WEIR_TASKS_FOREVER);
             continue;
         }
+        before = s->flush_failures;
         pthread_mutex_unlock(&s->lock);
         ret = s->host->flush_log(s->opaque);
         pthread_mutex_lock(&s->lock);
         if (ret < 0) {
-            s->flush_failed = true;
+            weir_source_fail_flush(s);
             weir_source_lose_log(s);
         } else {
             weir_source_let_go(s, last, last_commit(last));
             weir_log_writer_durable(&s->writer, &s->durable);
+            /* what was there before the failure does not fit behind it */
+            s->flush_failed = s->flush_failed && s->flush_failures != before;
         }
     }
     s->packets--;               /* it counts as one: see drain() */

@@ -164,8 +164,7 @@ static int admit(WeirSource *s, Request *r)
         if (may_mark(s)) {
             weir_source_begin_marking(s);
         } else {
-            s->hurry = true;
-            weir_source_changed(s);
+            weir_source_hurry(s);
             weir_source_wait(s, WEIR_TASKS_FOREVER);
         }
     }
@@ -306,8 +305,9 @@ static int wait_for_log(WeirSource *s, unsigned flags)
         if (must_not_wait(s)) {
             return unreached(s);
         }
-        s->hurry = s->hurry || serial == s->open->serial;
-        weir_source_changed(s);
+        if (serial == s->open->serial) {
+            weir_source_hurry(s);
+        }
         weir_source_wait(s, WEIR_TASKS_FOREVER);
     }
     return 0;

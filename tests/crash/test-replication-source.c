@@ -71,6 +71,7 @@ typedef struct World {
     uint32_t power;                     /* how often that of the log went */
     uint32_t connection;                /* the source's: dead when not power */
     bool connecting, keeping, runs;
+    bool lazy;                          /* the keeper is */
     bool dark;                          /* its own power is off */
     bool away;                          /* the log is not to be reached */
 } World;
@@ -85,6 +86,7 @@ static struct {
     uint32_t busy;                      /* guests with a request under way */
     CoopQueue idle;
     uint32_t stamp;
+    bool saved;                         /* there is a backup of the log */
     bool tidy;                          /* this life ends when all is sent */
     uint32_t safe;                      /* so much is there for good */
 } t;
@@ -550,7 +552,7 @@ static bool take_superblock(uint32_t since)
 static void write_superblock(uint32_t since, WeirLogSuperblock *sb)
 {
     uint8_t buf[WEIR_LOG_SUPERBLOCK_BYTES];
-    uint32_t turns = coop_below(2) ? coop_below(40) : 0;
+    uint32_t turns = coop_below(2) ? coop_below(400) : 0;
 
     sb->tail = sb->anchor.end - sb->anchor.end % SEGMENT_BYTES;
     sb->sequence++;
@@ -640,7 +642,7 @@ static void tend(void)
         coop_spawn(connect_source, NULL);
     }
     if (w->runs && !w->keeping && !(fault->forgets && fault->times > 0) &&
-        coop_below(200) == 0) {
+        coop_below(w->lazy ? 5000 : 200) == 0) {
         w->keeping = true;
         coop_spawn(keep, NULL);
     }
@@ -673,7 +675,8 @@ static bool open_source(void)
 {
     const WeirSourceConfig config = {
         .mode = t.mode, .on_loss = t.on_loss, .epoch_interval_ns = 300000,
-        .epoch_bytes = 100 << 10, .max_memory_bytes = 2 << 20,
+        .epoch_bytes = 100 << 10,
+        .max_memory_bytes = (256 + coop_below(1000)) << 10,
     };
     bool ok = true;
 
@@ -926,14 +929,14 @@ static uint32_t some_sector(uint32_t all, uint32_t sectors)
     uint32_t from = t.requests / 50 * 37 % (all / 2);
 
     return coop_below(20) == 0 ? coop_below(all - sectors + 1) :
-           from + sectors + 24 < all ? from + coop_below(24)
-                                     : all - sectors - coop_below(24);
+           from + sectors + 24 < all ? from + coop_below(24) : all - sectors;
 }
 
 static void write_some(int disk)
 {
     uint32_t all = (uint32_t)(disk_of(w, disk)->bytes / SECTOR);
-    uint32_t sectors = 1 + coop_below(REQUEST_SECTORS_MAX);
+    uint32_t sectors = 1 + coop_below(coop_below(30) ? REQUEST_SECTORS_MAX
+                                                     : all * 9 / 10);
     uint64_t offset = some_sector(all, sectors) * SECTOR;
     uint64_t bytes = (uint64_t)sectors * SECTOR;
     uint8_t *data = malloc(bytes);
@@ -1138,6 +1141,7 @@ static void live(void)
     uint32_t crashes = coop_below(2) ? coop_below(REQUESTS) : REQUESTS;
 
     lives++;
+    w->lazy = coop_below(2);
     t.requests = 0;
     t.tidy = crashes == REQUESTS && coop_below(3) > 0;
     begin_life();
@@ -1163,6 +1167,49 @@ static void live(void)
         }
         end_life();
     }
+}
+
+/* --- a log that comes from a backup --- */
+
+static struct {
+    uint8_t *log;
+    WeirLogSuperblock sb;
+    PrefixImage base;
+} backup;
+
+static void save_log(void)
+{
+    if (!backup.log) {
+        backup.log = malloc(LOG_BYTES);
+    }
+    memcpy(backup.log, log_of(w)->now, LOG_BYTES);
+    backup.sb = w->sb;
+    backup.base = w->base;
+}
+
+static void restore_log(void *arg)
+{
+    (void)arg;
+    memdisk_request(log_of(w), MEM_WRITE, 0, LOG_BYTES, backup.log, NULL);
+    memdisk_request(log_of(w), MEM_FLUSH, 0, 0, NULL, NULL);
+    w->sb = backup.sb;
+    w->base = w->next = backup.base;
+    t.safe = 0;
+}
+
+/* Between two sources; nobody uses the log. */
+static void change_log(void)
+{
+    w->dark = true;
+    if (t.saved && coop_below(4) == 0) {
+        coop_spawn(restore_log, NULL);
+        while (turn()) {
+        }
+    } else if (coop_below(2)) {
+        save_log();
+        t.saved = true;
+    }
+    w->dark = false;
 }
 
 static void make_devices(void *arg)
@@ -1219,6 +1266,7 @@ static void run(uint64_t seed, WeirSourceMode mode)
     set_up(mode);
     for (int i = 0; i < 4; i++) {
         live();
+        change_log();
     }
     for (int i = 0; i < 2; i++) {
         for (int d = 0; d < DEVICES; d++) {
