@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A sweep over the disk: extents enter by their beginning, and of those that are
- * there the newest one, the top of a heap, is what the disk has. One that has
- * ended leaves when it gets to the top.
+ * A sweep over the disk: extents enter by their beginning, and of those that
+ * are there the newest one, the top of a heap, is what the disk has. One that
+ * has ended leaves when it gets to the top.
  */
 #include "replication/map.h"
 

@@ -6,9 +6,9 @@
 #include <stdint.h>
 
 /*
- * What a disk is made of after a number of records: disjoint pieces in the order
- * of their offsets, each of the last record that has touched it. Does no I/O,
- * does not lock.
+ * What a disk is made of after a number of records: disjoint pieces in the
+ * order of their offsets, each of the last record that has touched it. Does no
+ * I/O, does not lock.
  */
 
 typedef enum WeirExtentKind {

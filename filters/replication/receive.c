@@ -7,8 +7,9 @@
  *           another session after the lease--> ended
  *
  * A session that has ended never comes back, and the next one writes only when
- * nothing of it is under way. If epochs that it has written are gone, flushes of
- * clients fail until one has been told so, and has begun to read the log again.
+ * nothing of it is under way. If epochs that it has written are gone, flushes
+ * of clients fail until one has been told so, and has begun to read the log
+ * again.
  */
 #include "replication/keeper-int.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The records up to the point make a map of the disk when it is opened. What has
- * been applied since is read from the base instead: so a view keeps the keeper
- * from applying what is behind its point, and nothing else.
+ * The records up to the point make a map of the disk when it is opened. What
+ * has been applied since is read from the base instead: so a view keeps the
+ * keeper from applying what is behind its point, and nothing else.
  */
 #include "replication/view.h"
 

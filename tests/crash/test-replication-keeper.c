@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A writer sends epochs of two disks to the keeper of a small log, which applies
- * them to base images, while points in time are opened, read and promoted, and
+ * A writer sends epochs of two disks to the keeper of a small log, which
+ * applies them to base images, while points in time are opened, read and promoted, and
  * requests fail. Before and after every request to the log or a base the power
  * is cut in some way: from what is left a keeper has to open the log, and each
  * point that it offers has to be exactly what had been written up to there; no

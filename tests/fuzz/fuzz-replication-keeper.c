@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A hostile client, and a hostile device. Whatever is written to the keeper of a
- * log, and whatever its device holds when it is opened: no crash, nothing
+ * A hostile client, and a hostile device. Whatever is written to the keeper of
+ * a log, and whatever its device holds when it is opened: no crash, nothing
  * outside of the device, the ring or a base is touched, the superblock is never
  * written by a client, and each point that is offered can be read. What was
  * valid and durable stays so as long as the device is not changed.

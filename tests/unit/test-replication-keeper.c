@@ -470,7 +470,8 @@ static void test_points(void **state)
                                      sizeof(t.err)), 0);
     assert_int_equal(point.epoch, 2);
     assert_true(point.application_consistent);
-    assert_int_equal(weir_point_parse(&name, "time:1970-01-01T00:16:40.000000001Z",
+    assert_int_equal(weir_point_parse(&name,
+                                      "time:1970-01-01T00:16:40.000000001Z",
                                       t.err, sizeof(t.err)), 0);
     assert_int_equal(weir_point_find(t.k, &name, &point, t.err,
                                      sizeof(t.err)), 0);
