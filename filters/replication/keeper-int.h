@@ -51,7 +51,7 @@ typedef struct Arrived {
     WeirLogCommit commit;       /* if it is one and taken */
     bool taken;                 /* all before it are there, and it fits */
     bool written;
-    bool dropped;               /* not in the list; who writes it frees it */
+    bool dropped;               /* not in the list; its writer frees it */
     uint32_t count;             /* records, without marks and disks known */
     WeirIndexRecord *records;
     uint32_t disks;
@@ -121,7 +121,7 @@ struct WeirKeeper {
     uint64_t flushes;                   /* that have begun */
     bool flushing;                      /* the last of them is under way */
     int flush_result;                   /* of the last one */
-    uint32_t era;                       /* one more when valid ones are gone */
+    uint32_t era;                       /* one more when epochs are gone */
     uint64_t lost_epoch;
 
     /* views */

@@ -238,6 +238,7 @@ int weir_keeper_sb_end(WeirKeeper *k, const WeirLogSuperblock *next)
     WeirLogSuperblock sb = *next;
     uint8_t buf[WEIR_LOG_SUPERBLOCK_BYTES];
     const struct iovec iov = { buf, sizeof(buf) };
+    uint32_t era = k->era;
     int ret;
 
     sb.sequence = k->tried_sequence = next_sequence(k);
@@ -250,7 +251,8 @@ int weir_keeper_sb_end(WeirKeeper *k, const WeirLogSuperblock *next)
     if (WITHOUT_RULE(23) && ret == 0) {
         k->sb = sb;             /* its space is used before it is durable */
     }
-    ret = ret < 0 ? ret : weir_keeper_flush_locked(k);
+    /* a flush of others that has failed since may have been about this too */
+    ret = ret < 0 ? ret : era != k->era ? -EIO : weir_keeper_flush_locked(k);
     if (ret == 0) {
         k->sb = sb;
     }
@@ -336,7 +338,7 @@ bool weir_keeper_is_point(WeirKeeper *k, uint64_t epoch)
     if (epoch == k->sb.anchor.epoch) {
         return anchor_is_point(k);
     }
-    return e && epoch <= k->ceiling && e->consistent &&
+    return e && e->consistent && epoch <= k->ceiling &&
            epoch <= k->durable.epoch &&
            (epoch >= k->horizon || WITHOUT_RULE(25));
 }
