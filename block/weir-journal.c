@@ -61,9 +61,12 @@ typedef struct JournalOpen {
 
 static int64_t coroutine_fn log_bytes(BlockDriverState *bs)
 {
-    GRAPH_RDLOCK_GUARD();
+    int64_t bytes;
 
-    return bdrv_co_getlength(bs->file->bs);
+    bdrv_graph_co_rdlock();
+    bytes = bdrv_co_getlength(bs->file->bs);
+    bdrv_graph_co_rdunlock();
+    return bytes;
 }
 
 /* A new keeper that has read the log. */
@@ -114,8 +117,10 @@ static void coroutine_fn open_keeper(void *opaque)
         }
     }
     if (open->ret < 0) {
+        bdrv_graph_co_rdlock();
         error_setg(open->errp, "weir-journal: Node '%s': %s",
                    bdrv_get_node_name(open->bs->file->bs), err);
+        bdrv_graph_co_rdunlock();
     }
 }
 

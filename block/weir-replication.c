@@ -153,9 +153,9 @@ static void coroutine_fn start_entry(void *opaque)
 {
     Start *start = opaque;
 
-    WITH_GRAPH_RDLOCK_GUARD() {
-        start->ret = weir_replication_start(start->bs, start->errp);
-    }
+    bdrv_graph_co_rdlock();
+    start->ret = weir_replication_start(start->bs, start->errp);
+    bdrv_graph_co_rdunlock();
 }
 
 static int open_sidecar(BlockDriverState *bs, QDict *options, Error **errp)
