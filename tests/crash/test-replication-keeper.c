@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A writer sends epochs of two disks to the keeper of a small log, which
- * applies them to base images, while points in time are opened, read and promoted, and
- * requests fail. Before and after every request to the log or a base the power
- * is cut in some way: from what is left a keeper has to open the log, and each
- * point that it offers has to be exactly what had been written up to there; no
- * epoch may be gone that a flush has acknowledged, and there is always a point
- * once there has been one. Now and then the power is really cut, or the keeper
- * is killed, and another goes on.
+ * applies them to base images, while points in time are opened, read and
+ * promoted, and requests fail. Before and after every request to the log or a
+ * base the power is cut in some way: from what is left a keeper has to open the
+ * log, and each point that it offers has to be exactly what had been written up
+ * to there; no epoch may be gone that a flush has acknowledged, and there is
+ * always a point once there has been one. Now and then the power is really cut,
+ * or the keeper is killed, and another goes on.
  *
  * usage: test-replication-keeper [--seed N] [--runs N] [--lives N] [--every N]
  *            [--mutation RULE]
