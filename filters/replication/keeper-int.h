@@ -21,7 +21,18 @@
  *                                                         that is durable too
  */
 
-/* A rule of docs/weir-replication-log.md that a test leaves out. */
+/*
+ * A rule of docs/weir-replication-log.md ("Keeping") that a test leaves out:
+ * 13, 14 the identity and length of disks; 15 a writer is told of lost epochs;
+ * 16 data is checked when it comes; 17 generations; 18 sessions; 19 nothing of
+ * the last session is under way; 20 the tail; 21 a flush is for what came
+ * before; 22 what is lost by one that failed; 23 the superblock is durable
+ * before space is used; 24 data is checked when it is read; 26, 35 epochs, the
+ * superblock are written again when a log is opened; 27 open points; 28 only
+ * points are applied; 29 reads of the log end before its space is free; 30 only
+ * what is durable is applied; 31 later points are not open; 32 bases are
+ * flushed; 33 the horizon; 34 one flush at a time.
+ */
 #ifdef WEIR_KEEPER_MUTATIONS
 extern unsigned weir_keeper_mutation;
 #define WITHOUT_RULE(n) (weir_keeper_mutation == (n))

@@ -339,8 +339,7 @@ bool weir_keeper_is_point(WeirKeeper *k, uint64_t epoch)
         return anchor_is_point(k);
     }
     return e && e->consistent && epoch <= k->ceiling &&
-           epoch <= k->durable.epoch &&
-           (epoch >= k->horizon || WITHOUT_RULE(25));
+           epoch <= k->durable.epoch && epoch >= k->horizon;
 }
 
 uint64_t weir_keeper_last_point(WeirKeeper *k)

@@ -211,11 +211,12 @@ bool weir_keeper_disk(WeirKeeper *k, uint16_t number, WeirKeeperDisk *disk);
 
 /*
  * End the generation behind a point in time: later epochs are gone, sessions of
- * now cannot write any more. Durable when it has returned 0. Yields. epoch: of
- * the point, see weir_point_find(). Returns 0; -ENOENT: no point has that
- * number (any more); -EBUSY: a later one is open, or the log holds epochs of 32
- * generations already; else the error of the device: whether it has happened is
- * found out when that works again, and nobody can write until then.
+ * now cannot write any more. Durable when it has returned 0. Yields.
+ * epoch: of the point, see weir_point_find().
+ * Returns 0; -ENOENT: no point has that number (any more); -EBUSY: a later one
+ * is open, or the log holds epochs of 32 generations already; else the error of
+ * the device: whether it has happened is found out when that works again, and
+ * nobody can write until then.
  */
 int weir_keeper_promote(WeirKeeper *k, uint64_t epoch, char *err,
                         size_t err_size);

@@ -831,6 +831,26 @@ static void test_first_copy(void **state)
     assert_int_equal(byte_at(info().epoch, 0), 200);
 }
 
+/* What is behind the tail is not written over, whatever a writer wants. */
+static void test_full(void **state)
+{
+    (void)state;
+    start();
+    connect();
+    fill_ring(true, 3 * SEGMENT + SEGMENT / 4);
+    flush();
+    t.w.tail = SEGMENT;
+    for (int i = 0; i < 20 && t.w.position + DISK_BYTES + 8192 <
+         4 * SEGMENT; i++) {
+        epoch(9, 0, DISK_BYTES);
+    }
+    assert_int_equal(send(make((WeirLogPacket) { .last = true }, NULL, NULL,
+                               0)), 0);
+    assert_int_equal(send(make_disk(1, "vda", DISK_BYTES)), -ENOSPC);
+    flush();
+    assert_int_equal(byte_at(1, 0), 1);
+}
+
 /* A later copy that fills the log waits: the point before it stays. */
 static void test_resync_fills_log(void **state)
 {
@@ -1018,6 +1038,7 @@ int main(void)
         TEST(test_apply),
         TEST(test_resize),
         TEST(test_first_copy),
+        TEST(test_full),
         TEST(test_resync_fills_log),
         TEST(test_damage),
         TEST(test_damage_is_not_applied),
