@@ -1174,7 +1174,7 @@ static void live(void)
 static struct {
     uint8_t *log;
     WeirLogSuperblock sb;
-    PrefixImage base;
+    PrefixImage base, next;
 } backup;
 
 static void save_log(void)
@@ -1185,6 +1185,7 @@ static void save_log(void)
     memcpy(backup.log, log_of(w)->now, LOG_BYTES);
     backup.sb = w->sb;
     backup.base = w->base;
+    backup.next = w->next;
 }
 
 static void restore_log(void *arg)
@@ -1193,7 +1194,8 @@ static void restore_log(void *arg)
     memdisk_request(log_of(w), MEM_WRITE, 0, LOG_BYTES, backup.log, NULL);
     memdisk_request(log_of(w), MEM_FLUSH, 0, 0, NULL, NULL);
     w->sb = backup.sb;
-    w->base = w->next = backup.base;
+    w->base = backup.base;
+    w->next = backup.next;
     t.safe = 0;
 }
 
