@@ -514,10 +514,27 @@ int coroutine_fn weir_replication_log_write(WeirReplicationLog *log,
     return end_request(log, &r, ret);
 }
 
+/* Whether it was the server that has failed a request, or is none there. */
+static bool coroutine_fn has_server(WeirReplicationLog *log)
+{
+    uint8_t buf[WEIR_LOG_SUPERBLOCK_BYTES];
+
+    return !weir_replication_log_is_remote(log) ||
+           (!log->hangs && !log->broken &&
+            blk_co_pread(log->blk, 0, sizeof(buf), buf, 0) >= 0);
+}
+
 int coroutine_fn weir_replication_log_flush(WeirReplicationLog *log)
 {
     WeirReplicationLogRequest r;
     int ret = begin_request(log, &r);
 
-    return ret < 0 ? ret : end_request(log, &r, blk_co_flush(log->blk));
+    if (ret < 0) {
+        return ret;
+    }
+    ret = blk_co_flush(log->blk);
+    if (ret < 0 && !has_server(log)) {
+        ret = -ENOTCONN;
+    }
+    return end_request(log, &r, ret);
 }

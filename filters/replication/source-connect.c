@@ -599,7 +599,7 @@ int weir_source_connect(WeirSource *s, uint64_t device_bytes, char *err,
     if (ret == 0) {
         ret = connect_place(s, p);
     } else if (flushing) {
-        weir_source_fail_flush(s);
+        weir_source_fail_flush(s, ret);
     }
     pthread_mutex_unlock(&s->lock);
     free(p);

@@ -2,6 +2,7 @@
 #ifndef WEIR_REPLICATION_SOURCE_INT_H
 #define WEIR_REPLICATION_SOURCE_INT_H
 
+#include <errno.h>
 #include <pthread.h>
 
 #include "common/ranges.h"
@@ -130,10 +131,13 @@ static inline void weir_source_wait(WeirSource *s, uint64_t until_ns)
     s->tasks->wait(s->tasks->opaque, &s->lock, &s->changed, until_ns);
 }
 
-static inline void weir_source_fail_flush(WeirSource *s)
+/* Whoever serves the log is gone: what can be read tells how far he came. */
+static inline void weir_source_fail_flush(WeirSource *s, int ret)
 {
-    s->flush_failed = true;
-    s->flush_failures++;
+    if (ret != -ENOTCONN) {
+        s->flush_failed = true;
+        s->flush_failures++;
+    }
 }
 
 static inline uint64_t weir_source_now(const WeirSource *s)

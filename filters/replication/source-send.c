@@ -147,7 +147,7 @@ static void read_tail(WeirSource *s)
     ret = read_and_flush(s, copies, sizeof(copies));
     pthread_mutex_lock(&s->lock);
     if (ret < 0) {
-        weir_source_fail_flush(s);
+        weir_source_fail_flush(s, ret);
     }
     if (ret < 0 ||
         weir_log_superblock_read(&sb, copies, UINT64_MAX, err,
@@ -421,7 +421,7 @@ void weir_source_commit(void *arg)
         ret = s->host->flush_log(s->opaque);
         pthread_mutex_lock(&s->lock);
         if (ret < 0) {
-            weir_source_fail_flush(s);
+            weir_source_fail_flush(s, ret);
             weir_source_lose_log(s);
         } else {
             weir_source_let_go(s, last, last_commit(last));

@@ -96,6 +96,11 @@ typedef struct WeirSourceHost {
     int (*read_log)(void *opaque, uint64_t offset, uint64_t bytes, void *buf);
     int (*write_log)(void *opaque, uint64_t offset, uint64_t bytes,
                      const struct iovec *iov, size_t niov);
+    /*
+     * -ENOTCONN: whoever serves the log is gone, and has not told how it ended;
+     * what is read later is all that there is. Any other error: what was
+     * written before may be lost although it is read.
+     */
     int (*flush_log)(void *opaque);
 } WeirSourceHost;
 
