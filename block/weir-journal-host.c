@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the keeper of a replication log asks for: I/O on the log and the bases. */
+/* What the keeper of a replication log asks for: I/O on log and bases. */
 #include "qemu/osdep.h"
 #include "block/block-io.h"
 #include "weir-journal.h"
