@@ -167,7 +167,7 @@ class ReplicationTest(TestCase):
         return {'driver': 'weir-replication', 'node-name': f'repl{i}',
                 'file': f'disk{i}', 'disk-id': f'disk{i}', 'log': log,
                 'discard': 'unmap', 'epoch-interval': 20,
-                'target-timeout': 1000,
+                'target-timeout': 5000,
                 **{k.replace('_', '-'): v for k, v in options.items()}}
 
     def source_args(self, export_options='', **options):

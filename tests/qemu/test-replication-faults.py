@@ -90,14 +90,14 @@ class Faults(ReplicationTest):
         self.begin()
         self.freeze(self.the_keeper)
         slowest_s = 0
-        end = time.monotonic() + 5
+        end = time.monotonic() + 12
         while time.monotonic() < end:
             begin = time.monotonic()
             self.the_source.cmd('query-named-block-nodes', flat=True)
             slowest_s = max(slowest_s, time.monotonic() - begin)
             time.sleep(0.02)
         # it is tried again all the time; none of that is done in the monitor
-        self.assertLess(slowest_s, 2)
+        self.assertLess(slowest_s, 5)
         self.thaw(self.the_keeper)
         self.wait_for_status(self.the_source, 'streaming')
         self.check_end()
