@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Live migration of a machine whose disk is replicated: it does not succeed yet,
-and the source goes on."""
+"""Live migration of a machine whose disk is replicated: it does not succeed
+yet, and the source goes on."""
 
 import json
 
