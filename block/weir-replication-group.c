@@ -676,6 +676,11 @@ void weir_replication_leave(BlockDriverState *bs)
     BDRVWeirReplicationState *s = bs->opaque;
     WeirReplicationGroup *g = s->group;
 
+    /* it was set up for a disk that could not be added */
+    if (g->active == 0 && g->source) {
+        stop_source(g);
+        free_source(g);
+    }
     QLIST_REMOVE(s, next);
     if (--g->members == 0) {
         free_group(g);
