@@ -437,7 +437,7 @@ static int coroutine_fn GRAPH_RDLOCK add_disk(BlockDriverState *bs,
     }
     ret = s->sidecar ? open_sidecar(s, errp) : 0;
     if (ret < 0) {
-        weir_source_close_disk(g_steal_pointer(&s->engine));
+        weir_source_forget_disk(g_steal_pointer(&s->engine));
     }
     return ret;
 }

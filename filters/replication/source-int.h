@@ -34,6 +34,7 @@ struct WeirSourceDisk {
     uint16_t number;                    /* set when connecting first */
     WeirLogDisk what;                   /* the same */
     bool judged;                        /* what is dirty fits the log */
+    bool came_back;                     /* it was in the group before */
     bool closing;
     bool lost;                          /* closed while it had dirty blocks */
     uint32_t users;                     /* tasks of the engine that use it */
@@ -47,6 +48,7 @@ struct WeirSourceDisk {
     uint64_t resync_total;              /* bytes */
     uint64_t cursor;                    /* where the next copy is looked for */
     WeirIntent *intent;                 /* NULL: no sidecar */
+    WeirSourceDisk *next;               /* of those that were forgotten */
 };
 
 #define WEIR_SOURCE_RATE_SECONDS 4
@@ -60,6 +62,7 @@ struct WeirSource {
     pthread_mutex_t lock;               /* for all that follows */
     WeirSourceDisk *disks[WEIR_LOG_DISKS_MAX];
     uint16_t disk_count;
+    WeirSourceDisk *forgotten;          /* a task may still look at one */
     bool connected;                     /* a session is under way */
     bool stopped;                       /* no session can be any more */
     bool stops;

@@ -61,6 +61,12 @@ void weir_source_free(WeirSource *s)
     for (uint16_t i = 0; i < s->disk_count; i++) {
         free_disk(s->disks[i]);
     }
+    while (s->forgotten) {
+        WeirSourceDisk *next = s->forgotten->next;
+
+        free_disk(s->forgotten);
+        s->forgotten = next;
+    }
     weir_memory_free(s->memory);
     pthread_mutex_destroy(&s->lock);
     free(s);
@@ -102,6 +108,7 @@ static int add(WeirSource *s, WeirSourceDisk *d)
         d->sent_bytes = other->sent_bytes;
         d->durable_bytes = other->durable_bytes;
         d->what = other->what;
+        d->came_back = true;
         s->disks[i] = d;
         free_disk(other);
         return 0;
@@ -181,6 +188,25 @@ int weir_source_close_disk(WeirSourceDisk *d)
     weir_source_changed(s);
     pthread_mutex_unlock(&s->lock);
     return ret;
+}
+
+/* One that the log does not know keeps the others from nothing. */
+void weir_source_forget_disk(WeirSourceDisk *d)
+{
+    WeirSource *s = d->source;
+
+    weir_source_close_disk(d);
+    pthread_mutex_lock(&s->lock);
+    for (uint16_t i = 0; i < s->disk_count; i++) {
+        if (s->disks[i] == d && !d->judged && !d->came_back) {
+            s->disks[i] = s->disks[--s->disk_count];
+            d->next = s->forgotten;
+            s->forgotten = d;
+            s->added++;
+        }
+    }
+    weir_source_changed(s);
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* --- epochs --- */

@@ -165,6 +165,12 @@ uint64_t weir_source_sidecar_bytes(uint64_t disk_bytes);
 int weir_source_close_disk(WeirSourceDisk *d);
 
 /*
+ * The same for a disk that was just added, has no sidecar, and is not to be in
+ * the group after all. Yields; d is gone.
+ */
+void weir_source_forget_disk(WeirSourceDisk *d);
+
+/*
  * Read the log, and go on behind its end: what was sent before and is there is
  * done with, what is not there is sent again. Yields.
  * device_bytes: of the log. Not while it is connected, nor twice at a time.
