@@ -269,7 +269,9 @@ static int send_part(WeirSource *s, WeirEpoch *epoch,
         .wall_ns = part->ends ? epoch->wall_ns : 0,
         .monotonic_ns = part->ends ? epoch->monotonic_ns : 0,
     };
-    const WeirEpochEntry *entries = epoch->entries + part->first;
+    /* an epoch may be empty, and has no entries then */
+    const WeirEpochEntry *entries = part->count
+                                    ? epoch->entries + part->first : NULL;
     Packet *p = new_packet(s, epoch, part->count, 0);
 
     if (!p) {
