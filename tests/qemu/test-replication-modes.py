@@ -16,6 +16,18 @@ from weirtest import blockdev, main, wait_for
 SELDOM = 60000
 
 
+class OneDisk(ReplicationTest):
+    """One client, and nothing is missing in the end."""
+
+    def check_end(self):
+        self.client.shutdown()
+        self.mark(self.the_source, 'end')
+        self.assertEqual(self.read_replica(self.the_keeper),
+                         self.file_content(self.disk_files[0]))
+        self.the_source.quit()
+        self.the_keeper.quit()
+
+
 class Call(threading.Thread):
     """A request that may wait for long."""
 
@@ -36,7 +48,7 @@ class Call(threading.Thread):
         return not self.is_alive()
 
 
-class Modes(ReplicationTest):
+class Modes(OneDisk):
     def begin(self, **options):
         self.stamps = Stamps()
         self.the_keeper = self.keeper()
@@ -92,14 +104,6 @@ class Modes(ReplicationTest):
     def find_keeper(self):
         self.the_keeper = self.keeper()
         self.wait_for_status(self.the_source, 'streaming')
-
-    def check_end(self):
-        self.client.shutdown()
-        self.mark(self.the_source, 'end')
-        self.assertEqual(self.read_replica(self.the_keeper),
-                         self.file_content(self.disk_files[0]))
-        self.the_source.quit()
-        self.the_keeper.quit()
 
     def test_degrade(self):
         for mode in ('flush-sync', 'write-sync'):
@@ -217,7 +221,7 @@ class Modes(ReplicationTest):
             'node-name': 'repl0', 'mark': name})
 
 
-class Sidecar(ReplicationTest):
+class Sidecar(OneDisk):
     """The disk has a sidecar."""
 
     def setUp(self):
@@ -235,14 +239,6 @@ class Sidecar(ReplicationTest):
             blockdev(**self.replication(0, sidecar='sidecar')), '--export',
             'nbd,id=exp0,node-name=repl0,name=disk0,writable=on')
         self.client, = self.clients()
-
-    def check_end(self):
-        self.client.shutdown()
-        self.mark(self.the_source, 'end')
-        self.assertEqual(self.read_replica(self.the_keeper),
-                         self.file_content(self.disk_files[0]))
-        self.the_source.quit()
-        self.the_keeper.quit()
 
     def sent(self):
         self.wait_for_status(self.the_source, 'streaming')
@@ -293,6 +289,7 @@ class Sidecar(ReplicationTest):
         self.the_keeper.quit()
 
     def test_something_else_is_not_overwritten(self):
+        self.sent()
         other = self.path('other.img')
         with open(other, 'wb') as f:
             f.write(b'precious' * (MIB // 8))
