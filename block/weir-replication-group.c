@@ -427,7 +427,7 @@ static int coroutine_fn GRAPH_RDLOCK add_disk(BlockDriverState *bs,
     int64_t bytes = bdrv_co_getlength(bs->file->bs);
     int ret = bytes < 0 ? bytes :
               weir_source_add_disk(s->group->source, s->disk_id, bytes, bs,
-                                   &s->engine);
+                                   s->sidecar, &s->engine);
 
     if (ret < 0) {
         s->engine = NULL;

@@ -552,11 +552,26 @@ static int tell_sidecars(WeirSource *s, Place *p)
     return ret;
 }
 
+static bool one_is_coming(const WeirSource *s)
+{
+    for (uint16_t i = 0; i < s->disk_count; i++) {
+        if (s->disks[i]->coming) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int connect_place(WeirSource *s, Place *p)
 {
     uint32_t added = s->added;
-    int ret = find_place(s, p);
+    int ret;
 
+    if (one_is_coming(s)) {
+        snprintf(p->err, p->err_size, "a disk is being added");
+        return -EAGAIN;
+    }
+    ret = find_place(s, p);
     ret = ret < 0 ? ret : judge_disks(s, p);
     ret = ret < 0 ? ret : tell_sidecars(s, p);
     if (ret == 0 && s->stops) {

@@ -33,8 +33,10 @@ struct WeirSourceDisk {
     void *host;                         /* set at add; NULL: it was closed */
     uint16_t number;                    /* set when connecting first */
     WeirLogDisk what;                   /* the same */
+    bool coming;                        /* its sidecar has not been read */
     bool judged;                        /* what is dirty fits the log */
-    bool came_back;                     /* it was in the group before */
+    bool came_back;                     /* it was in the group before, */
+    bool left_lost;                     /* and `lost` when it had left */
     bool closing;
     bool lost;                          /* closed while it had dirty blocks */
     uint32_t users;                     /* tasks of the engine that use it */

@@ -602,10 +602,13 @@ static int use(WeirSourceDisk *d, WeirIntent *it, char *err, size_t err_size)
                  strerror(-ret));
         weir_bitmap_mark(&d->dirty, 0, d->bytes);
         d->intent = NULL;
-    } else if (s->connections == 0) {
-        s->marking = false;
-        s->marking = !weir_source_is_synchronised(s);
-        s->behind_ns = s->marking ? s->behind_ns : 0;
+    } else {
+        d->coming = false;
+        if (s->connections == 0) {
+            s->marking = false;
+            s->marking = !weir_source_is_synchronised(s);
+            s->behind_ns = s->marking ? s->behind_ns : 0;
+        }
     }
     pthread_mutex_unlock(&s->lock);
     return ret;

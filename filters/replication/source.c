@@ -109,6 +109,7 @@ static int add(WeirSource *s, WeirSourceDisk *d)
         d->durable_bytes = other->durable_bytes;
         d->what = other->what;
         d->came_back = true;
+        d->left_lost = other->lost;
         s->disks[i] = d;
         free_disk(other);
         return 0;
@@ -124,7 +125,7 @@ static int add(WeirSource *s, WeirSourceDisk *d)
 }
 
 int weir_source_add_disk(WeirSource *s, const char *name, uint64_t bytes,
-                         void *disk, WeirSourceDisk **out)
+                         void *disk, bool has_sidecar, WeirSourceDisk **out)
 {
     WeirSourceDisk *d = new_disk(s, name, bytes, disk);
     int ret;
@@ -132,6 +133,7 @@ int weir_source_add_disk(WeirSource *s, const char *name, uint64_t bytes,
     if (!d) {
         return -ENOMEM;
     }
+    d->coming = has_sidecar;
     pthread_mutex_lock(&s->lock);
     s->added++;
     ret = add(s, d);
@@ -172,6 +174,7 @@ int weir_source_close_disk(WeirSourceDisk *d)
 
     pthread_mutex_lock(&s->lock);
     d->closing = true;
+    d->coming = false;
     while (d->users > 0) {
         weir_source_wait(s, WEIR_TASKS_FOREVER);
     }
@@ -190,20 +193,30 @@ int weir_source_close_disk(WeirSourceDisk *d)
     return ret;
 }
 
-/* One that the log does not know keeps the others from nothing. */
+static void remove_disk(WeirSource *s, WeirSourceDisk *d)
+{
+    for (uint16_t i = 0; i < s->disk_count; i++) {
+        if (s->disks[i] == d) {
+            s->disks[i] = s->disks[--s->disk_count];
+            d->next = s->forgotten;
+            s->forgotten = d;
+            s->added++;
+            return;
+        }
+    }
+}
+
+/* It keeps the others from nothing: no session has begun with it. */
 void weir_source_forget_disk(WeirSourceDisk *d)
 {
     WeirSource *s = d->source;
 
     weir_source_close_disk(d);
     pthread_mutex_lock(&s->lock);
-    for (uint16_t i = 0; i < s->disk_count; i++) {
-        if (s->disks[i] == d && !d->judged && !d->came_back) {
-            s->disks[i] = s->disks[--s->disk_count];
-            d->next = s->forgotten;
-            s->forgotten = d;
-            s->added++;
-        }
+    if (d->came_back) {
+        d->lost = d->left_lost;
+    } else {
+        remove_disk(s, d);
     }
     weir_source_changed(s);
     pthread_mutex_unlock(&s->lock);

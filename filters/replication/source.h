@@ -135,11 +135,12 @@ void weir_source_free(WeirSource *s);
  * Another disk of the group. All of it is to be copied, unless a sidecar tells
  * otherwise. A log that is connected is lost by it; connect again, with the
  * sidecar open.
- * name: less than WEIR_LOG_NAME_BYTES. disk: for the host. Yields not.
+ * name: less than WEIR_LOG_NAME_BYTES. disk: for the host. has_sidecar: no
+ * session begins until weir_source_open_sidecar() has succeeded. Yields not.
  * Returns 0, -ENOMEM; -ENOSPC: there are 64; -EEXIST: one has that name.
  */
 int weir_source_add_disk(WeirSource *s, const char *name, uint64_t bytes,
-                         void *disk, WeirSourceDisk **out);
+                         void *disk, bool has_sidecar, WeirSourceDisk **out);
 
 /*
  * Use a sidecar, which is made if there are zeroes. Before the first request
@@ -165,8 +166,8 @@ uint64_t weir_source_sidecar_bytes(uint64_t disk_bytes);
 int weir_source_close_disk(WeirSourceDisk *d);
 
 /*
- * The same for a disk that was just added, has no sidecar, and is not to be in
- * the group after all. Yields; d is gone.
+ * The same for a disk that was just added, whose sidecar could not be opened.
+ * Yields; d is gone.
  */
 void weir_source_forget_disk(WeirSourceDisk *d);
 

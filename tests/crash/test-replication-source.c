@@ -656,7 +656,7 @@ static void open_disks(void *arg)
 
         snprintf(name, sizeof(name), "disk%d", i);
         if (weir_source_add_disk(w->source, name, disk_of(w, i)->bytes,
-                                 disk_of(w, i), &w->disks[i]) < 0) {
+                                 disk_of(w, i), true, &w->disks[i]) < 0) {
             fail("no disk");
         }
         ret = weir_source_open_sidecar(w->disks[i], SIDECAR_BYTES, err,

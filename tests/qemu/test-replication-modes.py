@@ -289,7 +289,6 @@ class Sidecar(OneDisk):
         self.the_keeper.quit()
 
     def test_something_else_is_not_overwritten(self):
-        self.sent()
         other = self.path('other.img')
         with open(other, 'wb') as f:
             f.write(b'precious' * (MIB // 8))

@@ -381,7 +381,8 @@ static void open_source(WeirSourceMode mode)
                      0);
     for (int i = 0; i < DISKS; i++, name[4]++) {
         assert_int_equal(weir_source_add_disk(source, name, DISK_BYTES,
-                                              disks[i], &source_disks[i]), 0);
+                                              disks[i], true,
+                                              &source_disks[i]), 0);
         assert_int_equal(weir_source_open_sidecar(source_disks[i],
                                                   SIDECAR_BYTES, err,
                                                   sizeof(err)), 0);
@@ -460,6 +461,25 @@ static void wait_for_tasks(void)
     pthread_mutex_unlock(&task_lock);
 }
 
+/* All of it, but for the disks, that are closed. */
+static void end(pthread_t runner)
+{
+    weir_source_stop(source);
+    pthread_join(runner, NULL);
+    wait_for_tasks();
+    for (int i = 0; i < DISKS; i++) {
+        if (source_disks[i]) {
+            assert_int_equal(weir_source_close_disk(source_disks[i]), 0);
+        }
+    }
+    weir_source_free(source);
+    check_log();
+    free(log_bytes);
+    while (conds > 0) {
+        pthread_cond_destroy(&cond[--conds]);
+    }
+}
+
 static void run(WeirSourceMode mode)
 {
     pthread_t runner, troubled;
@@ -474,18 +494,7 @@ static void run(WeirSourceMode mode)
     pthread_mutex_unlock(&log_lock);
     pthread_join(troubled, NULL);
     catch_up();
-    weir_source_stop(source);
-    pthread_join(runner, NULL);
-    wait_for_tasks();
-    for (int i = 0; i < DISKS; i++) {
-        assert_int_equal(weir_source_close_disk(source_disks[i]), 0);
-    }
-    weir_source_free(source);
-    check_log();
-    free(log_bytes);
-    while (conds > 0) {
-        pthread_cond_destroy(&cond[--conds]);
-    }
+    end(runner);
 }
 
 static void test_async(void **state)
@@ -500,11 +509,53 @@ static void test_flush_sync(void **state)
     run(WEIR_SOURCE_FLUSH_SYNC);
 }
 
+static int connect_source(void)
+{
+    char err[256];
+
+    return weir_source_connect(source, LOG_BYTES, err, sizeof(err));
+}
+
+/* A disk is added, its sidecar turns out to be none, and meanwhile: */
+static void refuse_disk(const char *name)
+{
+    WeirSourceDisk *d;
+    char err[256];
+
+    assert_int_equal(weir_source_add_disk(source, name, DISK_BYTES, seen,
+                                          true, &d), 0);
+    assert_int_equal(connect_source(), -EAGAIN);
+    assert_int_equal(weir_source_open_sidecar(d, 0, err, sizeof(err)),
+                     -ENOSPC);
+    weir_source_forget_disk(d);
+}
+
+static void test_a_refused_disk_keeps_no_one(void **state)
+{
+    WeirSourceInfo info;
+    pthread_t runner;
+
+    (void)state;
+    make_log();
+    open_source(WEIR_SOURCE_ASYNC);
+    pthread_create(&runner, NULL, run_source, NULL);
+    refuse_disk("late");
+    catch_up();
+    assert_int_equal(weir_source_close_disk(source_disks[1]), 0);
+    source_disks[1] = NULL;
+    refuse_disk("disk1");
+    assert_int_equal(connect_source(), 0);
+    weir_source_info(source, &info);
+    assert_int_equal(info.state, WEIR_SOURCE_STREAMING);
+    end(runner);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests_[] = {
         cmocka_unit_test(test_async),
         cmocka_unit_test(test_flush_sync),
+        cmocka_unit_test(test_a_refused_disk_keeps_no_one),
     };
 
     return cmocka_run_group_tests(tests_, NULL, NULL);
