@@ -94,6 +94,19 @@ typedef struct WeirFilterDriver {
     WeirDriver driver;
 
     /*
+     * What query-weir-filters tells, but for its driver.  Static; NULL for a
+     * driver that no disk is put under.
+     */
+    const WeirFilterCapabilities *capabilities;
+
+    /*
+     * Whether open would take @options, which holds all that is for the node
+     * and its children, flat; opens nothing, and looks at no other node.
+     * Optional.  Main thread.  Returns false with @errp set if not.
+     */
+    bool (*check_options)(QDict *options, Error **errp);
+
+    /*
      * For a filter that holds data which the node below does not have: it is
      * going to be detached, or the machine to migrate.  All optional; main
      * thread.

@@ -341,6 +341,15 @@ static int open_cache_child(BlockDriverState *bs, QDict *options, int flags,
     return bdrv_child_refresh_perms(bs, s->cache, errp);
 }
 
+static bool cache_check_options(QDict *options, Error **errp)
+{
+    g_autoptr(WeirCacheOptions) opts = NULL;
+    WeirCacheConfig config;
+
+    opts = cache_parse(options, &config, errp);
+    return opts;
+}
+
 static int cache_open(BlockDriverState *bs, QDict *options, int flags,
                       Error **errp)
 {
@@ -846,6 +855,12 @@ static int cache_prepare_detach(BlockDriverState *bs, bool force, Error **errp)
 static WeirFilterDriver cache_filter = {
     .format_name     = "weir-cache",
     .driver          = WEIR_DRIVER_WEIR_CACHE,
+    .capabilities    = &(const WeirFilterCapabilities) {
+        .q_class      = WEIR_FILTER_CLASS_CACHE,
+        .changes_data = false,
+        .holds_data   = true,
+    },
+    .check_options   = cache_check_options,
     .begin_handover  = cache_begin_handover,
     .handover_left   = cache_handover_left,
     .cancel_handover = cache_cancel_handover,

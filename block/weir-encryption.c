@@ -70,6 +70,13 @@ static WeirEncryptionOptions *encryption_parse(QDict *options, Error **errp)
                                                 : NULL;
 }
 
+static bool encryption_check_options(QDict *options, Error **errp)
+{
+    g_autoptr(WeirEncryptionOptions) opts = encryption_parse(options, errp);
+
+    return opts;
+}
+
 /* --- header and key --- */
 
 static int check_uuid(BlockDriverState *bs, const WeirHeaderPlace *place,
@@ -627,13 +634,19 @@ encryption_get_specific_info(BlockDriverState *bs, Error **errp)
 }
 
 static WeirFilterDriver encryption_filter = {
-    .format_name = "weir-encryption",
-    .driver      = WEIR_DRIVER_WEIR_ENCRYPTION,
-    .query       = encryption_query,
-    .change_header = weir_encryption_change_header,
-    .job         = &weir_encryption_job,
-    .prepare_detach = weir_encryption_prepare_detach,
-    .begin_handover = weir_encryption_begin_handover,
+    .format_name     = "weir-encryption",
+    .driver          = WEIR_DRIVER_WEIR_ENCRYPTION,
+    .capabilities    = &(const WeirFilterCapabilities) {
+        .q_class      = WEIR_FILTER_CLASS_ENCRYPTION,
+        .changes_data = true,
+        .holds_data   = false,
+    },
+    .check_options   = encryption_check_options,
+    .query           = encryption_query,
+    .change_header   = weir_encryption_change_header,
+    .job             = &weir_encryption_job,
+    .prepare_detach  = weir_encryption_prepare_detach,
+    .begin_handover  = weir_encryption_begin_handover,
     .cancel_handover = weir_encryption_cancel_handover,
 };
 

@@ -80,6 +80,13 @@ static int inspect_parse(QDict *options, WeirInspectConfig *config,
     return ret;
 }
 
+static bool inspect_check_options(QDict *options, Error **errp)
+{
+    WeirInspectConfig config;
+
+    return inspect_parse(options, &config, errp) == 0;
+}
+
 static int inspect_open(BlockDriverState *bs, QDict *options, int flags,
                         Error **errp)
 {
@@ -333,9 +340,15 @@ static void inspect_query(BlockDriverState *bs, WeirFilterInfo *info)
 }
 
 static WeirFilterDriver inspect_filter = {
-    .format_name = "weir-inspect",
-    .driver      = WEIR_DRIVER_WEIR_INSPECT,
-    .query       = inspect_query,
+    .format_name   = "weir-inspect",
+    .driver        = WEIR_DRIVER_WEIR_INSPECT,
+    .capabilities  = &(const WeirFilterCapabilities) {
+        .q_class      = WEIR_FILTER_CLASS_INSPECTION,
+        .changes_data = false,
+        .holds_data   = false,
+    },
+    .check_options = inspect_check_options,
+    .query         = inspect_query,
 };
 
 static BlockDriver bdrv_weir_inspect = {

@@ -141,6 +141,15 @@ replication_parse(QDict *options, WeirReplicationConfig *config, Error **errp)
     return config_check(config, errp) ? g_steal_pointer(&opts) : NULL;
 }
 
+static bool replication_check_options(QDict *options, Error **errp)
+{
+    g_autoptr(WeirReplicationOptions) opts = NULL;
+    WeirReplicationConfig config;
+
+    opts = replication_parse(options, &config, errp);
+    return opts;
+}
+
 /* --- life --- */
 
 typedef struct Start {
@@ -527,10 +536,16 @@ replication_co_get_allocated_file_size(BlockDriverState *bs)
 }
 
 static WeirFilterDriver replication_filter = {
-    .format_name = "weir-replication",
-    .driver      = WEIR_DRIVER_WEIR_REPLICATION,
-    .query       = weir_replication_query,
-    .mark        = weir_replication_mark,
+    .format_name   = "weir-replication",
+    .driver        = WEIR_DRIVER_WEIR_REPLICATION,
+    .capabilities  = &(const WeirFilterCapabilities) {
+        .q_class      = WEIR_FILTER_CLASS_REPLICATION,
+        .changes_data = false,
+        .holds_data   = false,
+    },
+    .check_options = replication_check_options,
+    .query         = weir_replication_query,
+    .mark          = weir_replication_mark,
 };
 
 /*

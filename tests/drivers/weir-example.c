@@ -23,24 +23,39 @@ static const char *const example_options[] = { "offset", "size", NULL };
 /* The data that is read from the disk does not depend on any option. */
 static const char *const example_strong_options[] = { NULL };
 
-static int example_open(BlockDriverState *bs, QDict *options, int flags,
-                        Error **errp)
+/* NULL with @errp set: the driver does not take them. */
+static WeirExampleOptions *example_parse(QDict *options, Error **errp)
 {
     g_autoptr(WeirExampleOptions) opts = NULL;
-    BDRVWeirExampleState *s = bs->opaque;
     Visitor *v;
 
     v = weir_filter_options_visitor(options, example_options, errp);
     if (!v) {
-        return -EINVAL;
+        return NULL;
     }
     visit_type_WeirExampleOptions(v, NULL, &opts, errp);
     visit_free(v);
-    if (!opts) {
-        return -EINVAL;
-    }
-    if (opts->size > UINT64_MAX - opts->offset) {
+    if (opts && opts->size > UINT64_MAX - opts->offset) {
         error_setg(errp, "weir-example: 'offset' + 'size' is over 2^64");
+        return NULL;
+    }
+    return g_steal_pointer(&opts);
+}
+
+static bool example_check_options(QDict *options, Error **errp)
+{
+    g_autoptr(WeirExampleOptions) opts = example_parse(options, errp);
+
+    return opts;
+}
+
+static int example_open(BlockDriverState *bs, QDict *options, int flags,
+                        Error **errp)
+{
+    g_autoptr(WeirExampleOptions) opts = example_parse(options, errp);
+    BDRVWeirExampleState *s = bs->opaque;
+
+    if (!opts) {
         return -EINVAL;
     }
     s->offset = opts->offset;
@@ -110,8 +125,14 @@ example_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 }
 
 static WeirFilterDriver example_filter = {
-    .format_name = "weir-example",
-    .driver      = WEIR_DRIVER_WEIR_EXAMPLE,
+    .format_name   = "weir-example",
+    .driver        = WEIR_DRIVER_WEIR_EXAMPLE,
+    .capabilities  = &(const WeirFilterCapabilities) {
+        .q_class      = WEIR_FILTER_CLASS_OTHER,
+        .changes_data = false,
+        .holds_data   = false,
+    },
+    .check_options = example_check_options,
 };
 
 static BlockDriver bdrv_weir_example = {

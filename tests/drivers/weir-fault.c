@@ -120,6 +120,11 @@ fault_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 static WeirFilterDriver fault_filter = {
     .format_name    = "weir-fault",
     .driver         = WEIR_DRIVER_WEIR_FAULT,
+    .capabilities   = &(const WeirFilterCapabilities) {
+        .q_class      = WEIR_FILTER_CLASS_OTHER,
+        .changes_data = false,
+        .holds_data   = false,
+    },
     .prepare_detach = fault_prepare_detach,
 };
 
