@@ -96,7 +96,8 @@ static void chain_push_storage(GPtrArray *chain, const WeirDisk *disk)
 }
 
 static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
-                              const WeirPolicyFilter *filter)
+                              const WeirPolicyFilter *filter,
+                              JsonObject *options)
 {
     const char *below = weir_chain_top(chain);
     WeirChainNode *node = chain_push(chain, disk, WEIR_ROLE_FILTER,
@@ -107,7 +108,7 @@ static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
     JsonNode *value;
 
     node->place = filter->place;
-    json_object_iter_init_ordered(&iter, filter->options);
+    json_object_iter_init_ordered(&iter, options);
     while (json_object_iter_next_ordered(&iter, &name, &value)) {
         json_object_set_member(node->options, name, json_node_ref(value));
     }
@@ -116,18 +117,21 @@ static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
 
 /* Add the policy's filters of one place, the lowest first. */
 static void chain_push_filters(GPtrArray *chain, const WeirDisk *disk,
-                               const WeirPolicy *policy, WeirPlace place)
+                               const WeirPolicy *policy,
+                               const GPtrArray *options, WeirPlace place)
 {
     for (guint i = policy->filters->len; i-- > 0;) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
 
         if (filter->place == place) {
-            chain_push_filter(chain, disk, filter);
+            chain_push_filter(chain, disk, filter,
+                              g_ptr_array_index(options, i));
         }
     }
 }
 
-GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy)
+GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy,
+                          const GPtrArray *options)
 {
     GPtrArray *chain = g_ptr_array_new_with_free_func(
         (GDestroyNotify)chain_node_free);
@@ -135,12 +139,12 @@ GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy)
     WeirChainNode *format;
 
     chain_push_storage(chain, disk);
-    chain_push_filters(chain, disk, policy, WEIR_PLACE_STORAGE);
+    chain_push_filters(chain, disk, policy, options, WEIR_PLACE_STORAGE);
     below = weir_chain_top(chain);
     format = chain_push(chain, disk, WEIR_ROLE_FORMAT, disk->format,
                         "format");
     json_object_set_string_member(format->options, "file", below);
-    chain_push_filters(chain, disk, policy, WEIR_PLACE_DISK);
+    chain_push_filters(chain, disk, policy, options, WEIR_PLACE_DISK);
     return chain;
 }
 

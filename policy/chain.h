@@ -29,10 +29,13 @@ typedef struct WeirChainNode {
  *
  * @disk: the disk
  * @policy: its policy
+ * @options: JsonObject, for each filter of @policy what to use in the place of
+ *     its own
  * Returns WeirChainNodes from the storage node upwards, each referring only to
  * the one before; the caller unrefs the array.
  */
-GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy);
+GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy,
+                          const GPtrArray *options);
 
 /* The name of the highest node, owned by @chain. */
 const char *weir_chain_top(const GPtrArray *chain);

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "chain.h"
+#include "plan.h"
 #include "weir.h"
 
 typedef struct CompileOptions {
@@ -11,6 +11,7 @@ typedef struct CompileOptions {
     char *policy_name;
     char *disk;
     char *format;
+    char *vm;
 } CompileOptions;
 
 static void compile_options_clear(CompileOptions *options)
@@ -19,6 +20,7 @@ static void compile_options_clear(CompileOptions *options)
     g_free(options->policy_name);
     g_free(options->disk);
     g_free(options->format);
+    g_free(options->vm);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(CompileOptions, compile_options_clear)
@@ -35,6 +37,23 @@ static void compile_print(const GPtrArray *chain, bool qsd)
         } else {
             printf("%s\n", text);
         }
+    }
+}
+
+/* What QEMU has to be given besides. */
+static void compile_print_needs(const GPtrArray *secrets)
+{
+    static const char *const kinds[] = {
+        [WEIR_SECRET_FILE] = "the content of file",
+        [WEIR_SECRET_CREDENTIAL] = "the credential",
+        [WEIR_SECRET_COMMAND] = "the output of command",
+    };
+
+    for (guint i = 0; i < secrets->len; i++) {
+        const WeirSecret *secret = g_ptr_array_index(secrets, i);
+
+        fprintf(stderr, "weir: needs an object 'secret' with the id %s: %s "
+                "%s\n", secret->id, kinds[secret->kind], secret->value);
     }
 }
 
@@ -60,7 +79,9 @@ static int compile_disk(const CompileOptions *options, const WeirDisk *disk)
     const char *name = compile_policy_name(options, disk);
     g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirPolicy) policy = NULL;
-    g_autoptr(GPtrArray) chain = NULL;
+    g_autoptr(WeirPlan) plan = weir_plan_new(options->vm ? options->vm
+                                                         : disk->id);
+    const GPtrArray *chain;
     GError *error = NULL;
 
     if (!name) {
@@ -69,10 +90,11 @@ static int compile_disk(const CompileOptions *options, const WeirDisk *disk)
     if (!(daemon = weir_daemon_start(options->policy.bin_dir, &error)) ||
         !(policy = weir_policy_find(weir_policy_dirs(&options->policy), name,
                                     weir_daemon_schema(daemon), &error)) ||
-        !weir_daemon_check(daemon, policy, &error)) {
+        !weir_daemon_check(daemon, policy, &error) ||
+        !(chain = weir_plan_add(plan, disk, policy, &error))) {
         return weir_fail(error);
     }
-    chain = weir_chain_new(disk, policy);
+    compile_print_needs(weir_plan_secrets(plan));
     compile_print(chain, strcmp(options->format, "qsd") == 0);
     return WEIR_EXIT_OK;
 }
@@ -87,6 +109,8 @@ int weir_cmd_compile(int argc, char **argv)
           "The disk: file=FILE,format=FORMAT,...", "DISK" },
         { "format", 0, 0, G_OPTION_ARG_STRING, &options.format,
           "blockdev or qsd (default: blockdev)", "FORMAT" },
+        { "name", 0, 0, G_OPTION_ARG_STRING, &options.vm,
+          "Name of the VM, for ${vm} (default: the disk's id)", "NAME" },
         WEIR_OPTION_POLICIES(&options.policy.dirs),
         WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
         G_OPTION_ENTRY_NULL
@@ -114,6 +138,10 @@ int weir_cmd_compile(int argc, char **argv)
         strcmp(options.format, "qsd") != 0) {
         return weir_usage("compile: found format '%s', expected blockdev or "
                           "qsd", options.format);
+    }
+    if (options.vm && !weir_name_ok(options.vm, WEIR_VM_MAX_NAME)) {
+        return weir_usage("compile: found '%s', which cannot be the name of a "
+                          "VM", options.vm);
     }
     if (!options.disk) {
         return weir_usage("compile: found no disk, expected --disk DISK");

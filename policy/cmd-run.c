@@ -9,8 +9,6 @@
 #include "record.h"
 #include "weir.h"
 
-#define RUN_MAX_NAME 64
-
 typedef struct RunOptions {
     WeirPolicyOptions policy;
     char **disks;
@@ -37,7 +35,7 @@ typedef struct Run {
     char *dir;
     GPtrArray *disks;
     GPtrArray *policies;
-    GPtrArray *chains;
+    WeirPlan *plan;
 } Run;
 
 static void run_clear(Run *run)
@@ -47,7 +45,7 @@ static void run_clear(Run *run)
     g_free(run->dir);
     g_ptr_array_unref(run->disks);
     g_ptr_array_unref(run->policies);
-    g_ptr_array_unref(run->chains);
+    weir_plan_free(run->plan);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Run, run_clear)
@@ -84,6 +82,7 @@ static bool run_find_policies(Run *run, const RunOptions *options,
     if (!daemon) {
         return false;
     }
+    run->plan = weir_plan_new(run->name);
     for (guint i = 0; i < run->disks->len; i++) {
         const WeirDisk *disk = g_ptr_array_index(run->disks, i);
         WeirPolicy *policy = weir_policy_find(
@@ -94,8 +93,8 @@ static bool run_find_policies(Run *run, const RunOptions *options,
             return false;
         }
         g_ptr_array_add(run->policies, policy);
-        g_ptr_array_add(run->chains, weir_chain_new(disk, policy));
-        if (!weir_daemon_check(daemon, policy, error)) {
+        if (!weir_daemon_check(daemon, policy, error) ||
+            !weir_plan_add(run->plan, disk, policy, error)) {
             return false;
         }
     }
@@ -126,7 +125,7 @@ static char *run_default_name(const Run *run)
     }
     g_strcanon(base, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                "0123456789._-", '-');
-    if (!weir_name_ok(base, RUN_MAX_NAME)) {
+    if (!weir_name_ok(base, WEIR_VM_MAX_NAME)) {
         return g_strdup("vm");
     }
     return g_steal_pointer(&base);
@@ -141,10 +140,10 @@ static bool run_find_names(Run *run, const RunOptions *options,
     run->name = options->name ? g_strdup(options->name)
                               : run_default_name(run);
     run->dir = weir_runtime_dir(options->runtime_dir);
-    if (!weir_name_ok(run->name, RUN_MAX_NAME)) {
+    if (!weir_name_ok(run->name, WEIR_VM_MAX_NAME)) {
         weir_set_error(error, "--name: found '%s', expected up to %d letters, "
                        "digits, '.', '_' and '-', the first a letter or digit",
-                       run->name, RUN_MAX_NAME);
+                       run->name, WEIR_VM_MAX_NAME);
         return false;
     }
     if (options->qemu && strchr(options->qemu, '/')) {
@@ -165,8 +164,6 @@ static int run_vm(const RunOptions *options, char **args)
             (GDestroyNotify)weir_disk_free),
         .policies = g_ptr_array_new_with_free_func(
             (GDestroyNotify)weir_policy_free),
-        .chains = g_ptr_array_new_with_free_func(
-            (GDestroyNotify)g_ptr_array_unref),
     };
     WeirLaunch launch = { .args = args };
     GError *error = NULL;
@@ -175,7 +172,8 @@ static int run_vm(const RunOptions *options, char **args)
     if (!run_parse_disks(&run, options->disks, &error) ||
         !run_find_names(&run, options, &error) ||
         !run_find_policies(&run, options, &error) ||
-        !run_check_disks(&run, options, &error)) {
+        !run_check_disks(&run, options, &error) ||
+        !weir_plan_create_files(run.plan, &error)) {
         return weir_fail(error);
     }
     launch.name = run.name;
@@ -183,7 +181,8 @@ static int run_vm(const RunOptions *options, char **args)
     launch.dir = run.dir;
     launch.disks = run.disks;
     launch.policies = run.policies;
-    launch.chains = run.chains;
+    launch.chains = weir_plan_chains(run.plan);
+    launch.secrets = weir_plan_secrets(run.plan);
     if (!weir_launch(&launch, &exit_code, &error)) {
         weir_fail(error);
     }

@@ -5,11 +5,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 
+#include "plan.h"
 #include "programs.h"
 #include "qmp.h"
 
 #define WEIR_DAEMON_TIMEOUT_MS 30000
-#define WEIR_DAEMON_DISK_BYTES (INT64_C(1) << 30)
 
 struct WeirDaemon {
     GSubprocess *process;
@@ -73,6 +73,7 @@ static void daemon_explain(WeirDaemon *daemon, GError **error)
 static bool daemon_learn(WeirDaemon *daemon, GError **error)
 {
     g_autoptr(JsonNode) introspection = NULL;
+    g_autoptr(JsonNode) capabilities = NULL;
 
     if (!weir_qmp_negotiate(daemon->qmp, WEIR_DAEMON_TIMEOUT_MS, error)) {
         return false;
@@ -82,7 +83,12 @@ static bool daemon_learn(WeirDaemon *daemon, GError **error)
     if (!introspection) {
         return false;
     }
-    daemon->schema = weir_schema_new(introspection, error);
+    capabilities = weir_qmp_execute(daemon->qmp, "query-weir-filters", NULL,
+                                    WEIR_DAEMON_TIMEOUT_MS, error);
+    if (!capabilities) {
+        return false;
+    }
+    daemon->schema = weir_schema_new(introspection, capabilities, error);
     return daemon->schema != NULL;
 }
 
@@ -120,56 +126,23 @@ const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon)
     return daemon->schema;
 }
 
-static bool daemon_add(WeirDaemon *daemon, JsonObject *node, GError **error)
-{
-    g_autoptr(JsonNode) answer = weir_qmp_execute(
-        daemon->qmp, "blockdev-add", node, WEIR_DAEMON_TIMEOUT_MS, error);
-
-    return answer != NULL;
-}
-
-static bool daemon_del(WeirDaemon *daemon, const char *name, GError **error)
-{
-    JsonObject *arguments = json_object_new();
-    g_autoptr(JsonNode) answer = NULL;
-
-    json_object_set_string_member(arguments, "node-name", name);
-    answer = weir_qmp_execute(daemon->qmp, "blockdev-del", arguments,
-                              WEIR_DAEMON_TIMEOUT_MS, error);
-    return answer != NULL;
-}
-
-static bool daemon_add_disk(WeirDaemon *daemon, GError **error)
-{
-    JsonObject *node = json_object_new();
-
-    json_object_set_string_member(node, "driver", "null-co");
-    json_object_set_string_member(node, "node-name", "weir-check");
-    json_object_set_int_member(node, "size", WEIR_DAEMON_DISK_BYTES);
-    json_object_set_boolean_member(node, "read-zeroes", TRUE);
-    return daemon_add(daemon, node, error);
-}
-
-/* Open and close one filter.  A driver's refusal is a line in @text. */
+/* Ask the driver of a filter.  Its refusal is a line in @text. */
 static bool daemon_try(WeirDaemon *daemon, const WeirPolicy *policy,
                        const WeirPolicyFilter *filter, GString *text,
                        GError **error)
 {
-    g_autoptr(JsonObject) node = json_object_new();
+    JsonObject *arguments = json_object_new();
+    JsonObject *node = weir_plan_sample(filter);
+    g_autoptr(JsonNode) answer = NULL;
     g_autoptr(GError) local = NULL;
-    JsonObjectIter iter;
-    const char *name;
-    JsonNode *value;
 
     json_object_set_string_member(node, "driver", filter->driver);
-    json_object_set_string_member(node, "node-name", "weir-check-filter");
-    json_object_set_string_member(node, filter->child, "weir-check");
-    json_object_iter_init_ordered(&iter, filter->options);
-    while (json_object_iter_next_ordered(&iter, &name, &value)) {
-        json_object_set_member(node, name, json_node_ref(value));
-    }
-    if (daemon_add(daemon, json_object_ref(node), &local)) {
-        return daemon_del(daemon, "weir-check-filter", error);
+    json_object_set_string_member(node, filter->child, "weir-check-disk");
+    json_object_set_object_member(arguments, "filter", node);
+    answer = weir_qmp_execute(daemon->qmp, "weir-check-options", arguments,
+                              WEIR_DAEMON_TIMEOUT_MS, &local);
+    if (answer) {
+        return true;
     }
     if (!g_error_matches(local, WEIR_ERROR, WEIR_ERROR_QMP)) {
         g_propagate_error(error, g_steal_pointer(&local));
@@ -185,13 +158,12 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
                        GError **error)
 {
     g_autoptr(GString) text = g_string_new(NULL);
-    bool ok = daemon_add_disk(daemon, error);
+    bool ok = true;
 
     for (guint i = policy->filters->len; ok && i-- > 0;) {
         ok = daemon_try(daemon, policy, g_ptr_array_index(policy->filters, i),
                         text, error);
     }
-    ok = ok && daemon_del(daemon, "weir-check", error);
     if (ok && text->len > 0) {
         g_set_error_literal(error, WEIR_ERROR, WEIR_ERROR_POSITION,
                             text->str);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A storage daemon of our own without any disk: it knows which filters are
- * installed, and opens policies' filters over an empty node to try them.
+ * installed, and which options they take.
  */
 #ifndef WEIR_DAEMON_H
 #define WEIR_DAEMON_H
@@ -27,7 +27,7 @@ void weir_daemon_free(WeirDaemon *daemon);
 const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon);
 
 /*
- * Open each filter of @policy, the lowest first, and close them again.
+ * Have each driver look at its options in @policy, the lowest first.
  * Returns false with @error set to WEIR_ERROR_POSITION if a driver refuses
  * its options (a line for each), or as weir_qmp_execute().
  */

@@ -38,6 +38,7 @@ typedef struct Vm {
     char *socket_path;
     int listen_fd;          /* -1 when QEMU alone has it */
     int signal_fd;
+    GArray *secret_fds;     /* int, one for each secret; QEMU gets them */
     WeirQmp *qmp;           /* NULL once the guest runs */
     WeirRecord *record;
     GMainLoop *loop;
@@ -135,9 +136,21 @@ static void launch_add_iothreads(GPtrArray *args, const GPtrArray *disks)
     }
 }
 
-/* The command line of QEMU; the caller unrefs it. */
-static GPtrArray *launch_args(const WeirLaunch *launch, int listen_fd)
+static void launch_add_secrets(GPtrArray *args, const Vm *vm)
 {
+    for (guint i = 0; i < vm->launch->secrets->len; i++) {
+        const WeirSecret *secret = g_ptr_array_index(vm->launch->secrets, i);
+
+        launch_add(args, "-object",
+                   g_strdup_printf("secret,id=%s,file=/dev/fd/%d", secret->id,
+                                   g_array_index(vm->secret_fds, int, i)));
+    }
+}
+
+/* The command line of QEMU; the caller unrefs it. */
+static GPtrArray *launch_args(const Vm *vm)
+{
+    const WeirLaunch *launch = vm->launch;
     GPtrArray *args = g_ptr_array_new_with_free_func(g_free);
 
     g_ptr_array_add(args, g_strdup(launch->qemu));
@@ -145,9 +158,10 @@ static GPtrArray *launch_args(const WeirLaunch *launch, int listen_fd)
     g_ptr_array_add(args, g_strdup("-S"));
     launch_add(args, "-chardev",
                g_strdup_printf("socket,id=weir-qmp,fd=%d,server=on,wait=off",
-                               listen_fd));
+                               vm->listen_fd));
     launch_add(args, "-mon", g_strdup("chardev=weir-qmp,mode=control"));
     launch_add_iothreads(args, launch->disks);
+    launch_add_secrets(args, vm);
     for (guint i = 0; i < launch->chains->len; i++) {
         const GPtrArray *chain = g_ptr_array_index(launch->chains, i);
 
@@ -251,12 +265,37 @@ static void launch_child_setup(gpointer opaque)
     const Vm *vm = opaque;
 
     fcntl(vm->listen_fd, F_SETFD, 0);
+    for (guint i = 0; i < vm->secret_fds->len; i++) {
+        fcntl(g_array_index(vm->secret_fds, int, i), F_SETFD, 0);
+    }
     weir_child_setup(NULL);
+}
+
+static bool launch_open_secrets(Vm *vm, GError **error)
+{
+    for (guint i = 0; i < vm->launch->secrets->len; i++) {
+        int fd = weir_secret_open(g_ptr_array_index(vm->launch->secrets, i),
+                                  error);
+
+        if (fd < 0) {
+            return false;
+        }
+        g_array_append_val(vm->secret_fds, fd);
+    }
+    return true;
+}
+
+static void launch_close_secrets(Vm *vm)
+{
+    for (guint i = 0; i < vm->secret_fds->len; i++) {
+        close(g_array_index(vm->secret_fds, int, i));
+    }
+    g_array_set_size(vm->secret_fds, 0);
 }
 
 static bool launch_spawn(Vm *vm, GError **error)
 {
-    g_autoptr(GPtrArray) args = launch_args(vm->launch, vm->listen_fd);
+    g_autoptr(GPtrArray) args = launch_args(vm);
     g_autoptr(GError) local = NULL;
     sigset_t pending;
 
@@ -471,8 +510,11 @@ static bool launch_result(const Vm *vm, int *exit_code, GError **error)
 static bool launch_start(Vm *vm, GError **error)
 {
     GError *local = NULL;
+    bool started = launch_listen(vm, error) &&
+                   launch_open_secrets(vm, error) && launch_spawn(vm, error);
 
-    if (!launch_listen(vm, error) || !launch_spawn(vm, error)) {
+    launch_close_secrets(vm);
+    if (!started) {
         return false;
     }
     if (!launch_record(vm, &local)) {
@@ -528,6 +570,7 @@ bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
                        "its QEMU");
         return false;
     }
+    vm.secret_fds = g_array_new(FALSE, FALSE, sizeof(int));
     launch_signal_set(&set);
     vm.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     vm.socket_path = weir_record_path(launch->dir, launch->name, "qmp");
@@ -541,6 +584,7 @@ bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
     close(vm.signal_fd);
     weir_qmp_free(vm.qmp);
     weir_record_free(vm.record);
+    g_array_unref(vm.secret_fds);
     g_clear_error(&vm.failure);
     g_free(vm.socket_path);
     return ok;

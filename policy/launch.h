@@ -3,7 +3,7 @@
 #ifndef WEIR_LAUNCH_H
 #define WEIR_LAUNCH_H
 
-#include "chain.h"
+#include "plan.h"
 
 typedef struct WeirLaunch {
     const char *name;       /* of the VM; weir_name_ok() */
@@ -12,6 +12,7 @@ typedef struct WeirLaunch {
     GPtrArray *disks;       /* WeirDisk */
     GPtrArray *policies;    /* WeirPolicy, one for each disk */
     GPtrArray *chains;      /* as weir_chain_new(), one for each disk */
+    GPtrArray *secrets;     /* WeirSecret, that QEMU is to be given */
     char **args;            /* of the user, NULL-terminated */
 } WeirLaunch;
 

@@ -7,7 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "validate.h"
+#include "location.h"
+#include "order.h"
+#include "secret.h"
+#include "variables.h"
 
 #define WEIR_POLICY_MAX_NAME 64
 
@@ -16,6 +19,7 @@ typedef struct PolicyDocument {
     char *name;
     char *description;
     uint64_t *version;
+    uint8_t *before_encryption;
     WeirMember **filters;   /* one WeirMember per filter type, then place */
     uint64_t filter_count;
 } PolicyDocument;
@@ -28,7 +32,7 @@ static const cyaml_strval_t policy_places[] = {
 typedef struct PolicySchema {
     cyaml_schema_field_t *entry_fields;
     cyaml_schema_value_t entry;
-    cyaml_schema_field_t fields[5];
+    cyaml_schema_field_t fields[6];
     cyaml_schema_value_t root;
 } PolicySchema;
 
@@ -76,6 +80,9 @@ static void policy_schema_init(PolicySchema *schema,
         CYAML_FIELD_UINT_PTR("version",
                              CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
                              PolicyDocument, version),
+        { .key = "allow-before-encryption",
+          .value = weir_schema_bool(),
+          .data_offset = offsetof(PolicyDocument, before_encryption) },
         CYAML_FIELD_SEQUENCE_COUNT("filters", CYAML_FLAG_POINTER,
                                    PolicyDocument, filters, filter_count,
                                    &schema->entry, 0, CYAML_UNLIMITED),
@@ -85,6 +92,7 @@ static void policy_schema_init(PolicySchema *schema,
     G_STATIC_ASSERT(sizeof(fields) == sizeof(schema->fields));
     policy_schema_entry(schema, installed);
     memcpy(schema->fields, fields, sizeof(fields));
+    schema->fields[3].value.flags |= CYAML_FLAG_OPTIONAL;
     schema->root = (cyaml_schema_value_t) {
         CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, PolicyDocument,
                             schema->fields),
@@ -108,6 +116,7 @@ static void policy_filter_free(WeirPolicyFilter *filter)
 {
     g_free(filter->driver);
     g_free(filter->child);
+    g_strfreev(filter->nodes);
     json_object_unref(filter->options);
     g_free(filter);
 }
@@ -195,37 +204,107 @@ static const WeirYaml *policy_entry_key(const WeirYaml *entry,
     return driver;
 }
 
+/* Whether all variables in a value, or in what it holds, are some. */
+static bool policy_check_variables(const WeirYaml *value, WeirReport *report)
+{
+    g_autofree char *list = weir_variables_list();
+    g_autofree char *found = NULL;
+    bool ok = true;
+
+    if (value->text && !weir_variables_check(value->text, &found)) {
+        weir_report(report, value, "found '%s', expected a variable in braces, "
+                    "one of %s, or $$", found, list);
+        return false;
+    }
+    for (guint i = 0; value->values && i < value->values->len; i++) {
+        ok = policy_check_variables(g_ptr_array_index(value->values, i),
+                                    report) && ok;
+    }
+    return ok;
+}
+
+/* What the value of a node or secret stands for. */
+static void policy_check_place(const WeirYaml *value, const char *option,
+                               bool is_node, WeirReport *report)
+{
+    g_autofree char *text = weir_variables_expand(value->text,
+                                                  &weir_variables_sample);
+    g_autoptr(WeirLocation) location = NULL;
+    g_autoptr(WeirSecret) secret = NULL;
+    g_autoptr(GError) error = NULL;
+
+    if (is_node) {
+        location = weir_location_parse(text, &error);
+    } else {
+        secret = weir_secret_parse(text, "id", &error);
+    }
+    if (error) {
+        weir_report(report, value, "%s for '%s'", error->message, option);
+    }
+}
+
+/* The options of one filter; NULL or empty: it has none. */
+static void policy_check_options(const WeirYaml *options,
+                                 const WeirFilterType *type,
+                                 WeirReport *report)
+{
+    for (guint i = 0; options->keys && i < options->keys->len; i++) {
+        const WeirYaml *key = g_ptr_array_index(options->keys, i);
+        const WeirYaml *value = g_ptr_array_index(options->values, i);
+        bool is_node = g_ptr_array_find_with_equal_func(
+            type->nodes, key->text, g_str_equal, NULL);
+
+        if (policy_check_variables(value, report) && value->text &&
+            (is_node || weir_secret_is_option(key->text))) {
+            policy_check_place(value, key->text, is_node, report);
+        }
+    }
+}
+
+/* An entry, which is added to @filters if it is one. */
 static void policy_check_entry(const WeirYaml *entry,
-                               const WeirSchema *schema, GHashTable *seen,
+                               const WeirSchema *schema, GArray *filters,
                                WeirReport *report)
 {
     const WeirYaml *key = policy_entry_key(entry, report);
-    const WeirFilterType *type;
-    const WeirYaml *first;
+    const WeirYaml *place = weir_yaml_member(entry, "place");
+    WeirOrdered ordered = {
+        .type = key ? weir_schema_find(schema, key->text) : NULL, .key = key,
+        .place = place && strcmp(place->text, "disk") == 0
+                 ? WEIR_PLACE_DISK : WEIR_PLACE_STORAGE,
+    };
 
-    if (!key) {
+    if (!ordered.type) {
         return;
     }
-    first = g_hash_table_lookup(seen, key->text);
-    if (first) {
-        weir_report(report, key, "found filter '%s' again, expected it once "
-                    "per disk (it is on line %u)", key->text, first->line);
+    for (guint i = 0; i < filters->len; i++) {
+        const WeirOrdered *first = &g_array_index(filters, WeirOrdered, i);
+
+        if (first->type == ordered.type) {
+            weir_report(report, key, "found filter '%s' again, expected it "
+                        "once per disk (it is on line %u)", key->text,
+                        first->key->line);
+        }
     }
-    g_hash_table_insert(seen, key->text, (gpointer)key);
-    type = weir_schema_find(schema, key->text);
-    if (type && type->other_child) {
-        weir_report(report, key, "found filter '%s', which needs a node '%s' "
-                    "that a policy cannot give", key->text,
-                    type->other_child);
-    }
+    g_array_append_val(filters, ordered);
+    policy_check_options(weir_yaml_member(entry, key->text), ordered.type,
+                         report);
+}
+
+static bool policy_is_true(const WeirYaml *value)
+{
+    static const char *const words[] = { "true", "on", "yes", NULL };
+
+    return value && g_strv_contains(words, value->text);
 }
 
 /* What the schema cannot say. */
 static void policy_check(const WeirYaml *root, const WeirSchema *schema,
                          bool check_name, WeirReport *report)
 {
-    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-    const WeirYaml *filters = weir_yaml_member(root, "filters");
+    g_autoptr(GArray) filters = g_array_new(FALSE, FALSE,
+                                            sizeof(WeirOrdered));
+    const WeirYaml *entries = weir_yaml_member(root, "filters");
     const WeirYaml *version = weir_yaml_member(root, "version");
 
     policy_check_name(root, check_name, report);
@@ -233,10 +312,27 @@ static void policy_check(const WeirYaml *root, const WeirSchema *schema,
         weir_report(report, version, "found version '%s', expected 1 or more",
                     version->text);
     }
-    for (guint i = 0; i < filters->values->len; i++) {
-        policy_check_entry(g_ptr_array_index(filters->values, i), schema,
-                           seen, report);
+    for (guint i = 0; i < entries->values->len; i++) {
+        policy_check_entry(g_ptr_array_index(entries->values, i), schema,
+                           filters, report);
     }
+    weir_order_check(filters,
+                     policy_is_true(weir_yaml_member(
+                         root, "allow-before-encryption")), report);
+}
+
+/* The texts of @array as a vector that the caller frees. */
+static char **policy_strings(const GPtrArray *array)
+{
+    GStrvBuilder *builder = g_strv_builder_new();
+    char **strings;
+
+    for (guint i = 0; i < array->len; i++) {
+        g_strv_builder_add(builder, g_ptr_array_index(array, i));
+    }
+    strings = g_strv_builder_end(builder);
+    g_strv_builder_unref(builder);
+    return strings;
 }
 
 static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
@@ -252,6 +348,7 @@ static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
         if (weir_yaml_member(entry, type->driver)) {
             filter->driver = g_strdup(type->driver);
             filter->child = g_strdup(type->child);
+            filter->nodes = policy_strings(type->nodes);
             filter->options = weir_schema_options_json(&type->options,
                                                        members[i].value);
         }
@@ -274,6 +371,8 @@ static WeirPolicy *policy_new(const WeirYaml *root,
     policy->name = g_strdup(document->name);
     policy->description = g_strdup(document->description);
     policy->version = document->version ? *document->version : 1;
+    policy->before_encryption = document->before_encryption &&
+                                *document->before_encryption;
     policy->file = g_strdup(file);
     policy->filters = g_ptr_array_new_with_free_func(
         (GDestroyNotify)policy_filter_free);

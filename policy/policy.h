@@ -7,6 +7,7 @@
 
 #define WEIR_POLICY_DIR "/etc/weir/policies.d"
 #define WEIR_POLICY_SUFFIX ".yaml"
+#define WEIR_VM_MAX_NAME 64
 
 /* Where in the chain a filter goes. */
 typedef enum WeirPlace {
@@ -18,7 +19,9 @@ typedef struct WeirPolicyFilter {
     char *driver;
     char *child;            /* the option that names the filtered node */
     WeirPlace place;
-    JsonObject *options;    /* as for blockdev-add, without node references */
+    JsonObject *options;    /* as the file has them: variables are in them, and
+                               nodes and secrets are places, see plan.h */
+    char **nodes;           /* options that are places of nodes; NULL at end */
     unsigned line, column;  /* of the entry in the file, from 1 */
 } WeirPolicyFilter;
 
@@ -26,6 +29,7 @@ typedef struct WeirPolicy {
     char *name;
     char *description;      /* NULL: none */
     guint64 version;
+    bool before_encryption; /* other filters may be above encryption */
     char *file;
     GPtrArray *filters;     /* WeirPolicyFilter, from the guest downwards */
 } WeirPolicy;

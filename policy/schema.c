@@ -28,6 +28,17 @@ bool weir_schema_is_bool(const cyaml_schema_value_t *value)
            value->enumeration.strings == schema_bool;
 }
 
+cyaml_schema_value_t weir_schema_bool(void)
+{
+    return (cyaml_schema_value_t) {
+        .type = CYAML_ENUM,
+        .flags = CYAML_FLAG_POINTER | CYAML_FLAG_STRICT,
+        .data_size = sizeof(uint8_t),
+        .enumeration.strings = schema_bool,
+        .enumeration.count = G_N_ELEMENTS(schema_bool),
+    };
+}
+
 /* Memory that lives as long as @schema. */
 static void *schema_keep(WeirSchema *schema, void *memory)
 {
@@ -76,11 +87,7 @@ static bool schema_builtin(JsonObject *type, cyaml_schema_value_t *value)
 
     value->flags = CYAML_FLAG_POINTER;
     if (g_strcmp0(json_type, "boolean") == 0) {
-        value->type = CYAML_ENUM;
-        value->flags |= CYAML_FLAG_STRICT;
-        value->data_size = sizeof(uint8_t);
-        value->enumeration.strings = schema_bool;
-        value->enumeration.count = G_N_ELEMENTS(schema_bool);
+        *value = weir_schema_bool();
     } else if (g_strcmp0(json_type, "int") == 0) {
         value->type = CYAML_INT;
         value->data_size = sizeof(int64_t);
@@ -197,14 +204,52 @@ static void schema_collect(const WeirSchema *schema, const char *name,
     }
 }
 
+/* An option whose value is the place of a node. */
+static void schema_place(cyaml_schema_value_t *value)
+{
+    memset(value, 0, sizeof(*value));
+    value->type = CYAML_STRING;
+    value->flags = CYAML_FLAG_POINTER;
+    value->data_size = sizeof(char);
+    value->string.min = 1;
+    value->string.max = CYAML_UNLIMITED;
+}
+
 /*
- * The libcyaml fields of struct type @name, without references to nodes.
- * Options of a union's branches are all optional here: the driver knows
- * better.  @unsupported takes the names of what cannot be expressed.
+ * Whether an option of @filter (NULL: of a part of its options) can be in a
+ * policy; @value takes what it is then.
+ */
+static bool schema_option(WeirSchema *schema, const char *key,
+                          const char *type, WeirFilterType *filter,
+                          cyaml_schema_value_t *value)
+{
+    if (schema_is_node(schema, type)) {
+        if (!filter || strcmp(key, filter->child) == 0) {
+            return false;
+        }
+        if (schema_meta_is(schema_type(schema, type), "alternate")) {
+            schema_place(value);
+            g_ptr_array_add(filter->nodes, g_strdup(key));
+            return true;
+        }
+    } else if (schema_value(schema, type, value)) {
+        return true;
+    }
+    if (filter) {
+        g_ptr_array_add(filter->unsupported, g_strdup(key));
+    }
+    return false;
+}
+
+/*
+ * The libcyaml fields of struct type @name.  Options of a union's branches are
+ * all optional here: the driver knows better.
+ *
+ * @filter: whose options these are; NULL: they are a part of them
  */
 static void schema_fields(WeirSchema *schema, const char *name,
                           cyaml_schema_value_t *mapping,
-                          GPtrArray *unsupported)
+                          WeirFilterType *filter)
 {
     g_autoptr(GPtrArray) members = g_ptr_array_new();
     g_autoptr(GArray) optionals = g_array_new(FALSE, FALSE, sizeof(bool));
@@ -221,17 +266,11 @@ static void schema_fields(WeirSchema *schema, const char *name,
     for (guint i = 0; i < members->len; i++) {
         JsonObject *member = g_ptr_array_index(members, i);
         const char *key = weir_json_string(member, "name");
-        const char *type = weir_json_string(member, "type");
         cyaml_schema_field_t field = { .count_size = sizeof(uint64_t) };
 
-        if (schema_is_node(schema, type) ||
-            schema_has_field(fields, count, key)) {
-            continue;
-        }
-        if (!schema_value(schema, type, &field.value)) {
-            if (unsupported) {
-                g_ptr_array_add(unsupported, g_strdup(key));
-            }
+        if (schema_has_field(fields, count, key) ||
+            !schema_option(schema, key, weir_json_string(member, "type"),
+                           filter, &field.value)) {
             continue;
         }
         if (g_array_index(optionals, bool, i)) {
@@ -288,54 +327,80 @@ static void schema_filter_free(WeirFilterType *filter)
 {
     g_free(filter->driver);
     g_free(filter->child);
-    g_free(filter->other_child);
+    g_ptr_array_unref(filter->nodes);
     g_ptr_array_unref(filter->unsupported);
     g_free(filter);
 }
 
-/* Which member is the filtered node, and whether there must be others. */
-static void schema_children(const WeirSchema *schema, const char *type,
-                            WeirFilterType *filter)
+/* Which option is the filtered node: "file", or the first one that must be. */
+static char *schema_child(const WeirSchema *schema, const char *type)
 {
     g_autoptr(GPtrArray) members = g_ptr_array_new();
     g_autoptr(GArray) optionals = g_array_new(FALSE, FALSE, sizeof(bool));
+    const char *child = NULL;
 
     schema_collect(schema, type, false, members, optionals, 0);
     for (guint i = 0; i < members->len; i++) {
         JsonObject *member = g_ptr_array_index(members, i);
         const char *name = weir_json_string(member, "name");
 
-        if (!schema_is_node(schema, weir_json_string(member, "type"))) {
-            continue;
-        }
-        if (strcmp(name, "file") == 0) {
-            if (filter->child && !filter->other_child) {
-                filter->other_child = g_steal_pointer(&filter->child);
-            }
-            g_free(filter->child);
-            filter->child = g_strdup(name);
-        } else if (g_array_index(optionals, bool, i)) {
-            continue;
-        } else if (!filter->child) {
-            filter->child = g_strdup(name);
-        } else if (!filter->other_child) {
-            filter->other_child = g_strdup(name);
+        if (schema_is_node(schema, weir_json_string(member, "type")) &&
+            (strcmp(name, "file") == 0 ||
+             (!child && !g_array_index(optionals, bool, i)))) {
+            child = name;
         }
     }
+    return g_strdup(child ? child : "file");
+}
+
+static const char *const schema_classes[] = {
+    [WEIR_CLASS_INSPECTION] = "inspection",
+    [WEIR_CLASS_CACHE] = "cache",
+    [WEIR_CLASS_REPLICATION] = "replication",
+    [WEIR_CLASS_ENCRYPTION] = "encryption",
+    [WEIR_CLASS_OTHER] = "other",
+};
+
+const char *weir_class_name(WeirClass class)
+{
+    return schema_classes[class];
+}
+
+/* A class that is not known here is as good as any other. */
+static WeirClass schema_class(const char *name)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(schema_classes); i++) {
+        if (g_strcmp0(name, schema_classes[i]) == 0) {
+            return (WeirClass)i;
+        }
+    }
+    return WEIR_CLASS_OTHER;
+}
+
+/* What @driver says of itself, or NULL. */
+static JsonObject *schema_capabilities(JsonArray *list, const char *driver)
+{
+    for (guint i = 0; i < weir_json_length(list); i++) {
+        JsonObject *entry = weir_json_object_at(list, i);
+
+        if (g_strcmp0(weir_json_string(entry, "driver"), driver) == 0) {
+            return entry;
+        }
+    }
+    return NULL;
 }
 
 static void schema_add_filter(WeirSchema *schema, const char *driver,
-                              const char *type)
+                              const char *type, JsonObject *capabilities)
 {
     WeirFilterType *filter = g_new0(WeirFilterType, 1);
 
     filter->driver = g_strdup(driver);
+    filter->class = schema_class(weir_json_string(capabilities, "class"));
+    filter->child = schema_child(schema, type);
+    filter->nodes = g_ptr_array_new_with_free_func(g_free);
     filter->unsupported = g_ptr_array_new_with_free_func(g_free);
-    schema_children(schema, type, filter);
-    if (!filter->child) {
-        filter->child = g_strdup("file");
-    }
-    schema_fields(schema, type, &filter->options, filter->unsupported);
+    schema_fields(schema, type, &filter->options, filter);
     g_ptr_array_add(schema->filters, filter);
 }
 
@@ -359,7 +424,7 @@ static gint schema_compare(gconstpointer a, gconstpointer b)
 }
 
 static bool schema_build(WeirSchema *schema, JsonArray *entries,
-                         GError **error)
+                         JsonArray *capabilities, GError **error)
 {
     JsonArray *variants;
 
@@ -380,17 +445,19 @@ static bool schema_build(WeirSchema *schema, JsonArray *entries,
     for (guint i = 0; i < weir_json_length(variants); i++) {
         JsonObject *variant = weir_json_object_at(variants, i);
         const char *driver = weir_json_string(variant, "case");
+        JsonObject *known = schema_capabilities(capabilities, driver);
 
-        if (driver && g_str_has_prefix(driver, WEIR_FILTER_PREFIX)) {
+        if (known && g_str_has_prefix(driver, WEIR_FILTER_PREFIX)) {
             schema_add_filter(schema, driver,
-                              weir_json_string(variant, "type"));
+                              weir_json_string(variant, "type"), known);
         }
     }
     g_ptr_array_sort(schema->filters, schema_compare);
     return true;
 }
 
-WeirSchema *weir_schema_new(JsonNode *introspection, GError **error)
+WeirSchema *weir_schema_new(JsonNode *introspection, JsonNode *capabilities,
+                            GError **error)
 {
     g_autoptr(WeirSchema) schema = g_new0(WeirSchema, 1);
     bool ok;
@@ -401,7 +468,8 @@ WeirSchema *weir_schema_new(JsonNode *introspection, GError **error)
     schema->memory = g_ptr_array_new_with_free_func(g_free);
     schema->filters = g_ptr_array_new_with_free_func(
         (GDestroyNotify)schema_filter_free);
-    ok = schema_build(schema, weir_json_as_array(introspection), error);
+    ok = schema_build(schema, weir_json_as_array(introspection),
+                      weir_json_as_array(capabilities), error);
     schema->node_type = NULL;
     g_hash_table_remove_all(schema->types);
     return ok ? g_steal_pointer(&schema) : NULL;

@@ -25,11 +25,22 @@ typedef struct WeirMember {
     uint64_t count;         /* of a sequence: its entries */
 } WeirMember;
 
+/* What a filter is for; a disk has at most one of each but WEIR_CLASS_OTHER. */
+typedef enum WeirClass {
+    WEIR_CLASS_INSPECTION,
+    WEIR_CLASS_CACHE,
+    WEIR_CLASS_REPLICATION,
+    WEIR_CLASS_ENCRYPTION,
+    WEIR_CLASS_OTHER,
+} WeirClass;
+
 typedef struct WeirFilterType {
     char *driver;
     char *child;            /* the option that names the filtered node */
-    char *other_child;      /* another node that it cannot do without; NULL */
+    WeirClass class;
     cyaml_schema_value_t options;   /* a mapping of WeirMembers */
+    GPtrArray *nodes;       /* char *: options that are another node; they are
+                               texts in @options, see location.h */
     GPtrArray *unsupported; /* char *: options that a policy cannot express */
 } WeirFilterType;
 
@@ -37,10 +48,13 @@ typedef struct WeirFilterType {
  * Find the filters.
  *
  * @introspection: what query-qmp-schema returned; not kept
+ * @capabilities: what query-weir-filters returned; not kept.  Others are no
+ *     filters.
  * Returns the schema, which the caller frees with weir_schema_free(), or NULL
  * with @error set if the answer makes no sense or there are no filters.
  */
-WeirSchema *weir_schema_new(JsonNode *introspection, GError **error);
+WeirSchema *weir_schema_new(JsonNode *introspection, JsonNode *capabilities,
+                            GError **error);
 
 /* NULL is fine. */
 void weir_schema_free(WeirSchema *schema);
@@ -51,6 +65,12 @@ GPtrArray *weir_schema_filters(const WeirSchema *schema);
 /* The filter with that driver, owned by @schema, or NULL. */
 const WeirFilterType *weir_schema_find(const WeirSchema *schema,
                                        const char *driver);
+
+/* "cache" and so on. */
+const char *weir_class_name(WeirClass class);
+
+/* Schema of an on/off value that is loaded as a pointer to a uint8_t. */
+cyaml_schema_value_t weir_schema_bool(void);
 
 /* Whether @value is the on/off type, which libcyaml sees as an enum. */
 bool weir_schema_is_bool(const cyaml_schema_value_t *value);

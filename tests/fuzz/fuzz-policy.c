@@ -29,6 +29,8 @@ static const char fuzz_schema[] =
     "  {\"name\":\"s\",\"type\":\"str\",\"default\":null},"
     "  {\"name\":\"e\",\"type\":\"words\",\"default\":null},"
     "  {\"name\":\"l\",\"type\":\"list\",\"default\":null},"
+    "  {\"name\":\"p\",\"type\":\"ref\",\"default\":null},"
+    "  {\"name\":\"k-secret\",\"type\":\"str\",\"default\":null},"
     "  {\"name\":\"o\",\"type\":\"self\",\"default\":null}]},"
     " {\"name\":\"y\",\"meta-type\":\"object\",\"members\":["
     "  {\"name\":\"file\",\"type\":\"ref\"}]},"
@@ -47,6 +49,10 @@ static const char fuzz_schema[] =
     " {\"name\":\"str\",\"meta-type\":\"builtin\","
     "  \"json-type\":\"string\"}]";
 
+static const char fuzz_capabilities[] =
+    "[{\"driver\":\"weir-x\",\"class\":\"cache\"},"
+    " {\"driver\":\"weir-y\",\"class\":\"encryption\"}]";
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static WeirSchema *fuzz_load_schema(void)
@@ -54,7 +60,10 @@ static WeirSchema *fuzz_load_schema(void)
     g_autoptr(JsonNode) node = weir_json_parse(fuzz_schema,
                                                strlen(fuzz_schema), NULL);
 
-    return weir_schema_new(node, NULL);
+    g_autoptr(JsonNode) capabilities = weir_json_parse(
+        fuzz_capabilities, strlen(fuzz_capabilities), NULL);
+
+    return weir_schema_new(node, capabilities, NULL);
 }
 
 /* A place comes first; and what validate.c lets pass, libcyaml takes. */

@@ -7,7 +7,8 @@ import unittest
 from common import FakeTest
 
 HEAD = "name: p\nfilters:\n"
-OPTIONS = ("level, mode, ratio, where, tags, hops, when, amount, quiet")
+OPTIONS = ("log, level, mode, ratio, where, tags, hops, when, amount, quiet")
+FILTERS = ("weir-acme, weir-copy, weir-dots, weir-far, weir-lock, weir-pair")
 
 
 class Text(FakeTest):
@@ -82,7 +83,8 @@ class Keys(FakeTest):
     def test_unknown_key(self):
         self.refuses("name: p\n  \nfilter: []\nfilters: []\n",
                      "3:1: found unknown key 'filter', expected one of name, "
-                     "description, version, filters; did you mean "
+                     "description, version, allow-before-encryption, "
+                     "filters; did you mean "
                      "'filters'?")
 
     def test_key_twice(self):
@@ -147,13 +149,12 @@ class Filters(FakeTest):
     def test_unknown_filter(self):
         self.refuses(HEAD + "  - weir-acne: {level: 1}\n",
                      "3:5: found unknown filter 'weir-acne', expected one of "
-                     "weir-acme, weir-dots, weir-pair; did you mean "
-                     "'weir-acme'?")
+                     + FILTERS + "; did you mean 'weir-acme'?")
 
     def test_foreign_driver(self):
         self.refuses(HEAD + "  - throttle: {}\n",
                      "3:5: found unknown filter 'throttle', expected one of "
-                     "weir-acme, weir-dots, weir-pair")
+                     + FILTERS)
 
     def test_entry_without_filter(self):
         self.refuses(HEAD + "  - place: disk\n", "3:5: found an entry without "
@@ -178,10 +179,93 @@ class Filters(FakeTest):
                      "4:12: found 'top', expected one of storage, disk for "
                      "'place'")
 
-    def test_other_node(self):
-        self.refuses(HEAD + "  - weir-pair:\n", "3:5: found filter "
-                     "'weir-pair', which needs a node 'mirror' that a policy "
-                     "cannot give")
+    def test_keeper_is_no_filter(self):
+        self.refuses(HEAD + "  - weir-keeper:\n",
+                     "3:5: found unknown filter 'weir-keeper', expected one of "
+                     + FILTERS)
+
+    def test_two_of_one_class(self):
+        self.refuses(HEAD + "  - weir-far:\n  - weir-copy:\n",
+                     "4:5: found filter 'weir-copy', expected one of class "
+                     "replication per disk ('weir-far' is on line 3)")
+
+    def test_above_encryption(self):
+        lock = "  - weir-lock: {key-secret: k}\n"
+        message = ("found 'weir-far' above 'weir-lock', where it sees what is "
+                   "not encrypted, expected it below, or "
+                   "allow-before-encryption: true")
+        self.refuses(HEAD + "  - weir-far:\n" + lock, "3:5: " + message)
+        self.refuses(HEAD + lock + "  - weir-far:\n    place: disk\n",
+                     "4:5: " + message)
+        for text in (HEAD + lock + "  - weir-far:\n",
+                     "allow-before-encryption: yes\n" + HEAD +
+                     "  - weir-far:\n" + lock):
+            self.assertEqual(self.check(self.write("p.yaml", text)),
+                             (0, "", ""))
+
+    def test_cache_above_replication(self):
+        self.refuses(HEAD + "  - weir-pair: {mirror: /m}\n  - weir-far:\n",
+                     "3:5: found 'weir-pair' above 'weir-far', expected it "
+                     "below: what the cache holds would not be replicated")
+
+
+class Places(FakeTest):
+    """Nodes of a filter's own, secrets, variables."""
+
+    def refuses_mirror(self, value, message):
+        self.refuses(HEAD + "  - weir-pair: {mirror: '%s'}\n" % value,
+                     "3:25: %s for 'mirror'" % message)
+
+    def test_node_is_missing(self):
+        self.refuses(HEAD + "  - weir-pair:\n", "3:15: found no option "
+                     "'mirror' of 'weir-pair', expected it")
+
+    def test_paths(self):
+        self.refuses_mirror("m.img", "found 'm.img', expected an absolute "
+                            "path or an NBD address such as nbd://HOST/EXPORT")
+        for size in ("", "x", "0", "1P", "-1", "1MM", "2000T",
+                     "99999999999999999999"):
+            self.refuses_mirror("create:%s:/m" % size, "found size '%s', "
+                                "expected a number of bytes up to 1024T, also "
+                                "with K, M, G or T" % size)
+
+    def test_nbd(self):
+        self.refuses_mirror("nbd:///x", "found no host, expected "
+                            "nbd://HOST/EXPORT")
+        self.refuses_mirror("nbd+unix:///x", "found no socket, expected "
+                            "nbd+unix:///EXPORT?socket=/PATH")
+        self.refuses_mirror("nbd+unix:///x?socket=s", "found no socket, "
+                            "expected nbd+unix:///EXPORT?socket=/PATH")
+        self.refuses_mirror("nbds://h/x", "found an address of nbds without "
+                            "tls-creds, expected ?tls-creds=ID")
+        self.refuses_mirror("nbd://h/x?tls-creds=c", "found 'tls-creds', which "
+                            "an address of nbd does not have")
+        self.refuses_mirror("nbds://h/x?tls-creds=c&port=1", "found 'port', "
+                            "which an address of nbds does not have")
+
+    def test_secrets(self):
+        for value, message in (
+                ("a/b", "found 'a/b', expected a name, file:/PATH, "
+                 "credential:NAME or command:COMMAND"),
+                ("credential:../x", "found '../x', expected a name, "
+                 "file:/PATH, credential:NAME or command:COMMAND"),
+                ("file:k", "found file 'k', expected an absolute path"),
+                ("command:cat /k", "found command 'cat', expected an absolute "
+                 "path")):
+            self.refuses(HEAD + "  - weir-lock: {key-secret: '%s'}\n" % value,
+                         "3:29: %s for 'key-secret'" % message)
+
+    def test_variables(self):
+        for value, found in (("/${vn}", "${vn}"), ("/$vm", "$"), ("/${vm", "$"),
+                             ("/a$", "$")):
+            self.refuses(HEAD + "  - weir-pair: {mirror: '%s'}\n" % value,
+                         "3:25: found '%s', expected a variable in braces, one "
+                         "of vm, disk, host, policy, or $$" % found)
+        self.refuses(HEAD + "  - weir-acme: {level: 1, tags: [a, '${b}']}\n",
+                     "3:37: found '${b}', expected a variable in braces, one "
+                     "of vm, disk, host, policy, or $$")
+        self.refuses_mirror("${vm}", "found 'vm', expected an absolute path "
+                            "or an NBD address such as nbd://HOST/EXPORT")
 
 
 class Options(FakeTest):
@@ -195,8 +279,8 @@ class Options(FakeTest):
                     "'weir-acme', expected one of %s; did you mean 'level'?"
                     % OPTIONS)
 
-    def test_node_is_no_option(self):
-        self.option("log: x", "4:7: found unknown option 'log' of "
+    def test_filtered_node_is_no_option(self):
+        self.option("file: x", "4:7: found unknown option 'file' of "
                     "'weir-acme', expected one of %s" % OPTIONS)
 
     def test_base_is_no_option(self):
@@ -273,7 +357,8 @@ class Options(FakeTest):
     def test_all_errors_at_once(self):
         self.refuses("nam: p\nfilters:\n  - weir-acme: {level: x, quiet: y}\n",
                      "1:1: found unknown key 'nam', expected one of name, "
-                     "description, version, filters; did you mean 'name'?",
+                     "description, version, allow-before-encryption, "
+                     "filters; did you mean 'name'?",
                      "3:24: found 'x', expected an integer for "
                      "'weir-acme.level'",
                      "3:34: found 'y', expected true or false for "

@@ -61,10 +61,9 @@ class Show(FakeTest):
         with open(log, encoding="utf-8") as file:
             nodes = [json.loads(line) for line in file]
         self.assertEqual([n["driver"] for n in nodes],
-                         ["null-co", "weir-dots", "weir-acme"])
-        self.assertEqual(nodes[2], dict(ACME, **{
-            "driver": "weir-acme", "node-name": nodes[1]["node-name"],
-            "file": nodes[0]["node-name"]}))
+                         ["weir-dots", "weir-acme"])
+        self.assertEqual(nodes[1], dict(ACME, **{
+            "driver": "weir-acme", "file": nodes[0]["file"]}))
 
     def test_text(self):
         self.write("p.yaml", FULL)
@@ -168,6 +167,74 @@ class Compile(FakeTest):
                 ("ignore", True, {"direct": True, "no-flush": True}))
             self.assertEqual(node.get("aio"), "native"
                              if node["driver"] == "file" else None)
+
+    def mirror(self, place, *more, disk="file=/a,format=raw,id=d"):
+        """What weir-pair gets for a node at that place."""
+        self.write("p.yaml", "name: p\nfilters:\n  - weir-pair: {mirror: "
+                   "'%s'}\n" % place)
+        return json.loads(self.chain(disk, *more)[1])["mirror"]
+
+    def test_files_of_filters(self):
+        common = {"node-name": "weir-d-mirror", "discard": "unmap",
+                  "cache": {"direct": False, "no-flush": False}}
+        self.assertEqual(self.mirror("/m"), dict(
+            common, driver="file", filename="/m"))
+        self.assertEqual(self.mirror("create:1M:/a b:c"), dict(
+            common, driver="file", filename="/a b:c"))
+        self.assertEqual(
+            self.mirror("/m", disk="file=/a,format=raw,id=d,cache.direct=on,"
+                        "aio=native,cache.no-flush=on"),
+            dict(common, driver="file", filename="/m", aio="native",
+                 cache={"direct": True, "no-flush": False}))
+
+    def test_nbd_servers_of_filters(self):
+        def node(export, **more):
+            return dict({"driver": "nbd", "node-name": "weir-d-mirror",
+                         "export": export}, **more)
+        self.assertEqual(
+            self.mirror("nbd://h/e"), node("e", server={
+                "type": "inet", "host": "h", "port": "10809"}))
+        self.assertEqual(
+            self.mirror("nbd://[::1]:99/a%20b/c"), node("a b/c", server={
+                "type": "inet", "host": "::1", "port": "99"}))
+        self.assertEqual(
+            self.mirror("nbd+unix:///?socket=/s%3Fx"), node("", server={
+                "type": "unix", "path": "/s?x"}))
+        self.assertEqual(
+            self.mirror("nbds://h/e?tls-creds=c&tls-hostname=n"),
+            node("e", **{"tls-creds": "c", "tls-hostname": "n", "server": {
+                "type": "inet", "host": "h", "port": "10809"}}))
+
+    def test_variables(self):
+        self.assertEqual(
+            self.mirror("/$$/${vm}-${disk}/${policy}}${vm}", "--name", "v.1")
+            ["filename"], "/$/v.1-d/p}v.1")
+        self.assertEqual(self.mirror("/${host}")["filename"],
+                         "/" + os.uname().nodename)
+        self.write("q.yaml", "name: q\nfilters:\n  - weir-acme:\n      level: "
+                   "1\n      tags: ['${disk}']\n      where: {host: '${vm}'}\n")
+        node = json.loads(self.chain("file=/a,format=raw,id=d", "--name", "x",
+                                     policy="q")[1])
+        self.assertEqual((node["tags"], node["where"]),
+                         (["d"], {"host": "x"}))
+
+    def test_secrets(self):
+        for text, needs in (("k", ""), (
+                "file:/k/${vm}", "the content of file /k/d"), (
+                "credential:c", "the credential c"), (
+                "command:/bin/cat /k", "the output of command /bin/cat /k")):
+            self.write("p.yaml", "name: p\nfilters:\n  - weir-lock: "
+                       "{key-secret: '%s'}\n" % text)
+            code, output, errors = self.weir(
+                "compile", "--qemu-bin-dir", self.bin, "--policies",
+                self.policies, "--policy", "p", "--disk",
+                "file=/a,format=raw,id=d")
+            self.assertEqual(code, 0)
+            self.assertEqual(
+                json.loads(output.splitlines()[1])["key-secret"],
+                "weir-d-key-secret" if needs else "k")
+            self.assertEqual(errors, needs and "weir: needs an object 'secret' "
+                             "with the id weir-d-key-secret: %s\n" % needs)
 
     def test_names_are_short_and_distinct(self):
         self.write("p.yaml", FULL)

@@ -15,6 +15,131 @@ from common import (GUARD_S, QEMU_BIN_DIR, WEIR, Qmp, VmTest, need,
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
 
 
+REPLICATED = """name: replicated
+filters:
+  - weir-replication:
+      disk-id: ${vm}-${disk}
+      log: nbd+unix:///log?socket=%s
+      sidecar: create:16M:%s/${disk}.sidecar
+  - weir-cache:
+      cache-file: create:64M:%s/${vm}-${disk}.cache
+"""
+
+ENCRYPTED = """name: encrypted
+filters:
+  - weir-encryption: {key-secret: '%s'}
+"""
+
+
+class WholePolicies(VmTest):
+    """Filters with nodes of their own, and with secrets."""
+
+    def keeper(self):
+        socket = self.path("keeper.sock")
+        bases = [{"disk-id": "vm-" + name, "node": name}
+                 for name in ("one", "two")]
+        args = ["--blockdev", "file,node-name=log,filename=" +
+                self.disk("log.img", 256 << 20)]
+        for name in ("one", "two"):
+            args += ["--blockdev", "file,node-name=%s,filename=%s"
+                     % (name, self.disk(name + ".base", 8 << 20))]
+        process = subprocess.Popen(
+            [os.path.join(QEMU_BIN_DIR, "qemu-storage-daemon"), *args,
+             "--blockdev", json.dumps({
+                 "driver": "weir-journal", "node-name": "journal",
+                 "file": "log", "create": True, "bases": bases}),
+             "--nbd-server", "addr.type=unix,addr.path=%s,max-connections=0"
+             % socket, "--export",
+             "nbd,id=log,node-name=journal,name=log,writable=on"],
+            stdin=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        wait_for(lambda: os.path.exists(socket), "the keeper")
+        return socket
+
+    def test_two_disks_in_one_group(self):
+        self.write("replicated.yaml", REPLICATED % (self.keeper(), self.dir,
+                                                    self.dir))
+        disks = ["file=%s,format=raw,policy=replicated,id=%s"
+                 % (self.disk(name + ".img", 8 << 20), name)
+                 for name in ("one", "two")]
+        process = self.start(*disks)
+        self.assertIsNone(process.poll(), process)
+        qmp = Qmp(self.qmp_path())
+
+        def nodes():
+            return [node for node in qmp.command("query-weir")
+                    if node["driver"] == "weir-replication"]
+        wait_for(lambda: [n["status"] for n in nodes()] == ["streaming"] * 2,
+                 "both disks being replicated")
+        self.assertEqual({n["disk-id"] for n in nodes()},
+                         {"vm-one", "vm-two"})
+        self.assertEqual(len({n["log"] for n in nodes()}), 1)
+        self.assertEqual(len([node for node in qmp.command("query-weir")
+                              if node["driver"] == "weir-cache"]), 2)
+        qmp.close()
+        code, status = self.status()
+        self.assertEqual((code, [d["state"] for d in status]),
+                         (0, ["compliant"] * 2))
+        self.stop(process)
+        sizes = {name: os.path.getsize(self.path(name))
+                 for name in os.listdir(self.dir)
+                 if name.endswith((".sidecar", ".cache"))}
+        self.assertEqual(sizes, {
+            "one.sidecar": 16 << 20, "two.sidecar": 16 << 20,
+            "vm-one.cache": 64 << 20, "vm-two.cache": 64 << 20})
+
+    def encrypted_disk(self):
+        with open(self.path("key"), "w", encoding="utf-8") as file:
+            file.write("open sesame")
+        subprocess.run(
+            [os.path.join(QEMU_BIN_DIR, "qemu-img"), "create", "-q", "-f",
+             "weir-encryption", "--object",
+             "secret,id=s,file=" + self.path("key"), "-o",
+             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000",
+             self.path("secret.img"), "4M"], check=True)
+        return "file=%s,format=raw,policy=encrypted" % self.path("secret.img")
+
+    def test_secrets(self):
+        disk = self.encrypted_disk()
+        for secret, env in (
+                ("file:%s" % self.path("key"), {}),
+                ("credential:key", {"CREDENTIALS_DIRECTORY": self.dir}),
+                ("command:/bin/cat '%s'" % self.path("key"), {})):
+            with self.subTest(secret):
+                self.write("encrypted.yaml", ENCRYPTED
+                           % secret.replace("'", "''"))
+                process = self.start(disk, env=dict(os.environ, **env))
+                self.assertIsNone(process.poll(), process)
+                self.stop(process)
+
+    def test_secrets_that_are_none(self):
+        disk = self.encrypted_disk()
+        for secret, message in (
+                ("file:/nonexistent/k", "weir: cannot read secret "
+                 "/nonexistent/k: No such file or directory"),
+                ("credential:key", "weir: there is no credential 'key': "
+                 "CREDENTIALS_DIRECTORY is not set, which systemd does for a "
+                 "unit with LoadCredential"),
+                ("command:/bin/false", "weir: the command for a secret, "
+                 "/bin/false: Child process exited with code 1"),
+                ("command:/bin/true", "weir: the command for a secret printed "
+                 "nothing")):
+            with self.subTest(secret):
+                self.write("encrypted.yaml", ENCRYPTED % secret)
+                self.weir_fails(message, *self.run_args(disk))
+                self.assert_nothing_left()
+
+    def test_file_that_cannot_be_made(self):
+        self.write("replicated.yaml", REPLICATED % ("/s", "/nonexistent",
+                                                    self.dir))
+        self.weir_fails(
+            "weir: cannot make /nonexistent/disk0.sidecar: No such file or "
+            "directory", *self.run_args("file=%s,format=raw,policy=replicated"
+                                        % self.disk()))
+        self.assert_nothing_left()
+
+
 class Refused(VmTest):
     """Nothing is started, and there is one message."""
 

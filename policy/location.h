@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Where a node is that belongs to a filter, in the words of a policy:
+ *
+ *   /PATH                      a file or block device
+ *   create:SIZE:/PATH          the same; a file of zeroes is made if it is
+ *                              missing.  SIZE in bytes, or with K, M, G, T
+ *   nbd://HOST[:PORT]/EXPORT   an NBD server; also
+ *   nbd+unix:///EXPORT?socket=/PATH
+ *   nbds://..., nbds+unix://...  with TLS: needs ?tls-creds=ID, the object
+ *                              of QEMU; tls-hostname=NAME
+ */
+#ifndef WEIR_LOCATION_H
+#define WEIR_LOCATION_H
+
+#include "json.h"
+
+typedef struct WeirLocation {
+    char *path;             /* of a file or device; NULL: it is none */
+    guint64 create_bytes;   /* of the file if it is missing; 0: not made */
+    JsonObject *nbd;        /* options of an NBD node, without a name; NULL */
+} WeirLocation;
+
+/*
+ * Parse one.  Returns what the caller frees with weir_location_free(), or
+ * NULL with @error set to what is wrong with @text, without a place.
+ */
+WeirLocation *weir_location_parse(const char *text, GError **error);
+
+/* NULL is fine. */
+void weir_location_free(WeirLocation *location);
+
+/*
+ * Make the file, if it is to be made and there is none.  It is there whole or
+ * not at all.
+ */
+bool weir_location_create(const WeirLocation *location, GError **error);
+
+/* Options of a node, without a name; the caller unrefs it. */
+JsonObject *weir_location_node(const WeirLocation *location);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirLocation, weir_location_free)
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "order.h"
+
+static const WeirOrdered *order_at(const GArray *filters, guint i)
+{
+    return &g_array_index(filters, WeirOrdered, i);
+}
+
+static const WeirOrdered *order_find(const GArray *filters, WeirClass class)
+{
+    for (guint i = 0; i < filters->len; i++) {
+        if (order_at(filters, i)->type->class == class) {
+            return order_at(filters, i);
+        }
+    }
+    return NULL;
+}
+
+/* Whether filter @a is nearer to the guest than @b. */
+static bool order_above(const WeirOrdered *a, const WeirOrdered *b)
+{
+    if (a->place != b->place) {
+        return a->place == WEIR_PLACE_DISK;
+    }
+    return a->key->line != b->key->line ? a->key->line < b->key->line
+                                        : a->key->column < b->key->column;
+}
+
+static void order_check_classes(const GArray *filters, WeirReport *report)
+{
+    for (guint i = 0; i < filters->len; i++) {
+        const WeirOrdered *filter = order_at(filters, i);
+        const WeirOrdered *first = order_find(filters, filter->type->class);
+
+        if (first != filter && filter->type->class != WEIR_CLASS_OTHER &&
+            first->type != filter->type) {
+            weir_report(report, filter->key, "found filter '%s', expected one "
+                        "of class %s per disk ('%s' is on line %u)",
+                        filter->type->driver,
+                        weir_class_name(filter->type->class),
+                        first->type->driver, first->key->line);
+        }
+    }
+}
+
+static void order_check_encryption(const GArray *filters, WeirReport *report)
+{
+    const WeirOrdered *encryption = order_find(filters,
+                                               WEIR_CLASS_ENCRYPTION);
+
+    for (guint i = 0; encryption && i < filters->len; i++) {
+        const WeirOrdered *filter = order_at(filters, i);
+
+        if (filter->type != encryption->type &&
+            order_above(filter, encryption)) {
+            weir_report(report, filter->key, "found '%s' above '%s', where it "
+                        "sees what is not encrypted, expected it below, or "
+                        "allow-before-encryption: true",
+                        filter->type->driver, encryption->type->driver);
+        }
+    }
+}
+
+static void order_check_replication(const GArray *filters, WeirReport *report)
+{
+    const WeirOrdered *replication = order_find(filters,
+                                                WEIR_CLASS_REPLICATION);
+    const WeirOrdered *cache = order_find(filters, WEIR_CLASS_CACHE);
+
+    if (replication && cache && order_above(cache, replication)) {
+        weir_report(report, cache->key, "found '%s' above '%s', expected it "
+                    "below: what the cache holds would not be replicated",
+                    cache->type->driver, replication->type->driver);
+    }
+}
+
+void weir_order_check(const GArray *filters, bool before_encryption,
+                      WeirReport *report)
+{
+    order_check_classes(filters, report);
+    if (!before_encryption) {
+        order_check_encryption(filters, report);
+    }
+    order_check_replication(filters, report);
+}

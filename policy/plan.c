@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "plan.h"
+
+#include <string.h>
+#include <sys/utsname.h>
+
+struct WeirPlan {
+    char *vm;
+    char *host;
+    GPtrArray *chains;
+    GPtrArray *secrets;     /* WeirSecret */
+    GPtrArray *locations;   /* WeirLocation */
+    GHashTable *shared;     /* "driver option place" -> node name */
+};
+
+/* A filter of a disk that is being added. */
+typedef struct Filter {
+    WeirPlan *plan;
+    const WeirDisk *disk;
+    const WeirPolicy *policy;
+    const WeirPolicyFilter *filter;
+    JsonObject *options;    /* expanded */
+} Filter;
+
+WeirPlan *weir_plan_new(const char *vm)
+{
+    WeirPlan *plan = g_new0(WeirPlan, 1);
+    struct utsname host;
+
+    uname(&host);
+    plan->vm = g_strdup(vm);
+    plan->host = g_strdelimit(g_strdup(host.nodename), "/", '-');
+    plan->chains = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)g_ptr_array_unref);
+    plan->secrets = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_secret_free);
+    plan->locations = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_location_free);
+    plan->shared = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                         g_free);
+    return plan;
+}
+
+void weir_plan_free(WeirPlan *plan)
+{
+    if (plan) {
+        g_free(plan->vm);
+        g_free(plan->host);
+        g_ptr_array_unref(plan->chains);
+        g_ptr_array_unref(plan->secrets);
+        g_ptr_array_unref(plan->locations);
+        g_hash_table_unref(plan->shared);
+        g_free(plan);
+    }
+}
+
+GPtrArray *weir_plan_chains(const WeirPlan *plan)
+{
+    return plan->chains;
+}
+
+GPtrArray *weir_plan_secrets(const WeirPlan *plan)
+{
+    return plan->secrets;
+}
+
+bool weir_plan_create_files(const WeirPlan *plan, GError **error)
+{
+    for (guint i = 0; i < plan->locations->len; i++) {
+        if (!weir_location_create(g_ptr_array_index(plan->locations, i),
+                                  error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What is wrong with an option, at the filter's place in the file. */
+static void plan_explain(const Filter *f, const char *option, GError **error)
+{
+    g_autofree char *message = g_strdup((*error)->message);
+
+    g_clear_error(error);
+    g_set_error(error, WEIR_ERROR, WEIR_ERROR_POSITION,
+                "%s:%u:%u: disk %s: %s for '%s.%s'", f->policy->file,
+                f->filter->line, f->filter->column, f->disk->id, message,
+                f->filter->driver, option);
+}
+
+/* Cache mode as the disk's, but what a filter says to be durable is so. */
+static void plan_set_cache(JsonObject *node, const WeirDisk *disk)
+{
+    JsonObject *cache = json_object_new();
+
+    json_object_set_boolean_member(cache, "direct", disk->cache_direct);
+    json_object_set_boolean_member(cache, "no-flush", false);
+    json_object_set_object_member(node, "cache", cache);
+    json_object_set_string_member(node, "discard", "unmap");
+    if (disk->aio) {
+        json_object_set_string_member(node, "aio", disk->aio);
+    }
+}
+
+/* Put a node, or the name of one that is there already, into an option. */
+static bool plan_set_node(const Filter *f, const char *option,
+                          const char *place, GError **error)
+{
+    g_autoptr(WeirLocation) location = weir_location_parse(place, error);
+    g_autofree char *key = g_strjoin(" ", f->filter->driver, option, place,
+                                     NULL);
+    const char *known = g_hash_table_lookup(f->plan->shared, key);
+    g_autofree char *name = NULL;
+    JsonObject *node;
+
+    if (!location) {
+        plan_explain(f, option, error);
+        return false;
+    }
+    if (known) {
+        json_object_set_string_member(f->options, option, known);
+        return true;
+    }
+    name = weir_node_name(f->disk->prefix, option);
+    node = weir_location_node(location);
+    json_object_set_string_member(node, "node-name", name);
+    if (location->path) {
+        plan_set_cache(node, f->disk);
+    }
+    json_object_set_object_member(f->options, option, node);
+    g_hash_table_insert(f->plan->shared, g_steal_pointer(&key),
+                        g_steal_pointer(&name));
+    g_ptr_array_add(f->plan->locations, g_steal_pointer(&location));
+    return true;
+}
+
+static bool plan_set_secret(const Filter *f, const char *option,
+                            const char *text, GError **error)
+{
+    g_autofree char *id = weir_node_name(f->disk->prefix, option);
+    g_autoptr(WeirSecret) secret = weir_secret_parse(text, id, error);
+
+    if (!secret) {
+        plan_explain(f, option, error);
+        return false;
+    }
+    json_object_set_string_member(f->options, option, secret->id);
+    if (secret->kind != WEIR_SECRET_ID) {
+        g_ptr_array_add(f->plan->secrets, g_steal_pointer(&secret));
+    }
+    return true;
+}
+
+/* Replace what stands for nodes and secrets. */
+static bool plan_resolve(const Filter *f, GError **error)
+{
+    g_autoptr(GList) names = json_object_get_members(f->options);
+
+    for (GList *l = names; l; l = l->next) {
+        const char *option = l->data;
+        g_autofree char *text = g_strdup(weir_json_string(f->options,
+                                                          option));
+
+        if (!text) {
+            continue;
+        }
+        if (g_strv_contains((const char *const *)f->filter->nodes, option)
+            ? !plan_set_node(f, option, text, error)
+            : weir_secret_is_option(option) &&
+              !plan_set_secret(f, option, text, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
+                               const WeirPolicy *policy, GError **error)
+{
+    const WeirVariables values = {
+        .vm = plan->vm, .disk = disk->id, .host = plan->host,
+        .policy = policy->name,
+    };
+    g_autoptr(GPtrArray) options = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)json_object_unref);
+    GPtrArray *chain;
+
+    for (guint i = 0; i < policy->filters->len; i++) {
+        const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
+        Filter f = {
+            .plan = plan, .disk = disk, .policy = policy, .filter = filter,
+            .options = weir_variables_expand_object(filter->options, &values),
+        };
+
+        g_ptr_array_add(options, f.options);
+        if (!plan_resolve(&f, error)) {
+            return NULL;
+        }
+    }
+    chain = weir_chain_new(disk, policy, options);
+    g_ptr_array_add(plan->chains, chain);
+    return chain;
+}
+
+JsonObject *weir_plan_sample(const WeirPolicyFilter *filter)
+{
+    JsonObject *options = weir_variables_expand_object(
+        filter->options, &weir_variables_sample);
+
+    for (char **node = filter->nodes; *node; node++) {
+        if (json_object_has_member(options, *node)) {
+            json_object_set_string_member(options, *node, "weir-check-node");
+        }
+    }
+    return options;
+}
