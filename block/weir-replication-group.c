@@ -27,6 +27,7 @@
 #define CHECK_MS 1000
 #define RETRY_MS_MIN 200
 #define RETRY_MS_MAX 5000
+#define HANDOVER_MS 2000        /* without an answer of the log */
 
 typedef enum LogPhase {
     LOG_AWAY,
@@ -267,7 +268,8 @@ static void look_after_log(WeirReplicationGroup *g, const WeirSourceInfo *info)
 {
     switch (g->phase) {
     case LOG_AWAY:
-        if (now_ms() >= g->retry_at_ms) {
+        if (now_ms() >= g->retry_at_ms &&
+            !weir_replication_log_is_inactive(&g->log)) {
             begin_to_look(g);
         }
         break;
@@ -354,28 +356,74 @@ static int start_source(WeirReplicationGroup *g, Error **errp)
     g->stopped = false;
     g->running = true;
     g->late = false;
-    g->phase = LOG_AWAY;
+    /* one that has ended badly is not to be used again */
+    g->phase = g->log.hangs || g->log.broken ? LOG_LOSING : LOG_AWAY;
     g->retry_ms = 0;
     g->tasks.tasks.spawn(g->tasks.tasks.opaque, run_source, g);
     return 0;
 }
 
-/*
- * Send what is left, if the log is there; else that ends soon.  What has begun
- * to connect goes on to its end first.
- */
-static void stop_source(WeirReplicationGroup *g)
+/* --- the end, of all or of a session --- */
+
+/* Who waits for the log, and QEMU with him. */
+typedef struct Farewell {
+    WeirReplicationGroup *group;
+    QEMUTimer timer;
+} Farewell;
+
+/* What is not in the log by now has to be copied later. */
+static void give_up(void *opaque)
 {
+    Farewell *f = opaque;
+
+    weir_source_disconnect(f->group->source);
+}
+
+/*
+ * handover: somebody waits to go on in another place.  Then a log that does not
+ * answer is not worth waiting for: the sidecar has what it does not have.
+ */
+static void begin_farewell(WeirReplicationGroup *g, Farewell *f, bool handover)
+{
+    f->group = g;
+    /* of the AioContext, so that it comes while somebody polls */
+    aio_timer_init(qemu_get_aio_context(), &f->timer, QEMU_CLOCK_REALTIME,
+                   SCALE_MS, give_up, f);
+    timer_mod(&f->timer, now_ms() + g->config.target_timeout_ms);
+    if (handover) {
+        weir_replication_log_hurry(&g->log, HANDOVER_MS);
+    }
+}
+
+/* What has begun to connect goes on to its end, but for a mere look. */
+static void wait_for_log(WeirReplicationGroup *g)
+{
+    weir_replication_log_cancel_probe(&g->log);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, g->busy);
+}
+
+static void end_farewell(WeirReplicationGroup *g, Farewell *f)
+{
+    timer_del(&f->timer);
+    weir_replication_log_hurry(&g->log, 0);
+}
+
+/* Send what is left, if the log is there; else that ends soon. */
+static void stop_source(WeirReplicationGroup *g, bool handover)
+{
+    Farewell f;
+
     if (g->stopped) {
         return;
     }
     g->stopped = true;
     timer_del(g->patience);
-    weir_replication_log_cancel_probe(&g->log);
     weir_tasks_gate_open(&g->log.gate);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, g->busy);
+    begin_farewell(g, &f, handover);
+    wait_for_log(g);
     weir_source_stop(g->source);
     AIO_WAIT_WHILE_UNLOCKED(NULL, g->running);
+    end_farewell(g, &f);
     g->phase = LOG_STOPPED;
 }
 
@@ -385,20 +433,60 @@ static void free_source(WeirReplicationGroup *g)
     g_clear_pointer(&g->source, weir_source_free);
     timer_del(g->tick);
     timer_del(g->patience);
-    if (weir_replication_log_is_remote(&g->log)) {
+    if (g->log.is_ours) {
         weir_replication_log_close(&g->log);
     }
     weir_replication_log_release(&g->log);
     qatomic_set(&g->log.gate.open_for_good, false);
 }
 
-/* QEMU ends, and takes the log away from those who use it. */
-static void log_removed(void *opaque)
+/* What has been written until now, that is. */
+static void wait_for_queue(WeirReplicationGroup *g)
+{
+    uint64_t serial = weir_source_cut(g->source);
+
+    AIO_WAIT_WHILE_UNLOCKED(NULL, weir_source_is_sending(g->source, serial));
+}
+
+static void coroutine_fn end_session(void *opaque)
 {
     WeirReplicationGroup *g = opaque;
 
-    if (g->source) {
-        stop_source(g);
+    weir_source_end_session(g->source);
+}
+
+/*
+ * QEMU takes the log away, maybe before the disks.  These go on: what is
+ * written to them now will have to be copied.
+ */
+static void leave_log(void *opaque)
+{
+    WeirReplicationGroup *g = opaque;
+    Farewell f;
+
+    if (!g->source || g->stopped || g->phase == LOG_STOPPED) {
+        return;
+    }
+    begin_farewell(g, &f, true);
+    wait_for_log(g);
+    wait_for_queue(g);
+    weir_tasks_call_and_poll(&g->tasks, end_session, g);
+    end_farewell(g, &f);
+    if (g->phase != LOG_STOPPED) {
+        g_free(g->reason);
+        g->reason = g_strdup("its node is inactive");
+        g->retry_at_ms = now_ms();
+        g->phase = LOG_AWAY;
+    }
+}
+
+static void come_back(void *opaque)
+{
+    WeirReplicationGroup *g = opaque;
+
+    if (g->source && !g->stopped) {
+        g->retry_at_ms = now_ms();
+        tick_now(g);
     }
 }
 
@@ -476,36 +564,17 @@ static void coroutine_fn close_disk(void *opaque)
     weir_source_close_disk(c->disk);
 }
 
-static bool has_queued(WeirReplicationGroup *g, int64_t until_ms)
+/* Those who stay go on. */
+static void part_with_disk(WeirReplicationGroup *g, bool handover)
 {
-    WeirSourceInfo info;
+    Farewell f;
 
-    weir_source_info(g->source, &info);
-    return info.queued_bytes > 0 && info.state == WEIR_SOURCE_STREAMING &&
-           now_ms() < until_ms;
+    begin_farewell(g, &f, handover);
+    wait_for_queue(g);
+    end_farewell(g, &f);
 }
 
-/* Those who stay go on; a timer keeps the event loop from waiting for good. */
-static void nothing(void *opaque)
-{
-    QEMUTimer *timer = opaque;
-
-    timer_mod(timer, now_ms() + TICK_MS);
-}
-
-static void wait_for_queue(WeirReplicationGroup *g)
-{
-    int64_t until_ms = now_ms() + g->config.target_timeout_ms;
-    QEMUTimer timer;
-
-    aio_timer_init(qemu_get_aio_context(), &timer, QEMU_CLOCK_REALTIME,
-                   SCALE_MS, nothing, &timer);
-    nothing(&timer);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, has_queued(g, until_ms));
-    timer_del(&timer);
-}
-
-void weir_replication_stop(BlockDriverState *bs)
+void weir_replication_stop(BlockDriverState *bs, bool handover)
 {
     BDRVWeirReplicationState *s = bs->opaque;
     WeirReplicationGroup *g = s->group;
@@ -516,9 +585,9 @@ void weir_replication_stop(BlockDriverState *bs)
     }
     weir_tasks_gate_open(&s->gate);
     if (g->active == 1) {
-        stop_source(g);
+        stop_source(g, handover);
     } else if (!g->stopped) {
-        wait_for_queue(g);
+        part_with_disk(g, handover);
     }
     s->engine = NULL;
     weir_tasks_call_and_poll(&g->tasks, close_disk, &c);
@@ -558,19 +627,20 @@ static bool log_is_needed(void *opaque)
 
 static WeirReplicationGroup *new_group(QDict *options,
                                        const WeirReplicationConfig *config,
-                                       Error **errp)
+                                       bool inactive, Error **errp)
 {
     WeirReplicationGroup *g = g_new0(WeirReplicationGroup, 1);
 
     g->config = *config;
     QLIST_INIT(&g->disks);
     weir_tasks_init(&g->tasks);
-    if (weir_replication_log_init(&g->log, options, errp) < 0) {
+    if (weir_replication_log_init(&g->log, options, inactive, errp) < 0) {
         g_free(g);
         return NULL;
     }
     g->log.timeout_ms = config->target_timeout_ms;
-    g->log.removed = log_removed;
+    g->log.inactivate = leave_log;
+    g->log.activate = come_back;
     g->log.opaque = g;
     g->log.gate.is_needed = log_is_needed;
     g->log.gate.opaque = g;
@@ -641,7 +711,8 @@ static bool check_name(WeirReplicationGroup *g, const char *disk_id,
 }
 
 int weir_replication_join(BlockDriverState *bs, QDict *options,
-                          const WeirReplicationConfig *config, Error **errp)
+                          const WeirReplicationConfig *config, bool inactive,
+                          Error **errp)
 {
     BDRVWeirReplicationState *s = bs->opaque;
     const char *name = weir_replication_log_name(options);
@@ -653,7 +724,7 @@ int weir_replication_join(BlockDriverState *bs, QDict *options,
             error_setg(errp, "weir-replication: Parameter 'log' is missing");
             return -EINVAL;
         }
-        g = new_group(options, config, errp);
+        g = new_group(options, config, inactive, errp);
         if (!g) {
             return -EINVAL;
         }
@@ -678,7 +749,7 @@ void weir_replication_leave(BlockDriverState *bs)
 
     /* it was set up for a disk that could not be added */
     if (g->active == 0 && g->source) {
-        stop_source(g);
+        stop_source(g, false);
         free_source(g);
     }
     QLIST_REMOVE(s, next);
@@ -726,7 +797,7 @@ void weir_replication_query(BlockDriverState *bs, WeirFilterInfo *node)
     BDRVWeirReplicationState *s = bs->opaque;
     WeirReplicationGroup *g = s->group;
     WeirReplicationInfo *out = &node->u.weir_replication;
-    BlockDriverState *log = blk_bs(g->log.blk);
+    BlockDriverState *log = weir_replication_log_node(&g->log);
     WeirSourceInfo info = { .state = WEIR_SOURCE_DISCONNECTED };
     WeirSourceDiskInfo disk = { 0 };
 

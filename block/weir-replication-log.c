@@ -28,7 +28,8 @@
 #include "weir-replication-log.h"
 
 typedef struct WeirReplicationLogRequest {
-    int64_t until_ns;           /* it should have ended by then */
+    BlockDriverState *bs;
+    int64_t begin_ns;
     QTAILQ_ENTRY(WeirReplicationLogRequest) next;
 } WeirReplicationLogRequest;
 
@@ -112,8 +113,74 @@ static BlockDriverState *find_nbd(BlockDriverState *bs)
     return NULL;
 }
 
-static int insert_node(WeirReplicationLog *log, BlockDriverState *bs,
+static char *parent_desc(BdrvChild *child)
+{
+    return g_strdup("a replication");
+}
+
+static AioContext *parent_aio_context(BdrvChild *child)
+{
+    return qemu_get_aio_context();
+}
+
+static void parent_drained_begin(BdrvChild *child)
+{
+    WeirReplicationLog *log = child->opaque;
+
+    weir_tasks_gate_drain_begin(&log->gate);
+}
+
+static void parent_drained_end(BdrvChild *child)
+{
+    WeirReplicationLog *log = child->opaque;
+
+    weir_tasks_gate_drain_end(&log->gate);
+}
+
+/* QEMU goes through the node's parents: this one has to stay. */
+static int GRAPH_RDLOCK parent_inactivate(BdrvChild *child)
+{
+    WeirReplicationLog *log = child->opaque;
+
+    if (!log->is_inactive) {
+        log->inactivate(log->opaque);
+        log->is_inactive = true;
+        weir_replication_log_release(log);
+    }
+    return 0;
+}
+
+static void GRAPH_RDLOCK parent_activate(BdrvChild *child, Error **errp)
+{
+    WeirReplicationLog *log = child->opaque;
+
+    log->is_inactive = false;
+    log->activate(log->opaque);
+}
+
+/* No .change_aio_ctx: it is used in the main loop, and stays there. */
+static const BdrvChildClass child_of_replication = {
+    .get_parent_desc        = parent_desc,
+    .get_parent_aio_context = parent_aio_context,
+    .drained_begin          = parent_drained_begin,
+    .drained_end            = parent_drained_end,
+    .inactivate             = parent_inactivate,
+    .activate               = parent_activate,
+};
+
+static int attach_node(WeirReplicationLog *log, BlockDriverState *bs,
                        Error **errp)
+{
+    bdrv_ref(bs);                       /* that of the child */
+    bdrv_graph_wrlock();
+    log->child = bdrv_root_attach_child(bs, "log", &child_of_replication, 0, 0,
+                                        BLK_PERM_ALL, log, errp);
+    bdrv_graph_wrunlock();
+    return log->child ? 0 : -EPERM;
+}
+
+static int insert_node(WeirReplicationLog *log, BlockDriverState *bs,
+                       bool is_ours, Error **errp)
 {
     int ret;
 
@@ -123,11 +190,12 @@ static int insert_node(WeirReplicationLog *log, BlockDriverState *bs,
                    "the log's options", bdrv_get_node_name(bs));
         return -EINVAL;
     }
-    ret = blk_insert_bs(log->blk, bs, errp);
+    ret = attach_node(log, bs, errp);
     if (ret == 0) {
+        log->is_ours = is_ours;
+        weir_replication_log_is_inactive(log);
         log->hangs = false;
         log->broken = false;
-        blk_add_remove_bs_notifier(log->blk, &log->remove_notifier);
     }
     return ret;
 }
@@ -164,30 +232,41 @@ int weir_replication_log_open(WeirReplicationLog *log, Error **errp)
     if (!bs) {
         return -EIO;
     }
-    ret = insert_node(log, bs, errp);
+    ret = insert_node(log, bs, true, errp);
     bdrv_unref(bs);
     return ret;
 }
 
 void weir_replication_log_close(WeirReplicationLog *log)
 {
-    if (blk_bs(log->blk)) {
-        log->closing = true;
-        blk_remove_bs(log->blk);
-        log->closing = false;
+    BdrvChild *child = g_steal_pointer(&log->child);
+
+    if (child) {
+        bdrv_drained_begin(child->bs);
+        bdrv_drained_end(child->bs);
+        bdrv_graph_wrlock();
+        bdrv_root_unref_child(child);
+        bdrv_graph_wrunlock();
     }
 }
 
 int weir_replication_log_claim(WeirReplicationLog *log, Error **errp)
 {
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
     log->broken = false;
-    return blk_set_perm(log->blk, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
-                        BLK_PERM_CONSISTENT_READ, errp);
+    return bdrv_child_try_set_perm(log->child,
+                                   BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
+                                   BLK_PERM_CONSISTENT_READ, errp);
 }
 
 void weir_replication_log_release(WeirReplicationLog *log)
 {
-    blk_set_perm(log->blk, 0, BLK_PERM_ALL, NULL);
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    if (log->child) {
+        bdrv_child_try_set_perm(log->child, 0, BLK_PERM_ALL, NULL);
+    }
 }
 
 static int open_reference(WeirReplicationLog *log, Error **errp)
@@ -206,57 +285,26 @@ static int open_reference(WeirReplicationLog *log, Error **errp)
             return -EINVAL;
         }
     }
-    return insert_node(log, bs, errp);
+    return insert_node(log, bs, false, errp);
 }
 
-static int open_definition(WeirReplicationLog *log, Error **errp)
+static int open_definition(WeirReplicationLog *log, bool inactive, Error **errp)
 {
     if (check_reconnect_delay(log->options, errp) < 0) {
         return -EINVAL;
     }
-    if (weir_replication_log_is_remote(log)) {
-        return 0;                       /* when its server answers */
+    if (inactive || weir_replication_log_is_remote(log)) {
+        return 0;                       /* when it is needed, and is there */
     }
     return weir_replication_log_open(log, errp);
 }
 
 /* --- begin and end --- */
 
-static void node_removed(Notifier *notifier, void *data)
-{
-    WeirReplicationLog *log = container_of(notifier, WeirReplicationLog,
-                                           remove_notifier);
-
-    notifier_remove(notifier);
-    if (!log->closing && log->removed) {
-        log->removed(log->opaque);
-    }
-}
-
-static void node_drained_begin(void *opaque)
-{
-    WeirReplicationLog *log = opaque;
-
-    weir_tasks_gate_drain_begin(&log->gate);
-}
-
-static void node_drained_end(void *opaque)
-{
-    WeirReplicationLog *log = opaque;
-
-    weir_tasks_gate_drain_end(&log->gate);
-}
-
-static const BlockDevOps node_ops = {
-    .drained_begin = node_drained_begin,
-    .drained_end   = node_drained_end,
-};
-
 /* Whatever does not answer in time is cut off. */
 static void cut_off(WeirReplicationLog *log)
 {
-    BlockDriverState *bs = blk_bs(log->blk);
-    BlockDriverState *nbd = bs ? find_nbd(bs) : NULL;
+    BlockDriverState *nbd = log->child ? find_nbd(log->child->bs) : NULL;
     YankInstanceList list = { 0 };
 
     log->hangs = true;
@@ -266,31 +314,44 @@ static void cut_off(WeirReplicationLog *log)
     }
 }
 
-static int64_t timeout_ns(const WeirReplicationLog *log)
+static int64_t patience_ns(const WeirReplicationLog *log)
 {
-    return (int64_t)log->timeout_ms * SCALE_MS;
+    uint32_t ms = log->hurry_ms ? MIN(log->hurry_ms, log->timeout_ms)
+                                : log->timeout_ms;
+
+    return (int64_t)ms * SCALE_MS;
 }
 
 static void watchdog_cb(void *opaque)
 {
     WeirReplicationLog *log = opaque;
     WeirReplicationLogRequest *oldest = QTAILQ_FIRST(&log->requests);
-    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME), until_ns;
 
     if (!oldest) {
         return;
     }
-    if (oldest->until_ns <= now_ns) {
+    until_ns = oldest->begin_ns + patience_ns(log);
+    if (until_ns <= now_ns) {
         cut_off(log);
         /* once more, if it goes on nevertheless */
-        timer_mod_ns(log->watchdog, now_ns + timeout_ns(log));
-    } else {
-        timer_mod_ns(log->watchdog, oldest->until_ns);
+        until_ns = now_ns + patience_ns(log);
+    }
+    timer_mod_ns(log->watchdog, until_ns);
+}
+
+void weir_replication_log_hurry(WeirReplicationLog *log, uint32_t ms)
+{
+    WeirReplicationLogRequest *oldest = QTAILQ_FIRST(&log->requests);
+
+    log->hurry_ms = ms;
+    if (oldest) {
+        timer_mod_ns(log->watchdog, oldest->begin_ns + patience_ns(log));
     }
 }
 
 int weir_replication_log_init(WeirReplicationLog *log, QDict *options,
-                              Error **errp)
+                              bool inactive, Error **errp)
 {
     const char *reference = qdict_get_try_str(options, "log");
     QDict *definition = NULL;
@@ -299,20 +360,16 @@ int weir_replication_log_init(WeirReplicationLog *log, QDict *options,
     log->node_name = g_strdup(weir_replication_log_name(options));
     QTAILQ_INIT(&log->requests);
     weir_tasks_gate_init(&log->gate);
-    log->remove_notifier.notify = node_removed;
     /* also while somebody polls, who may wait for what has to be cut off */
     log->watchdog = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME,
                                   SCALE_NS, watchdog_cb, log);
-    log->blk = blk_new(qemu_get_aio_context(), 0, BLK_PERM_ALL);
-    blk_set_disable_request_queuing(log->blk, true);
-    blk_set_dev_ops(log->blk, &node_ops, log);
     if (reference) {
         ret = open_reference(log, errp);
         qdict_del(options, "log");
     } else {
         qdict_extract_subqdict(options, &definition, "log.");
         log->options = definition;
-        ret = open_definition(log, errp);
+        ret = open_definition(log, inactive, errp);
     }
     if (ret < 0) {
         weir_replication_log_destroy(log);
@@ -323,7 +380,6 @@ int weir_replication_log_init(WeirReplicationLog *log, QDict *options,
 void weir_replication_log_destroy(WeirReplicationLog *log)
 {
     weir_replication_log_close(log);
-    blk_unref(log->blk);
     timer_free(log->watchdog);
     weir_tasks_gate_destroy(&log->gate);
     qobject_unref(log->options);
@@ -332,7 +388,21 @@ void weir_replication_log_destroy(WeirReplicationLog *log)
 
 bool weir_replication_log_is_open(const WeirReplicationLog *log)
 {
-    return blk_bs(log->blk);
+    return log->child;
+}
+
+BlockDriverState *weir_replication_log_node(const WeirReplicationLog *log)
+{
+    return log->child ? log->child->bs : NULL;
+}
+
+/* It is told so before it is; and then something else may be against it. */
+bool weir_replication_log_is_inactive(WeirReplicationLog *log)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    log->is_inactive = log->child && bdrv_is_inactive(log->child->bs);
+    return log->is_inactive;
 }
 
 bool weir_replication_log_is_idle(const WeirReplicationLog *log)
@@ -436,24 +506,31 @@ void weir_replication_log_cancel_probe(WeirReplicationLog *log)
 
 /* --- I/O --- */
 
-static int coroutine_fn begin_request(WeirReplicationLog *log,
-                                      WeirReplicationLogRequest *r)
+/* From here to the end of it, nodes neither come nor go. */
+static int coroutine_fn TSA_NO_TSA begin_request(WeirReplicationLog *log,
+                                                 WeirReplicationLogRequest *r)
 {
-    weir_tasks_gate_pass(&log->gate);
-    if (!blk_bs(log->blk) || log->broken) {
+    weir_tasks_gate_enter(&log->gate);
+    if (!log->child || log->is_inactive || log->broken) {
+        bdrv_graph_co_rdunlock();
         return -ENOTCONN;
     }
-    r->until_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns(log);
+    r->bs = log->child->bs;
+    bdrv_inc_in_flight(r->bs);
+    r->begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     QTAILQ_INSERT_TAIL(&log->requests, r, next);
     if (!timer_pending(log->watchdog)) {
-        timer_mod_ns(log->watchdog, r->until_ns);
+        timer_mod_ns(log->watchdog, r->begin_ns + patience_ns(log));
     }
     return 0;
 }
 
-static int end_request(WeirReplicationLog *log, WeirReplicationLogRequest *r,
-                       int ret)
+static int coroutine_fn TSA_NO_TSA end_request(WeirReplicationLog *log,
+                                               WeirReplicationLogRequest *r,
+                                               int ret)
 {
+    bdrv_dec_in_flight(r->bs);
+    bdrv_graph_co_rdunlock();
     QTAILQ_REMOVE(&log->requests, r, next);
     log->last_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     if (ret < 0) {
@@ -464,25 +541,49 @@ static int end_request(WeirReplicationLog *log, WeirReplicationLogRequest *r,
     return MIN(ret, 0);
 }
 
-int64_t coroutine_fn weir_replication_log_bytes(WeirReplicationLog *log)
+/* The block layer wants to have it checked. */
+static bool is_within(const WeirReplicationLogRequest *r, uint64_t offset,
+                      uint64_t bytes)
 {
-    return blk_bs(log->blk) ? blk_co_getlength(log->blk) : -ENOTCONN;
+    uint64_t end = r->bs->total_sectors * BDRV_SECTOR_SIZE;
+
+    return offset <= end && bytes <= end - offset;
 }
 
-int coroutine_fn weir_replication_log_read(WeirReplicationLog *log,
-                                           uint64_t offset, uint64_t bytes,
-                                           void *buf)
+int64_t coroutine_fn TSA_NO_TSA
+weir_replication_log_bytes(WeirReplicationLog *log)
+{
+    WeirReplicationLogRequest r;
+    int64_t bytes = begin_request(log, &r);
+    int ret;
+
+    if (bytes < 0) {
+        return bytes;
+    }
+    bytes = bdrv_co_getlength(r.bs);
+    ret = end_request(log, &r, MIN(bytes, 0));
+    return ret < 0 ? ret : bytes;
+}
+
+int coroutine_fn TSA_NO_TSA
+weir_replication_log_read(WeirReplicationLog *log, uint64_t offset,
+                          uint64_t bytes, void *buf)
 {
     WeirReplicationLogRequest r;
     int ret = begin_request(log, &r);
 
-    return ret < 0 ? ret : end_request(log, &r, blk_co_pread(log->blk, offset,
-                                                             bytes, buf, 0));
+    if (ret < 0) {
+        return ret;
+    }
+    ret = is_within(&r, offset, bytes)
+          ? bdrv_co_pread(log->child, offset, bytes, buf, 0) : -EIO;
+    return end_request(log, &r, ret);
 }
 
 /* More than a socket or a file takes at a time. */
-static int coroutine_fn write_copy(WeirReplicationLog *log, uint64_t offset,
-                                   uint64_t bytes, QEMUIOVector *qiov)
+static int coroutine_fn GRAPH_RDLOCK
+write_copy(WeirReplicationLog *log, uint64_t offset, uint64_t bytes,
+           QEMUIOVector *qiov)
 {
     void *copy = qemu_try_memalign(WEIR_LOG_ALIGN_BYTES, bytes);
     int ret;
@@ -491,15 +592,15 @@ static int coroutine_fn write_copy(WeirReplicationLog *log, uint64_t offset,
         return -ENOMEM;
     }
     qemu_iovec_to_buf(qiov, 0, copy, bytes);
-    ret = blk_co_pwrite(log->blk, offset, bytes, copy, 0);
+    ret = bdrv_co_pwrite(log->child, offset, bytes, copy, 0);
     qemu_vfree(copy);
     return ret;
 }
 
-int coroutine_fn weir_replication_log_write(WeirReplicationLog *log,
-                                            uint64_t offset, uint64_t bytes,
-                                            const struct iovec *iov,
-                                            size_t niov)
+int coroutine_fn TSA_NO_TSA
+weir_replication_log_write(WeirReplicationLog *log, uint64_t offset,
+                           uint64_t bytes, const struct iovec *iov,
+                           size_t niov)
 {
     WeirReplicationLogRequest r;
     QEMUIOVector qiov;
@@ -509,22 +610,25 @@ int coroutine_fn weir_replication_log_write(WeirReplicationLog *log,
         return ret;
     }
     qemu_iovec_init_external(&qiov, (struct iovec *)(uintptr_t)iov, niov);
-    ret = niov > IOV_MAX ? write_copy(log, offset, bytes, &qiov)
-                         : blk_co_pwritev(log->blk, offset, bytes, &qiov, 0);
+    ret = !is_within(&r, offset, bytes) ? -EIO :
+          niov > IOV_MAX ? write_copy(log, offset, bytes, &qiov)
+                         : bdrv_co_pwritev(log->child, offset, bytes, &qiov,
+                                           0);
     return end_request(log, &r, ret);
 }
 
 /* Whether it was the server that has failed a request, or is none there. */
-static bool coroutine_fn has_server(WeirReplicationLog *log)
+static bool coroutine_fn GRAPH_RDLOCK has_server(WeirReplicationLog *log)
 {
     uint8_t buf[WEIR_LOG_SUPERBLOCK_BYTES];
 
     return !weir_replication_log_is_remote(log) ||
            (!log->hangs && !log->broken &&
-            blk_co_pread(log->blk, 0, sizeof(buf), buf, 0) >= 0);
+            bdrv_co_pread(log->child, 0, sizeof(buf), buf, 0) >= 0);
 }
 
-int coroutine_fn weir_replication_log_flush(WeirReplicationLog *log)
+int coroutine_fn TSA_NO_TSA
+weir_replication_log_flush(WeirReplicationLog *log)
 {
     WeirReplicationLogRequest r;
     int ret = begin_request(log, &r);
@@ -532,7 +636,7 @@ int coroutine_fn weir_replication_log_flush(WeirReplicationLog *log)
     if (ret < 0) {
         return ret;
     }
-    ret = blk_co_flush(log->blk);
+    ret = bdrv_co_flush(r.bs);
     if (ret < 0 && !has_server(log)) {
         ret = -ENOTCONN;
     }

@@ -3,9 +3,7 @@
 #define WEIR_BLOCK_WEIR_REPLICATION_LOG_H
 
 #include "block/block_int.h"
-#include "qemu/notify.h"
 #include "qemu/queue.h"
-#include "system/block-backend.h"
 #include "weir-tasks.h"
 
 /*
@@ -14,34 +12,43 @@
  * thread.
  *
  * It is no child of the disks: these may be in several I/O threads, and the log
- * comes and goes while they are in use.
+ * comes and goes while they are in use.  And it has no BlockBackend: QEMU could
+ * not make it inactive, since it does not know what writes there.
+ *
+ * One that the user has opened is made inactive by QEMU, before or after the
+ * disks.  QEMU does not look at one that was opened here; it is to be closed
+ * when no disk is active any more.
  */
 
 typedef struct WeirReplicationLog {
     char *node_name;            /* as the user knows it; or NULL */
     QDict *options;             /* to open it; NULL: it stays as it is */
     struct NBDClientConnection *probe;  /* under way; or NULL */
-    BlockBackend *blk;          /* without a node while it is closed */
+    BdrvChild *child;           /* NULL while it is closed */
+    bool is_ours;               /* it was opened here */
+    bool is_inactive;           /* or about to be */
     WeirTasksGate gate;         /* drained with the node */
     QTAILQ_HEAD(, WeirReplicationLogRequest) requests;  /* oldest first */
     QEMUTimer *watchdog;
     uint32_t timeout_ms;
+    uint32_t hurry_ms;          /* somebody waits, and no longer; 0: nobody */
     bool hangs;                 /* it has not answered in time */
     bool broken;                /* a request to a server has failed: what
                                    follows does, until it is opened again */
     int64_t last_ns;            /* when a request has ended */
-    bool closing;               /* by us */
-    void (*removed)(void *opaque);      /* by QEMU, as it ends; polls */
-    void *opaque;               /* for that */
-    Notifier remove_notifier;
+    /* Leave it alone: returns when nothing is under way.  Polls. */
+    void (*inactivate)(void *opaque);
+    /* It may be used again; told more often than it is so. */
+    void (*activate)(void *opaque);
+    void *opaque;               /* for these */
 } WeirReplicationLog;
 
 /*
  * @options: "log" or "log.*" are taken out.  A log that is no NBD server is
- * opened at once.
+ * opened at once, but for a disk that is inactive.
  */
 int weir_replication_log_init(WeirReplicationLog *log, QDict *options,
-                              Error **errp);
+                              bool inactive, Error **errp);
 void weir_replication_log_destroy(WeirReplicationLog *log);
 
 /* The node's name that @options give, or NULL. */
@@ -51,6 +58,15 @@ const char *weir_replication_log_name(const QDict *options);
 bool weir_replication_log_is_remote(const WeirReplicationLog *log);
 bool weir_replication_log_is_open(const WeirReplicationLog *log);
 bool weir_replication_log_is_idle(const WeirReplicationLog *log);
+
+/* Whether QEMU has taken it away, for the other side of a migration. */
+bool weir_replication_log_is_inactive(WeirReplicationLog *log);
+
+/* The node, NULL: it is closed. */
+BlockDriverState *weir_replication_log_node(const WeirReplicationLog *log);
+
+/* Cut off what is not answered in that time; 0: in the usual one. */
+void weir_replication_log_hurry(WeirReplicationLog *log, uint32_t ms);
 
 /* Whether the server answers. */
 int coroutine_fn weir_replication_log_probe(WeirReplicationLog *log,

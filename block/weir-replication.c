@@ -182,9 +182,10 @@ static int open_group(BlockDriverState *bs, QDict *options, int flags,
 {
     BDRVWeirReplicationState *s = bs->opaque;
     Start start = { .bs = bs, .errp = errp };
-    int ret = weir_replication_join(bs, options, config, errp);
+    bool inactive = flags & BDRV_O_INACTIVE;
+    int ret = weir_replication_join(bs, options, config, inactive, errp);
 
-    if (ret < 0 || flags & BDRV_O_INACTIVE) {
+    if (ret < 0 || inactive) {
         return ret;
     }
     weir_tasks_call_and_poll(weir_replication_tasks(s->group), start_entry,
@@ -228,7 +229,7 @@ static void replication_close(BlockDriverState *bs)
 {
     BDRVWeirReplicationState *s = bs->opaque;
 
-    weir_replication_stop(bs);
+    weir_replication_stop(bs, false);
     weir_replication_leave(bs);
     g_free(s->disk_id);
     weir_tasks_gate_destroy(&s->gate);
@@ -238,7 +239,7 @@ static void replication_close(BlockDriverState *bs)
 static int GRAPH_RDLOCK replication_inactivate(BlockDriverState *bs)
 {
     bdrv_drained_begin(bs);             /* exports are still at work */
-    weir_replication_stop(bs);
+    weir_replication_stop(bs, true);
     bdrv_drained_end(bs);
     return 0;
 }

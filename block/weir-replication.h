@@ -41,10 +41,11 @@ extern const WeirSourceHost weir_replication_host;
 
 /*
  * Have @bs share the log that @options (its "log" or "log.*", which are taken
- * out) name, and make a group if it is the first.
+ * out) name, and make a group if it is the first.  inactive: @bs is.
  */
 int weir_replication_join(BlockDriverState *bs, QDict *options,
-                          const WeirReplicationConfig *config, Error **errp);
+                          const WeirReplicationConfig *config, bool inactive,
+                          Error **errp);
 void weir_replication_leave(BlockDriverState *bs);
 
 /* Whether options that can be changed at run time may be; and do it. */
@@ -63,9 +64,10 @@ int coroutine_fn GRAPH_RDLOCK weir_replication_start(BlockDriverState *bs,
 
 /*
  * It is not any more.  Drained; polls.  Waits for what is not in the log yet,
- * but no longer than for a target that does not answer.
+ * but no longer than for a target that does not answer.  handover: somebody
+ * else goes on with the disk, and waits.
  */
-void weir_replication_stop(BlockDriverState *bs);
+void weir_replication_stop(BlockDriverState *bs, bool handover);
 
 /* Of the group, which is that of @bs. */
 void weir_replication_query(BlockDriverState *bs, WeirFilterInfo *node);

@@ -282,12 +282,7 @@ void coroutine_fn weir_tasks_gate_pass(WeirTasksGate *gate)
     pthread_mutex_unlock(&gate->lock);
 }
 
-/*
- * It counts as in flight only when it has the graph lock: the block layer
- * drains with the write lock held.
- */
-void coroutine_fn TSA_NO_TSA weir_tasks_io_begin(WeirTasksGate *gate,
-                                                 BlockDriverState *bs)
+void coroutine_fn TSA_NO_TSA weir_tasks_gate_enter(WeirTasksGate *gate)
 {
     for (;;) {
         weir_tasks_gate_pass(gate);
@@ -297,6 +292,16 @@ void coroutine_fn TSA_NO_TSA weir_tasks_io_begin(WeirTasksGate *gate,
         }
         bdrv_graph_co_rdunlock();
     }
+}
+
+/*
+ * It counts as in flight only when it has the graph lock: the block layer
+ * drains with the write lock held.
+ */
+void coroutine_fn TSA_NO_TSA weir_tasks_io_begin(WeirTasksGate *gate,
+                                                 BlockDriverState *bs)
+{
+    weir_tasks_gate_enter(gate);
     bdrv_inc_in_flight(bs);
 }
 

@@ -57,7 +57,7 @@ typedef struct WeirTasksGate {
 void weir_tasks_gate_init(WeirTasksGate *gate);
 void weir_tasks_gate_destroy(WeirTasksGate *gate);
 
-/* .bdrv_drain_begin and .bdrv_drain_end, or what a BlockBackend calls. */
+/* .bdrv_drain_begin and .bdrv_drain_end, or what a parent is told. */
 void weir_tasks_gate_drain_begin(WeirTasksGate *gate);
 void weir_tasks_gate_drain_end(WeirTasksGate *gate);
 
@@ -67,8 +67,9 @@ void weir_tasks_gate_open(WeirTasksGate *gate);
 void weir_tasks_gate_request_begin(WeirTasksGate *gate);
 void weir_tasks_gate_request_end(WeirTasksGate *gate);
 
-/* Wait until it is open. */
+/* Wait until it is open; or until it is so with the graph lock held. */
 void coroutine_fn weir_tasks_gate_pass(WeirTasksGate *gate);
+void coroutine_fn weir_tasks_gate_enter(WeirTasksGate *gate);
 
 /*
  * Begin and end I/O of a task on children of a node, with the graph lock held

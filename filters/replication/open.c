@@ -63,6 +63,7 @@ static int read_superblock(WeirKeeper *k, uint64_t device_bytes, char *err,
     if (ret < 0) {
         return ret;
     }
+    k->sb.is_kept = false;
     k->ring_bytes = weir_log_ring_bytes(&k->sb);
     k->stale_end = k->sb.tail + k->ring_bytes;
     k->tried_sequence = k->sb.sequence;

@@ -3,8 +3,9 @@
  * What clients of a log may do: write packets that fit, read, flush.
  *
  *   no session --first packet, at the end of the log--> alive
- *   alive --a packet refused, a write or flush failed, promotion,
- *           another session after the lease--> ended
+ *   alive --a packet refused, a write or flush failed, promotion, its writer
+ *           takes leave or begins another, or somebody else does so after the
+ *           lease--> ended
  *
  * A session that has ended never comes back, and the next one writes only when
  * nothing of it is under way. If epochs that it has written are gone, flushes
@@ -12,6 +13,7 @@
  * again.
  */
 #include "replication/keeper-int.h"
+#include "replication/leave.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -108,6 +110,12 @@ static bool has_ended(const WeirKeeper *k, uint64_t session)
     return false;
 }
 
+/* Both are of one writer, who knows when he begins again; 0: of nobody. */
+static bool same_life(uint64_t a, uint64_t b)
+{
+    return a >> 32 == b >> 32 && a >> 32 != 0;
+}
+
 static uint64_t lease_ns(const WeirKeeper *k)
 {
     return k->config.lease_ns ? k->config.lease_ns : UINT64_C(5000000000);
@@ -148,7 +156,8 @@ static int enter_session(WeirKeeper *k, const Request *r)
         return -EPERM;
     }
     if (k->session_alive && session != k->session) {
-        if (k->tasks->now_ns(k->tasks->opaque) - k->session_ns <
+        if (!same_life(session, k->session) &&
+            k->tasks->now_ns(k->tasks->opaque) - k->session_ns <
             lease_ns(k)) {
             weir_keeper_say(r->err, r->err_size, "another writer has a session "
                             "with the log");
@@ -306,6 +315,35 @@ static int enter(WeirKeeper *k, Request *r)
     return admit(k, r);
 }
 
+/* --- leave --- */
+
+/* One that has ended already is no mistake. */
+static int take_leave(WeirKeeper *k, Request *r)
+{
+    uint8_t group[WEIR_LOG_UUID_BYTES];
+    uint64_t session;
+
+    if (weir_log_leave_read(r->data, group, &session) < 0) {
+        return no_packet(r, "it is no leave of a writer either");
+    }
+    weir_keeper_lock(k);
+    if (memcmp(group, k->sb.group, WEIR_LOG_UUID_BYTES)) {
+        weir_keeper_unlock(k);
+        return no_packet(r, "it is a leave, of another group");
+    }
+    if (k->session_alive && session == k->session) {
+        weir_keeper_end_session(k);
+    }
+    weir_keeper_unlock(k);
+    return 0;
+}
+
+static bool is_leave(const Request *r)
+{
+    return r->offset == WEIR_LOG_LEAVE_OFFSET &&
+           r->bytes == WEIR_LOG_LEAVE_BYTES;
+}
+
 /* --- write --- */
 
 static int finish(WeirKeeper *k, Request *r, int ret)
@@ -367,8 +405,11 @@ int weir_keeper_write(WeirKeeper *k, uint64_t offset, uint64_t bytes,
                   .err_size = err_size };
     int ret;
 
-    if (offset < WEIR_LOG_RING_OFFSET || bytes > WEIR_LOG_PACKET_BYTES_MAX ||
-        bytes == 0) {
+    if (is_leave(&r)) {
+        ret = collect(&r, iov, niov);
+        ret = ret < 0 ? ret : take_leave(k, &r);
+    } else if (offset < WEIR_LOG_RING_OFFSET ||
+               bytes > WEIR_LOG_PACKET_BYTES_MAX || bytes == 0) {
         ret = no_packet(&r, offset < WEIR_LOG_RING_OFFSET
                             ? "the superblock is the keeper's" : "length");
     } else {
@@ -377,7 +418,7 @@ int weir_keeper_write(WeirKeeper *k, uint64_t offset, uint64_t bytes,
     }
     if (ret < 0) {
         weir_keeper_refuse(k);
-    } else {
+    } else if (!is_leave(&r)) {
         ret = write_packet(k, &r);
     }
     free(r.copy);
@@ -506,8 +547,10 @@ static void put_superblock(const WeirKeeper *k, uint64_t offset,
                            uint64_t bytes, uint8_t *buf)
 {
     uint8_t copy[WEIR_LOG_SUPERBLOCK_BYTES];
+    WeirLogSuperblock sb = k->sb;
 
-    weir_log_superblock_write(copy, &k->sb);
+    sb.is_kept = true;
+    weir_log_superblock_write(copy, &sb);
     for (uint64_t i = offset; i < offset + bytes &&
          i < WEIR_LOG_SUPERBLOCKS * WEIR_LOG_SUPERBLOCK_BYTES; i++) {
         buf[i - offset] = copy[i % WEIR_LOG_SUPERBLOCK_BYTES];

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/zero.h"
+#include "replication/leave.h"
 #include "replication/scan.h"
 
 /* The disks of a log, as far as its last segment tells. */
@@ -471,11 +472,28 @@ static void begin_session(WeirSource *s, const Place *p)
     s->to_send = s->oldest;
     s->announce = true;
     s->connected = true;
+    s->in_session = true;
     s->promised = s->promised || weir_source_is_synchronised(s);
     s->connections++;
     s->packets = 1;
     s->tasks->spawn(s->tasks->opaque, weir_source_commit, s);
     weir_source_changed(s);
+}
+
+/* If that fails, the next one has to wait until the session seems dead. */
+void weir_source_take_leave(WeirSource *s)
+{
+    uint8_t buf[WEIR_LOG_LEAVE_BYTES];
+    const struct iovec iov = { buf, sizeof(buf) };
+
+    if (!s->in_session || !s->sb.is_kept) {
+        return;
+    }
+    s->in_session = false;
+    weir_log_leave_write(buf, s->sb.group, s->writer.session);
+    pthread_mutex_unlock(&s->lock);
+    s->host->write_log(s->opaque, WEIR_LOG_LEAVE_OFFSET, sizeof(buf), &iov, 1);
+    pthread_mutex_lock(&s->lock);
 }
 
 /* Go on from what is there of what was sent. */

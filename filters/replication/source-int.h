@@ -66,6 +66,7 @@ struct WeirSource {
     uint16_t disk_count;
     WeirSourceDisk *forgotten;          /* a task may still look at one */
     bool connected;                     /* a session is under way */
+    bool in_session;                    /* the keeper may think so */
     bool stopped;                       /* no session can be any more */
     bool stops;
     bool impatient;             /* nobody suspends */
@@ -225,6 +226,9 @@ void weir_source_commit(void *arg);
 
 /* Nothing of the last session is under way any more. Yields. */
 void weir_source_drain(WeirSource *s);
+
+/* After that: tell the keeper, if there is one, that it has ended. Yields. */
+void weir_source_take_leave(WeirSource *s);
 
 /* --- source-intent.c --- */
 

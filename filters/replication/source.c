@@ -432,6 +432,7 @@ void weir_source_run(WeirSource *s)
     }
     weir_source_lose_log(s);
     wait_for_tasks(s);
+    weir_source_take_leave(s);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -441,6 +442,38 @@ void weir_source_stop(WeirSource *s)
     s->stops = true;
     weir_source_changed(s);
     s->tasks->wake(s->tasks->opaque, &s->stopping);
+    pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t weir_source_cut(WeirSource *s)
+{
+    uint64_t serial;
+
+    pthread_mutex_lock(&s->lock);
+    serial = s->open->serial;
+    weir_source_hurry(s);
+    pthread_mutex_unlock(&s->lock);
+    return serial;
+}
+
+bool weir_source_is_sending(WeirSource *s, uint64_t serial)
+{
+    bool sending;
+
+    pthread_mutex_lock(&s->lock);
+    sending = s->connected && weir_source_is_synchronised(s) &&
+              s->oldest->serial <= serial &&
+              (s->oldest != s->open || s->open->count > 0);
+    pthread_mutex_unlock(&s->lock);
+    return sending;
+}
+
+void weir_source_end_session(WeirSource *s)
+{
+    pthread_mutex_lock(&s->lock);
+    weir_source_lose_log(s);
+    weir_source_drain(s);
+    weir_source_take_leave(s);
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -193,6 +193,19 @@ void weir_source_run(WeirSource *s);
 void weir_source_stop(WeirSource *s);
 
 /*
+ * End the epoch of now soon. Returns its number, for weir_source_is_sending():
+ * whether it is not in the log yet, but on its way there. Do not yield.
+ */
+uint64_t weir_source_cut(WeirSource *s);
+bool weir_source_is_sending(WeirSource *s, uint64_t serial);
+
+/*
+ * Another source may write to the log from now on. Not while connecting; as
+ * weir_source_disconnect() does, but yields, and nothing is under way after it.
+ */
+void weir_source_end_session(WeirSource *s);
+
+/*
  * The host has found out that the log cannot be reached any more: as if a
  * request had failed. Does not yield.
  */

@@ -35,6 +35,7 @@
 #define FLAG_INCOMPLETE 1u
 #define FLAG_APPLICATION 2u
 #define FLAGS (FLAG_INCOMPLETE | FLAG_APPLICATION)
+#define COMPATIBLE_KEPT 1u
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'R', 'L', 'O', 'G' };
 
@@ -155,6 +156,7 @@ void weir_log_superblock_write(uint8_t *buf, const WeirLogSuperblock *sb)
     memset(buf, 0, WEIR_LOG_SUPERBLOCK_BYTES);
     memcpy(buf, magic, sizeof(magic));
     le_put(buf + 8, VERSION, 4);
+    le_put(buf + 24, sb->is_kept ? COMPATIBLE_KEPT : 0, 8);
     le_put(buf + 32, sb->sequence, 8);
     memcpy(buf + 40, sb->group, WEIR_LOG_UUID_BYTES);
     le_put(buf + 56, sb->segment_bytes, 8);
@@ -254,6 +256,7 @@ int weir_log_superblock_read(WeirLogSuperblock *sb, const uint8_t *copies,
                     "replication log begins");
     }
     memset(sb, 0, sizeof(*sb));
+    sb->is_kept = le_get(buf + 24, 8) & COMPATIBLE_KEPT;
     sb->sequence = le_get(buf + 32, 8);
     memcpy(sb->group, buf + 40, WEIR_LOG_UUID_BYTES);
     sb->segment_bytes = le_get(buf + 56, 8);

@@ -53,6 +53,8 @@ typedef struct WeirLogSuperblock {
                                    up to anchor.epoch: none but those before */
     bool base_incomplete;       /* what is at the anchor is no point in time */
     bool application_consistent;        /* it is, and such a one */
+    bool is_kept;               /* whoever tells it takes leaves: see leave.h;
+                                   never so on disk */
     uint32_t history_count;     /* 1..WEIR_LOG_HISTORY_MAX */
     WeirLogGeneration history[WEIR_LOG_HISTORY_MAX];    /* oldest first */
 } WeirLogSuperblock;

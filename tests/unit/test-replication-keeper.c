@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "replication/leave.h"
 #include "replication/point.h"
 #include "replication/scan.h"
 #include "replication/view.h"
@@ -594,6 +595,93 @@ static void test_sessions(void **state)
     assert_int_equal(byte_at(3, 0), 4);
 }
 
+/* One that begins again need not wait for itself, but its old packets count
+ * no more. */
+static void test_session_of_the_same_life(void **state)
+{
+    Sent late;
+
+    (void)state;
+    start();
+    connect();
+    t.w.session = UINT64_C(7) << 32 | 1;
+    epoch(1, 0, 512);
+    flush();
+    late = make_write(2, 0, 512, true);
+    connect();
+    t.w.session = UINT64_C(8) << 32 | 1;
+    assert_int_equal(send(make_write(3, 0, 512, true)), -EBUSY);
+    connect();
+    t.w.session = UINT64_C(7) << 32 | 2;
+    assert_int_equal(send(make_write(4, 0, 512, true)), 0);
+    assert_int_equal(send(late), -EPERM);
+    flush();
+    assert_int_equal(byte_at(2, 0), 4);
+    /* without a life, nobody is the same */
+    t.config.lease_ns = 1;
+    weir_keeper_set_config(t.k, &t.config);
+    connect();
+    t.w.session = 1;
+    assert_int_equal(send(make_write(5, 0, 512, true)), 0);
+    t.config.lease_ns = 3600 * NS_PER_S;
+    weir_keeper_set_config(t.k, &t.config);
+    connect();
+    t.w.session = 2;
+    assert_int_equal(send(make_write(6, 0, 512, true)), -EBUSY);
+}
+
+static int leave(const uint8_t *group, uint64_t session, size_t damaged)
+{
+    uint8_t buf[WEIR_LOG_LEAVE_BYTES];
+    const struct iovec iov = { buf, sizeof(buf) };
+
+    weir_log_leave_write(buf, group, session);
+    if (damaged > 0) {
+        buf[damaged] ^= 1;
+    }
+    return weir_keeper_write(t.k, WEIR_LOG_LEAVE_OFFSET, sizeof(buf), &iov, 1,
+                             t.err, sizeof(t.err));
+}
+
+static void test_leave(void **state)
+{
+    uint8_t group[WEIR_LOG_UUID_BYTES] = { 1 };
+    WeirLogWriter first;
+    Sent late;
+
+    (void)state;
+    start();
+    connect();
+    assert_true(t.sb.is_kept);
+    epoch(1, 0, 512);
+    flush();
+    late = make_write(2, 0, 512, true);
+    first = t.w;
+    /* none of these ends it */
+    assert_int_equal(leave(t.sb.group, first.session ^ 1, 0), 0);
+    assert_int_equal(leave(group, first.session, 0), -EINVAL);
+    assert_int_equal(leave(t.sb.group, first.session, 40), -EINVAL);
+    assert_int_equal(leave(t.sb.group, first.session, 9), -EINVAL);
+    assert_int_equal(info().refused, 3);
+    connect();
+    assert_int_equal(send(make_write(3, 0, 512, true)), -EBUSY);
+    assert_int_equal(leave(t.sb.group, first.session, 0), 0);
+    connect();
+    assert_int_equal(send(make_write(4, 0, 512, true)), 0);
+    assert_int_equal(send(late), -EPERM);
+    /* again: it is another session that is alive */
+    assert_int_equal(leave(t.sb.group, first.session, 0), 0);
+    epoch(5, 0, 512);
+    flush();
+    assert_int_equal(byte_at(2, 0), 4);
+    assert_int_equal(byte_at(3, 0), 5);
+    /* nothing of it is on the device */
+    for (size_t i = 0; i < WEIR_LOG_LEAVE_BYTES; i++) {
+        assert_int_equal(t.log.data[WEIR_LOG_LEAVE_OFFSET + i], 0);
+    }
+    assert_int_equal(t.log.data[24], 0);
+}
+
 static void test_out_of_order(void **state)
 {
     Sent a, b, c;
@@ -1030,6 +1118,8 @@ int main(void)
         TEST(test_refused),
         TEST(test_other_disk),
         TEST(test_sessions),
+        TEST(test_session_of_the_same_life),
+        TEST(test_leave),
         TEST(test_out_of_order),
         TEST(test_flush_fails),
         TEST(test_write_fails),
