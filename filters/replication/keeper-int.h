@@ -33,9 +33,8 @@
  * points are applied; 29 reads of the log end before its space is free; 30 only
  * what is durable is applied; 31 later points are not open; 32 bases are
  * flushed; 33 the horizon; 34 one flush at a time; 36 a chapter is written when
- * its epochs are durable; 37 it goes on where the epochs before end; 38 its
- * epochs have their generations; 39 its blocks are checked; 41 only what is up
- * to its last epoch counts; 42 its place is not used twice.
+ * its epochs are durable; 37 they are of the generations that they have; 38 its
+ * blocks are checked; 39 only what is up to its last epoch counts.
  */
 #ifdef WEIR_KEEPER_MUTATIONS
 extern unsigned weir_keeper_mutation;

@@ -141,7 +141,7 @@ void weir_keeper_drop_chapters_behind(WeirKeeper *k, const WeirLogCommit *end)
     }
     drop(k, n, k->chapter_count - n);
     c = n > 0 ? k->chapters[n - 1] : NULL;
-    if (c && c->last > end->epoch && !WITHOUT_RULE(41)) {
+    if (c && c->last > end->epoch && !WITHOUT_RULE(39)) {
         c->last = end->epoch;
         c->end = end->end;
     }
@@ -213,7 +213,7 @@ static int read_blocks(WeirKeeper *k, const Chapter *c, uint32_t first,
         return 0;
     }
     ret = k->host->read_log(k->host->opaque, c->blocks_at + at, bytes, buf);
-    for (uint32_t i = 0; i < n && ret == 0 && !WITHOUT_RULE(39); i++) {
+    for (uint32_t i = 0; i < n && ret == 0 && !WITHOUT_RULE(38); i++) {
         if (weir_crc32c(~0u, buf + (uint64_t)i * WEIR_CHAPTER_BLOCK_BYTES,
                         WEIR_CHAPTER_BLOCK_BYTES) !=
             weir_chapter_block_crc(&c->finder, first + i)) {
@@ -579,15 +579,14 @@ static bool fits(const WeirKeeper *k, const WeirChapterHead *h,
                                               h->before.epoch - 1), &e,
                            &generation, &names);
     }
-    return !memcmp(&e.commit, &k->valid, sizeof(k->valid)) ||
-           WITHOUT_RULE(37);
+    return !memcmp(&e.commit, &k->valid, sizeof(k->valid));
 }
 
 /* Epochs of a generation that has ended before them do not count. */
 static bool generations_fit(const WeirKeeper *k, const WeirChapterHead *h,
                             const uint8_t *buf)
 {
-    for (uint32_t i = 0; i < h->epochs && !WITHOUT_RULE(38); i++) {
+    for (uint32_t i = 0; i < h->epochs && !WITHOUT_RULE(37); i++) {
         WeirIndexEpoch e;
         uint64_t generation;
         uint32_t names;

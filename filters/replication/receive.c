@@ -448,13 +448,15 @@ int weir_keeper_flush(WeirKeeper *k)
     int ret;
 
     weir_keeper_lock(k);
+    if (WITHOUT_RULE(36)) {
+        weir_keeper_seal(k, k->valid.epoch, false);
+    }
     ret = k->loss == LOSS_NONE ? weir_keeper_flush_locked(k) : -EIO;
     if (ret < 0 && k->loss == LOSS_UNTOLD) {
         k->loss = LOSS_TOLD;
     }
     if (ret == 0) {
-        weir_keeper_seal(k, WITHOUT_RULE(36) ? k->valid.epoch
-                                             : k->durable.epoch, false);
+        weir_keeper_seal(k, k->durable.epoch, false);
     }
     weir_keeper_unlock(k);
     return ret;

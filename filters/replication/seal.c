@@ -163,8 +163,7 @@ static int seal_init(Seal *s, const WeirKeeper *k, uint64_t first,
     }
     s->source.position = segment_of(k, &s->epochs[0].commit) *
                          k->sb.segment_bytes;
-    s->in_memory = last && last->position == s->source.position &&
-                   !WITHOUT_RULE(42);
+    s->in_memory = last && last->position == s->source.position;
     copy_disks(s, k);
     return 0;
 }
