@@ -247,19 +247,43 @@ static void GRAPH_RDLOCK replica_refresh_limits(BlockDriverState *bs,
     bs->bl.max_transfer = 4 * MiB;
 }
 
+typedef struct ReplicaStatus {
+    WeirView *view;
+    uint64_t offset, bytes, same;
+    WeirViewPiece piece;
+    int ret;
+} ReplicaStatus;
+
+static void coroutine_fn do_status(void *opaque)
+{
+    ReplicaStatus *s = opaque;
+
+    s->ret = weir_view_status(s->view, s->offset, s->bytes, &s->piece,
+                              &s->same);
+}
+
 static int coroutine_fn GRAPH_RDLOCK
 replica_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
                         int64_t offset, int64_t bytes, int64_t *pnum,
                         int64_t *map, BlockDriverState **file)
 {
     BDRVWeirReplicaState *s = bs->opaque;
-    uint64_t same;
-    WeirViewPiece piece = weir_view_status(s->view, offset, bytes, &same);
+    BDRVWeirJournalState *journal = journal_state(s);
+    ReplicaStatus status = {
+        .view = s->view, .offset = offset, .bytes = bytes,
+    };
     int ret;
 
-    *pnum = MIN(bytes, same);
-    if (piece != WEIR_VIEW_BASE) {
-        return piece == WEIR_VIEW_ZERO ? BDRV_BLOCK_ZERO : BDRV_BLOCK_DATA;
+    weir_tasks_gate_request_begin(&journal->gate);
+    weir_tasks_call(&journal->tasks, do_status, &status);
+    weir_tasks_gate_request_end(&journal->gate);
+    if (status.ret < 0) {
+        return status.ret;
+    }
+    *pnum = MIN(bytes, status.same);
+    if (status.piece != WEIR_VIEW_BASE) {
+        return status.piece == WEIR_VIEW_ZERO ? BDRV_BLOCK_ZERO
+                                              : BDRV_BLOCK_DATA;
     }
     /* with the backing files that it may have: they are not ours */
     ret = bdrv_co_block_status_above(s->base->bs, NULL, offset, *pnum, pnum,

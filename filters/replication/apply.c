@@ -13,6 +13,7 @@
 #include "replication/keeper-int.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +29,13 @@ typedef struct Batch {
     WeirKeeper *k;
     WeirLogCommit commit;
     bool consistent, application_consistent;
+    uint64_t from;              /* position of the anchor's end */
+    Chapter **chapters;         /* that have records of it, with a reference */
+    size_t chapter_count;
+    WeirIndexRecord *tail;      /* those that are in no chapter */
+    size_t tail_count;
     WeirIndexRecord *records;
-    size_t count;
+    size_t count, room;
     KnownDisk disks[WEIR_LOG_DISKS_MAX];        /* at the anchor */
     KnownDisk after[WEIR_LOG_DISKS_MAX];
     uint64_t most[WEIR_LOG_DISKS_MAX];  /* length that is needed */
@@ -60,8 +66,6 @@ static uint64_t wished_tail(const WeirKeeper *k)
     uint64_t segment = k->sb.segment_bytes, ring = k->ring_bytes;
     uint64_t retain = k->config.retain_bytes ? k->config.retain_bytes
                                              : ring / 4 * 3;
-    uint64_t most = k->config.index_bytes_max ? k->config.index_bytes_max
-                                              : UINT64_C(1) << 30;
     uint64_t end = k->cursor.position > k->valid.end ? k->cursor.position
                                                      : k->valid.end;
     uint64_t wished = 0;
@@ -69,7 +73,7 @@ static uint64_t wished_tail(const WeirKeeper *k)
     if (end - k->sb.tail > retain) {
         wished = (end - retain + segment - 1) / segment * segment;
     }
-    if (k->index.bytes > most / 4 * 3 && wished < k->sb.anchor.end) {
+    if (weir_keeper_memory(k) > weir_keeper_memory_max(k) / 4 * 3 && wished < k->sb.anchor.end) {
         wished = k->sb.anchor.end;
     }
     return wished;
@@ -156,10 +160,16 @@ static void set_state(WeirKeeper *k, WeirKeeperApply apply, int error,
 
 /* --- a batch --- */
 
+/* The lock is held. */
 static void batch_destroy(Batch *b)
 {
+    for (size_t i = 0; i < b->chapter_count; i++) {
+        weir_chapter_unref(b->k, b->chapters[i]);
+    }
+    free(b->chapters);
+    free(b->tail);
     free(b->records);
-    b->records = NULL;
+    memset(b, 0, offsetof(Batch, message));
 }
 
 static int fail(Batch *b, const Base *base, const char *what, int ret)
@@ -181,16 +191,63 @@ static void follow(Batch *b, const WeirIndexRecord *r)
     b->touched[r->disk] = true;
 }
 
-static void copy_records(Batch *b)
+/* Disks that are new come first: nothing of them is before that. */
+static void copy_disks(Batch *b)
+{
+    const WeirIndex *index = &b->k->index;
+
+    for (size_t i = index->lengths_first; i < index->lengths_end; i++) {
+        const WeirLength *l = &index->lengths[i];
+
+        if (l->epoch <= b->commit.epoch && !b->disks[l->disk].known &&
+            !b->touched[l->disk]) {
+            b->records[b->count] = (WeirIndexRecord) {
+                .bytes = l->bytes, .disk = l->disk, .op = WEIR_LOG_DISK };
+            follow(b, &b->records[b->count++]);
+        }
+    }
+}
+
+static int copy_chapters(Batch *b)
 {
     WeirKeeper *k = b->k;
 
-    for (uint64_t n = k->sb.anchor.epoch + 1; n <= b->commit.epoch; n++) {
+    b->chapters = malloc((k->chapter_count + 1) * sizeof(*b->chapters));
+    if (!b->chapters) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < k->chapter_count; i++) {
+        Chapter *c = k->chapters[i];
+
+        if (c->first <= b->commit.epoch) {
+            c->refs++;
+            b->chapters[b->chapter_count++] = c;
+        }
+    }
+    return 0;
+}
+
+/* From behind the anchor up to the batch's end, in memory or chapters. */
+static size_t count_records(const Batch *b)
+{
+    WeirKeeper *k = b->k;
+    size_t n = WEIR_LOG_DISKS_MAX;
+
+    for (uint64_t i = k->sb.anchor.epoch + 1; i <= b->commit.epoch; i++) {
+        n += weir_index_get(&k->index, i)->count;
+    }
+    return n;
+}
+
+static void copy_tail(Batch *b)
+{
+    WeirKeeper *k = b->k;
+
+    for (uint64_t n = weir_keeper_unsealed(k); n <= b->commit.epoch; n++) {
         const WeirIndexEpoch *e = weir_index_get(&k->index, n);
 
         for (uint32_t i = 0; i < e->count; i++) {
-            follow(b, &e->records[i]);
-            b->records[b->count++] = e->records[i];
+            b->tail[b->tail_count++] = e->records[i];
         }
     }
 }
@@ -211,15 +268,15 @@ static int find_bases(Batch *b)
     return 0;
 }
 
-/* All records up to an epoch. The lock is held. */
+/* All records up to an epoch but those in chapters. The lock is held. */
 static int batch_init(Batch *b, WeirKeeper *k, uint64_t epoch)
 {
     const WeirIndexEpoch *last = weir_index_get(&k->index, epoch);
-    size_t n = 0;
 
     memset(b, 0, sizeof(*b));
     b->k = k;
     b->commit = last->commit;
+    b->from = k->sb.anchor.end;
     b->consistent = last->consistent;
     b->application_consistent = last->application_consistent;
     memcpy(b->disks, k->applied_disks, sizeof(b->disks));
@@ -229,16 +286,62 @@ static int batch_init(Batch *b, WeirKeeper *k, uint64_t epoch)
             b->after[i].bytes = b->most[i] = b->disks[i].bytes;
         }
     }
-    for (uint64_t i = k->sb.anchor.epoch + 1; i <= epoch; i++) {
-        n += weir_index_get(&k->index, i)->count;
-    }
-    b->records = malloc((n + 1) * sizeof(*b->records));
-    if (!b->records) {
+    b->room = count_records(b);
+    b->records = malloc(b->room * sizeof(*b->records));
+    b->tail = malloc(b->room * sizeof(*b->tail));
+    if (!b->records || !b->tail || copy_chapters(b) < 0) {
         snprintf(b->message, sizeof(b->message), "no memory to apply epochs");
         return -ENOMEM;
     }
-    copy_records(b);
-    return find_bases(b);
+    copy_disks(b);
+    copy_tail(b);
+    return 0;
+}
+
+static int take_record(Batch *b, const WeirIndexRecord *r)
+{
+    if (b->count == b->room) {
+        return -EBADMSG;
+    }
+    follow(b, r);
+    b->records[b->count++] = *r;
+    return 0;
+}
+
+static int load_chapter(Batch *b, Chapter *c)
+{
+    Recalled all = { 0 };
+    int ret = weir_keeper_recall(b->k, c, -1, 0, 0, &all);
+
+    for (size_t i = 0; i < all.count && ret == 0; i++) {
+        const WeirIndexRecord *r = &all.records[i].record;
+
+        if (r->position > b->from && r->position <= b->commit.end) {
+            ret = take_record(b, r);
+        }
+    }
+    free(all.records);
+    return ret;
+}
+
+/* All of its records, in order. Yields. */
+static int load(Batch *b)
+{
+    int ret = 0;
+
+    for (size_t i = 0; i < b->chapter_count && ret == 0; i++) {
+        ret = load_chapter(b, b->chapters[i]);
+    }
+    if (ret < 0) {
+        snprintf(b->message, sizeof(b->message), "the records of the "
+                 "replication log up to epoch %llu cannot be read: %s",
+                 (unsigned long long)b->commit.epoch, strerror(-ret));
+        return ret == -ESTALE ? -EAGAIN : ret;
+    }
+    for (size_t i = 0; i < b->tail_count && ret == 0; i++) {
+        ret = take_record(b, &b->tail[i]);
+    }
+    return ret < 0 ? ret : find_bases(b);
 }
 
 /* --- parts: reading --- */
@@ -712,6 +815,7 @@ static void take_anchor(WeirKeeper *k, const Batch *b)
             k->applied_disks[i] = b->after[i];
         }
     }
+    weir_keeper_drop_chapters_to(k, b->commit.epoch);
     weir_index_drop_to(&k->index, b->commit.epoch);
 }
 
@@ -722,6 +826,7 @@ static int set_anchor(Batch *b)
     int ret;
 
     k->applied = b->commit.epoch;
+    k->applied_end = b->commit.end;
     wait_for_reads(k, tail_of(k, &b->commit));
     weir_keeper_sb_begin(k);
     sb = k->sb;
@@ -748,7 +853,8 @@ static int apply_batch(Batch *b)
     int ret;
 
     weir_keeper_unlock(k);
-    ret = check_batch(b, &part);
+    ret = load(b);
+    ret = ret < 0 ? ret : check_batch(b, &part);
     weir_keeper_lock(k);
     ret = ret < 0 ? ret : set_horizon(b);
     if (ret == 0) {
@@ -810,7 +916,7 @@ static uint64_t next_look(const WeirKeeper *k)
     if (k->index.first == k->index.end) {
         return WEIR_TASKS_FOREVER;
     }
-    due = add(k->index.epochs[k->index.first]->commit.wall_ns,
+    due = add(k->index.epochs[k->index.first].commit.wall_ns,
               k->config.retain_ns);
     if (due <= wall || due - wall > LOOK_AGAIN_NS) {
         return now + LOOK_AGAIN_NS;

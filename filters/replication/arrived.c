@@ -273,40 +273,62 @@ static bool is_needed(const WeirKeeper *k, const WeirIndexRecord *r)
     return r->op != WEIR_LOG_DISK || !k->disks[r->disk].known;
 }
 
-static uint32_t needed(const WeirKeeper *k, const Arrived *last,
-                       uint32_t *names_bytes)
-{
-    uint32_t n = 0;
+/* What an epoch takes. */
+typedef struct Needs {
+    uint32_t records, lengths, names_bytes;
+} Needs;
 
-    *names_bytes = 0;
+static bool sets_length(const WeirIndexRecord *r)
+{
+    return r->op == WEIR_LOG_DISK || r->op == WEIR_LOG_RESIZE;
+}
+
+static Needs needs(const WeirKeeper *k, const Arrived *last)
+{
+    Needs n = { 0 };
+
     for (const Arrived *a = k->arrived; a != last->next; a = a->next) {
         for (uint32_t i = 0; i < a->count; i++) {
-            n += is_needed(k, &a->records[i]);
+            if (is_needed(k, &a->records[i])) {
+                n.records++;
+                n.lengths += sets_length(&a->records[i]);
+            }
         }
-        *names_bytes += a->names_bytes;
+        n.names_bytes += a->names_bytes;
     }
     return n;
 }
 
-static WeirIndexEpoch *new_epoch(const Arrived *last, uint32_t records,
-                                 uint32_t names_bytes)
+static int new_epoch(WeirIndexEpoch *e, const Arrived *last, const Needs *n)
 {
-    WeirIndexEpoch *e = weir_index_epoch_new(records);
-
-    if (!e) {
-        return NULL;
+    *e = (WeirIndexEpoch) {
+        .commit = last->commit, .names_bytes = n->names_bytes,
+        .consistent = last->packet.consistent,
+        .application_consistent = last->packet.application_consistent,
+        .records = malloc((n->records + 1) * sizeof(*e->records)),
+        .names = n->names_bytes > 0 ? malloc(n->names_bytes) : NULL,
+    };
+    if (!e->records || (n->names_bytes > 0 && !e->names)) {
+        free(e->records);
+        free(e->names);
+        return -ENOMEM;
     }
-    e->commit = last->commit;
-    e->consistent = last->packet.consistent;
-    e->application_consistent = last->packet.application_consistent;
-    if (names_bytes > 0) {
-        e->names = malloc(names_bytes);
-        if (!e->names) {
-            weir_index_epoch_free(e);
-            return NULL;
+    return 0;
+}
+
+static void add_record(WeirKeeper *k, WeirIndexEpoch *e,
+                       const WeirIndexRecord *r)
+{
+    if (is_needed(k, r)) {
+        e->records[e->count++] = *r;
+        if (sets_length(r)) {
+            weir_index_add_length(&k->index, &(WeirLength) {
+                e->commit.epoch, r->bytes, r->disk });
         }
     }
-    return e;
+    if (r->op == WEIR_LOG_WRITE) {
+        e->data_bytes += r->bytes;
+    }
 }
 
 static void fill_epoch(WeirKeeper *k, WeirIndexEpoch *e, const Arrived *last)
@@ -315,12 +337,7 @@ static void fill_epoch(WeirKeeper *k, WeirIndexEpoch *e, const Arrived *last)
 
     for (const Arrived *a = k->arrived; a != last->next; a = a->next) {
         for (uint32_t i = 0; i < a->count; i++) {
-            if (is_needed(k, &a->records[i])) {
-                e->records[e->count++] = a->records[i];
-            }
-            if (a->records[i].op == WEIR_LOG_WRITE) {
-                e->data_bytes += a->records[i].bytes;
-            }
+            add_record(k, e, &a->records[i]);
         }
         if (a->names_bytes > 0) {
             memcpy(e->names + names, a->names, a->names_bytes);
@@ -333,17 +350,17 @@ static void fill_epoch(WeirKeeper *k, WeirIndexEpoch *e, const Arrived *last)
 
 static int take_epoch(WeirKeeper *k, Arrived *last)
 {
-    uint32_t names_bytes, records = needed(k, last, &names_bytes);
-    WeirIndexEpoch *e = new_epoch(last, records, names_bytes);
+    Needs n = needs(k, last);
+    WeirIndexEpoch e;
     bool more = true;
 
-    if (!e || weir_index_reserve(&k->index) < 0) {
-        weir_index_epoch_free(e);
+    if (weir_index_reserve(&k->index, n.lengths) < 0 ||
+        new_epoch(&e, last, &n) < 0) {
         return -ENOMEM;
     }
-    fill_epoch(k, e, last);
-    weir_index_add(&k->index, e);
-    k->valid = e->commit;
+    fill_epoch(k, &e, last);
+    weir_index_add(&k->index, &e);
+    k->valid = e.commit;
     while (more) {
         Arrived *a = k->arrived;
 
@@ -383,20 +400,12 @@ void weir_keeper_end_session(WeirKeeper *k)
 static void find_disks(WeirKeeper *k)
 {
     for (uint16_t i = 0; i < WEIR_LOG_DISKS_MAX; i++) {
-        if (k->applied_disks[i].known) {
-            k->disks[i].bytes = k->applied_disks[i].bytes;
-        }
-    }
-    for (size_t i = k->index.first; i < k->index.end; i++) {
-        const WeirIndexEpoch *e = k->index.epochs[i];
+        KnownDisk *disk = &k->disks[i];
 
-        for (uint32_t j = 0; j < e->count; j++) {
-            const WeirIndexRecord *r = &e->records[j];
-
-            if (r->op == WEIR_LOG_DISK || r->op == WEIR_LOG_RESIZE) {
-                k->disks[r->disk].bytes = r->bytes;
-            }
-        }
+        disk->bytes = k->applied_disks[i].known ? k->applied_disks[i].bytes : 0;
+        disk->known = weir_index_length(&k->index, i, UINT64_MAX,
+                                        &disk->bytes) ||
+                      k->applied_disks[i].known;
     }
 }
 
@@ -407,6 +416,7 @@ void weir_keeper_truncate(WeirKeeper *k, const WeirLogCommit *end)
         if (k->session_alive && !WITHOUT_RULE(15)) {
             k->loss = LOSS_UNTOLD;
         }
+        weir_keeper_drop_chapters_behind(k, end);
         weir_index_drop_behind(&k->index, end->epoch);
         k->valid = *end;
         find_disks(k);

@@ -9,96 +9,133 @@
 
 static uint64_t memory_of(const WeirIndexEpoch *e)
 {
-    uint64_t names = 0;
-
-    for (uint32_t i = 0; i < e->marks; i++) {
-        names += strlen(e->names + names) + 1;
-    }
-    return sizeof(*e) + sizeof(e) + names +
-           (uint64_t)e->count * sizeof(e->records[0]);
+    return sizeof(*e) + e->names_bytes +
+           (e->records ? (uint64_t)e->count * sizeof(*e->records) : 0);
 }
 
-WeirIndexEpoch *weir_index_epoch_new(uint32_t records)
+/*
+ * Room for n more behind `end`: move all to the beginning if that is mostly
+ * empty, else get more room.
+ */
+static int make_room(void **items, size_t size, size_t *first, size_t *end,
+                     size_t *room, size_t n)
 {
-    return calloc(1, sizeof(WeirIndexEpoch) +
-                     (size_t)records * sizeof(WeirIndexRecord));
-}
+    size_t wanted = *room ? *room : ROOM_AT_FIRST, count = *end - *first;
+    uint8_t *more = *items;
 
-void weir_index_epoch_free(WeirIndexEpoch *epoch)
-{
-    if (epoch) {
-        free(epoch->names);
-        free(epoch);
-    }
-}
-
-/* Move all to the beginning if that is mostly empty, else get more room. */
-static int make_room(WeirIndex *index)
-{
-    size_t count = index->end - index->first;
-    size_t room = index->room ? index->room * 2 : ROOM_AT_FIRST;
-    WeirIndexEpoch **more;
-
-    if (index->first > 0 && index->first >= index->room / 2) {
-        memmove(index->epochs, index->epochs + index->first,
-                count * sizeof(*index->epochs));
-        index->first = 0;
-        index->end = count;
+    if (*room - *end >= n) {
         return 0;
     }
-    more = realloc(index->epochs, room * sizeof(*more));
-    if (!more) {
-        return -ENOMEM;
+    while (wanted < count + n || (*first < *room / 2 && wanted <= *room)) {
+        wanted += wanted / 4;
     }
-    index->epochs = more;
-    index->room = room;
+    if (wanted > *room) {
+        more = realloc(more, wanted * size);
+        if (!more) {
+            return -ENOMEM;
+        }
+        *items = more;
+        *room = wanted;
+    }
+    if (*first > 0) {
+        memmove(more, more + *first * size, count * size);
+        *first = 0;
+        *end = count;
+    }
     return 0;
 }
 
-int weir_index_reserve(WeirIndex *index)
+int weir_index_reserve(WeirIndex *index, uint32_t lengths)
 {
-    return index->end == index->room ? make_room(index) : 0;
+    int ret = make_room((void **)&index->epochs, sizeof(*index->epochs),
+                        &index->first, &index->end, &index->room, 1);
+
+    return ret < 0 ? ret
+                   : make_room((void **)&index->lengths,
+                               sizeof(*index->lengths), &index->lengths_first,
+                               &index->lengths_end, &index->lengths_room,
+                               lengths);
 }
 
-void weir_index_add(WeirIndex *index, WeirIndexEpoch *epoch)
+void weir_index_add(WeirIndex *index, const WeirIndexEpoch *epoch)
 {
-    index->epochs[index->end++] = epoch;
+    index->epochs[index->end++] = *epoch;
     index->records += epoch->count;
     index->bytes += memory_of(epoch);
 }
 
-const WeirIndexEpoch *weir_index_get(const WeirIndex *index, uint64_t number)
+void weir_index_add_length(WeirIndex *index, const WeirLength *length)
+{
+    index->lengths[index->lengths_end++] = *length;
+    index->bytes += sizeof(*length);
+}
+
+WeirIndexEpoch *weir_index_get(const WeirIndex *index, uint64_t number)
 {
     uint64_t first;
 
     if (index->first == index->end) {
         return NULL;
     }
-    first = index->epochs[index->first]->commit.epoch;
+    first = index->epochs[index->first].commit.epoch;
     return number < first || number - first >= index->end - index->first
-           ? NULL : index->epochs[index->first + (number - first)];
+           ? NULL : &index->epochs[index->first + (number - first)];
+}
+
+void weir_index_forget_records(WeirIndex *index, WeirIndexEpoch *epoch)
+{
+    if (epoch->records) {
+        index->bytes -= epoch->count * sizeof(*epoch->records);
+        free(epoch->records);
+        epoch->records = NULL;
+    }
+}
+
+bool weir_index_length(const WeirIndex *index, uint16_t disk, uint64_t epoch,
+                       uint64_t *bytes)
+{
+    for (size_t i = index->lengths_end; i > index->lengths_first; i--) {
+        const WeirLength *l = &index->lengths[i - 1];
+
+        if (l->disk == disk && l->epoch <= epoch) {
+            *bytes = l->bytes;
+            return true;
+        }
+    }
+    return false;
 }
 
 static void forget(WeirIndex *index, WeirIndexEpoch *epoch)
 {
     index->records -= epoch->count;
     index->bytes -= memory_of(epoch);
-    weir_index_epoch_free(epoch);
+    free(epoch->records);
+    free(epoch->names);
 }
 
 void weir_index_drop_to(WeirIndex *index, uint64_t number)
 {
     while (index->first < index->end &&
-           index->epochs[index->first]->commit.epoch <= number) {
-        forget(index, index->epochs[index->first++]);
+           index->epochs[index->first].commit.epoch <= number) {
+        forget(index, &index->epochs[index->first++]);
+    }
+    while (index->lengths_first < index->lengths_end &&
+           index->lengths[index->lengths_first].epoch <= number) {
+        index->lengths_first++;
+        index->bytes -= sizeof(*index->lengths);
     }
 }
 
 void weir_index_drop_behind(WeirIndex *index, uint64_t number)
 {
     while (index->first < index->end &&
-           index->epochs[index->end - 1]->commit.epoch > number) {
-        forget(index, index->epochs[--index->end]);
+           index->epochs[index->end - 1].commit.epoch > number) {
+        forget(index, &index->epochs[--index->end]);
+    }
+    while (index->lengths_first < index->lengths_end &&
+           index->lengths[index->lengths_end - 1].epoch > number) {
+        index->lengths_end--;
+        index->bytes -= sizeof(*index->lengths);
     }
 }
 
@@ -106,5 +143,6 @@ void weir_index_destroy(WeirIndex *index)
 {
     weir_index_drop_behind(index, 0);
     free(index->epochs);
+    free(index->lengths);
     memset(index, 0, sizeof(*index));
 }

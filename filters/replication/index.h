@@ -5,8 +5,9 @@
 #include "replication/packet.h"
 
 /*
- * What a log holds behind its anchor, in memory: the valid epochs with their
- * records, without data. Does no I/O; the caller locks.
+ * What a log holds behind its anchor, in memory: the valid epochs, and the
+ * records, without data, of those that are in no chapter (chapter.h) yet. Does
+ * no I/O; the caller locks.
  */
 
 /* 32 bytes, of which there are many. */
@@ -18,35 +19,50 @@ typedef struct WeirIndexRecord {
     uint8_t op;                 /* WeirLogOp, but for MARK */
 } WeirIndexRecord;
 
+/* 96 bytes. */
 typedef struct WeirIndexEpoch {
     WeirLogCommit commit;
-    bool consistent, application_consistent;
-    uint32_t marks;
+    WeirIndexRecord *records;   /* NULL: they are in a chapter */
     char *names;                /* of the marks, each with a NUL */
     uint64_t data_bytes;        /* of all records */
-    uint32_t count;
-    WeirIndexRecord records[];
+    uint32_t count;             /* of records */
+    uint32_t names_bytes;
+    uint32_t marks;
+    bool consistent, application_consistent;
 } WeirIndexEpoch;
 
+/* A disk has so many bytes from an epoch on. */
+typedef struct WeirLength {
+    uint64_t epoch;
+    uint64_t bytes;
+    uint16_t disk;
+} WeirLength;
+
 typedef struct WeirIndex {
-    WeirIndexEpoch **epochs;    /* numbered without gaps */
+    WeirIndexEpoch *epochs;     /* numbered without gaps */
     size_t first, end, room;
+    WeirLength *lengths;        /* set in these epochs, in order */
+    size_t lengths_first, lengths_end, lengths_room;
     uint64_t records;
     uint64_t bytes;             /* of memory */
 } WeirIndex;
 
-/* Without records. names: is taken over. NULL: no memory. */
-WeirIndexEpoch *weir_index_epoch_new(uint32_t records);
-void weir_index_epoch_free(WeirIndexEpoch *epoch);
+/* Make room for one more with so many lengths. Returns 0 or -ENOMEM. */
+int weir_index_reserve(WeirIndex *index, uint32_t lengths);
 
-/* Make room for one more. Returns 0 or -ENOMEM. */
-int weir_index_reserve(WeirIndex *index);
+/* The next one, for which there is room. Takes over what it points to. */
+void weir_index_add(WeirIndex *index, const WeirIndexEpoch *epoch);
+void weir_index_add_length(WeirIndex *index, const WeirLength *length);
 
-/* The next one, for which there is room. Takes it over. */
-void weir_index_add(WeirIndex *index, WeirIndexEpoch *epoch);
+/* NULL: it is not there. Until the index changes. */
+WeirIndexEpoch *weir_index_get(const WeirIndex *index, uint64_t number);
 
-/* NULL: it is not there. */
-const WeirIndexEpoch *weir_index_get(const WeirIndex *index, uint64_t number);
+/* Its records are in a chapter. */
+void weir_index_forget_records(WeirIndex *index, WeirIndexEpoch *epoch);
+
+/* Of a disk after an epoch; *bytes is left alone if none was set. */
+bool weir_index_length(const WeirIndex *index, uint16_t disk, uint64_t epoch,
+                       uint64_t *bytes);
 
 /* Forget those up to a number, or those behind it. */
 void weir_index_drop_to(WeirIndex *index, uint64_t number);

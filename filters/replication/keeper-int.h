@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "replication/chapter.h"
 #include "replication/cursor.h"
 #include "replication/index.h"
 #include "replication/keeper.h"
@@ -31,7 +32,9 @@
  * superblock are written again when a log is opened; 27 open points; 28 only
  * points are applied; 29 reads of the log end before its space is free; 30 only
  * what is durable is applied; 31 later points are not open; 32 bases are
- * flushed; 33 the horizon; 34 one flush at a time.
+ * flushed; 33 the horizon; 34 one flush at a time; 36 a chapter is written when
+ * its epochs are durable; 37 they are of the generations that they have; 38 its
+ * blocks are checked; 39 only what is up to its last epoch counts.
  */
 #ifdef WEIR_KEEPER_MUTATIONS
 extern unsigned weir_keeper_mutation;
@@ -72,11 +75,41 @@ typedef struct Arrived {
     char *names;                /* of the marks, each with a NUL */
 } Arrived;
 
-typedef struct KnownDisk {
-    bool known;
-    WeirLogDisk what;
-    uint64_t bytes;
-} KnownDisk;
+typedef WeirChapterDisk KnownDisk;
+
+/*
+ * The records of the epochs whose commits are in a segment: in blocks on the
+ * device, or in memory where they could not get there. Who uses one has a
+ * reference.
+ */
+typedef struct Chapter {
+    uint64_t serial;            /* set when it is made, as all up to refs */
+    uint64_t position;          /* of the segment */
+    WeirLogCommit before;       /* of the epoch before the first */
+    uint64_t first;             /* epoch */
+    uint64_t blocks_at;         /* offset on the device */
+    uint8_t *image;             /* all of it; NULL: it is on the device */
+    uint32_t image_bytes;
+    uint32_t blocks_in_image;   /* where they begin */
+    uint32_t records;
+    WeirChapterFinder finder;
+    uint32_t refs;              /* the lock, as for all that follows */
+    uint64_t last;              /* epoch */
+    uint64_t end;               /* position, of that */
+    bool dropped;               /* the bases have all of it, or it is gone */
+    /* Read from the log again, since blocks are damaged; by order. */
+    WeirChapterRecord *rebuilt;
+    size_t rebuilt_count;
+} Chapter;
+
+/* Blocks of chapters that were read and checked. */
+#define BLOCKS_KEPT 2048
+
+typedef struct KeptBlock {
+    uint64_t serial;            /* of its chapter; 0: none */
+    uint32_t block;
+    uint8_t *data;
+} KeptBlock;
 
 /* A read of the log that keeps its space from being used again. */
 typedef struct LogRead {
@@ -126,6 +159,14 @@ struct WeirKeeper {
 
     /* what there is */
     WeirIndex index;
+    Chapter **chapters;                 /* all of the index but for the last
+                                           epochs */
+    size_t chapter_count, chapter_room;
+    uint64_t chapter_bytes;             /* of memory */
+    uint64_t chapters_made;
+    uint64_t chapters_written, chapters_rebuilt;
+    bool sealing;                       /* somebody makes one */
+    KeptBlock kept[BLOCKS_KEPT];
     KnownDisk disks[WEIR_LOG_DISKS_MAX];        /* by the last valid epoch */
     KnownDisk applied_disks[WEIR_LOG_DISKS_MAX];        /* at the anchor */
     WeirLogCommit valid, durable;
@@ -142,6 +183,7 @@ struct WeirKeeper {
 
     /* applying */
     uint64_t applied;                   /* bases have it, and are flushed */
+    uint64_t applied_end;               /* position where that ends */
     uint64_t horizon;                   /* points before it are gone */
     uint64_t ceiling;                   /* and none behind it is opened */
     uint64_t target;                    /* to be applied whatever its age */
@@ -225,6 +267,57 @@ void weir_keeper_release(WeirKeeper *k, LogRead *read);
  */
 int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint64_t bytes,
                       uint32_t crc, uint8_t *buf);
+
+/* --- chapters --- */
+
+/* Bytes of memory for what the log holds, and the most. */
+uint64_t weir_keeper_memory(const WeirKeeper *k);
+uint64_t weir_keeper_memory_max(const WeirKeeper *k);
+
+/* The first epoch that is in no chapter. */
+uint64_t weir_keeper_unsealed(const WeirKeeper *k);
+
+/*
+ * Make chapters of full segments, of epochs up to a number; whole: of what the
+ * last one of these is in too. Yields. What cannot be done stays as it is.
+ */
+void weir_keeper_seal(WeirKeeper *k, uint64_t limit, bool whole);
+
+/* Takes over image, NULL: it is on the device. Returns 0 or -ENOMEM. */
+int weir_keeper_add_chapter(WeirKeeper *k, const WeirChapterHead *h,
+                            const uint8_t *meta, uint8_t *image);
+void weir_chapter_unref(WeirKeeper *k, Chapter *c);
+void weir_keeper_drop_chapters_to(WeirKeeper *k, uint64_t epoch);
+void weir_keeper_drop_chapters_behind(WeirKeeper *k, const WeirLogCommit *end);
+void weir_keeper_free_chapters(WeirKeeper *k);
+
+/*
+ * Read chapters that go on behind k->valid. Yields; no lock is held, nobody
+ * else is there yet. Returns how many, -ENOMEM, or the error of a read.
+ */
+int weir_keeper_take_chapters(WeirKeeper *k);
+
+/* Whether that of the next segment says that it goes on there. The same. */
+typedef struct NextChapter {
+    uint64_t position;          /* of the segment; UINT64_MAX at first */
+    uint8_t first[WEIR_LOG_ALIGN_BYTES];        /* of it */
+} NextChapter;
+
+int weir_keeper_chapter_follows(WeirKeeper *k, NextChapter *next);
+
+typedef struct Recalled {
+    WeirChapterRecord *records;         /* freed by the caller */
+    size_t count, room;
+} Recalled;
+
+/*
+ * Records of a chapter, added in any order: those of a disk that touch a range,
+ * or all (disk < 0) by their order. No lock is held; a reference is. Yields.
+ * Returns 0; -ENOMEM; -ESTALE: it was dropped; -EBADMSG: it is damaged, and the
+ * log too; the error of a read.
+ */
+int weir_keeper_recall(WeirKeeper *k, Chapter *c, int disk, uint64_t from,
+                       uint64_t to, Recalled *out);
 
 /*
  * What a record does to its disk. old_bytes: its length before, follows it.

@@ -89,9 +89,17 @@ static int write_first(const WeirKeeperHost *host, WeirLogSuperblock *sb,
 int weir_keeper_format(const WeirKeeperHost *host, uint64_t device_bytes,
                        uint64_t segment_bytes, char *err, size_t err_size)
 {
-    WeirLogSuperblock sb = { .segment_bytes = segment_bytes };
+    WeirLogSuperblock sb = { .segment_bytes = segment_bytes,
+                             .chapter_bytes = 1 };
     int ret = weir_log_superblock_shape(&sb, device_bytes);
 
+    if (ret == 0 && sb.segments < WEIR_KEEPER_INDEXED_SEGMENTS_MIN) {
+        sb.chapter_bytes = 0;           /* it is read fast enough without */
+        ret = weir_log_superblock_shape(&sb, device_bytes);
+    } else if (ret == -ENOSPC) {
+        sb = (WeirLogSuperblock) { .segment_bytes = segment_bytes };
+        ret = weir_log_superblock_shape(&sb, device_bytes);
+    }
     if (ret < 0) {
         weir_keeper_say(err, err_size, ret == -EINVAL
                         ? "a replication log has segments of 8 MiB to 1 GiB, "
@@ -138,6 +146,7 @@ void weir_keeper_free(WeirKeeper *k)
         weir_arrived_free(k->arrived);
         k->arrived = next;
     }
+    weir_keeper_free_chapters(k);
     weir_index_destroy(&k->index);
     pthread_mutex_destroy(&k->lock);
     free(k);
@@ -402,11 +411,13 @@ void weir_keeper_info(WeirKeeper *k, WeirKeeperInfo *info)
     info->points = count_points(k);
     info->size_bytes = weir_log_ring_bytes(&k->sb);
     info->used_bytes = used_bytes(k);
-    info->index_bytes = k->index.bytes + k->arrived_bytes;
+    info->index_bytes = weir_keeper_memory(k) + k->arrived_bytes;
     info->records = k->index.records;
     info->refused = k->refused;
     info->lost_epoch = k->lost_epoch > k->valid.epoch ? k->lost_epoch : 0;
     info->applied_bytes = k->applied_bytes;
+    info->chapters = (uint32_t)k->chapter_count;
+    info->chapters_rebuilt = k->chapters_rebuilt;
     info->views = k->view_count;
     info->disks = count_disks(k);
     info->apply = k->apply;

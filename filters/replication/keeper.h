@@ -26,6 +26,10 @@
 
 typedef struct WeirKeeper WeirKeeper;
 
+#ifndef WEIR_KEEPER_INDEXED_SEGMENTS_MIN        /* tests have fewer */
+#define WEIR_KEEPER_INDEXED_SEGMENTS_MIN 8      /* of a log with an index */
+#endif
+
 #define WEIR_KEEPER_MESSAGE_BYTES 320   /* as much as an err has to hold */
 
 typedef struct WeirKeeperHost {
@@ -74,7 +78,8 @@ typedef struct WeirKeeperConfig {
                                    followed by another; 0: 5 s */
     uint64_t index_bytes_max;   /* memory for what the log holds; beyond that
                                    epochs are applied, and if they cannot be,
-                                   packets refused; 0: 1 GiB */
+                                   packets refused; 0: 64 MiB, or 1 GiB for a
+                                   log without an index on disk */
 } WeirKeeperConfig;
 
 typedef enum WeirKeeperApply {
@@ -111,6 +116,8 @@ typedef struct WeirKeeperInfo {
                                    has made unreadable, found at opening; 0:
                                    none */
     uint64_t applied_bytes;     /* written to the bases since opening */
+    uint64_t chapters;          /* segments whose records are on disk */
+    uint64_t chapters_rebuilt;  /* since their indexes were damaged */
     uint32_t views;             /* that are open */
     uint32_t disks;             /* that are known */
     WeirKeeperApply apply;
@@ -146,7 +153,8 @@ int weir_keeper_add_base(WeirKeeper *k, const char *disk, void *base,
                          char *err, size_t err_size);
 
 /*
- * Read the log. Yields; reads all of it that may still be needed. Not twice.
+ * Read the log: the index of its segments, and all that has none. Yields. Not
+ * twice.
  * Returns 0; what weir_log_superblock_read() returns (-ENOENT: no log);
  * -EFBIG: its index needs more than twice index_bytes_max; -ENOMEM; an error of
  * the device, or of a base.

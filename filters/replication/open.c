@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Opening a log: the superblock, the disks as they are at the anchor, then all
- * epochs behind it. What no packet says to be durable is written again, and
+ * epochs behind it, from chapters or packets. What no packet says to be durable is written again, and
  * the superblock too: they may be there only because nobody has looked at the
  * medium since a flush failed.
  */
@@ -69,6 +69,7 @@ static int read_superblock(WeirKeeper *k, uint64_t device_bytes, char *err,
     k->tried_sequence = k->sb.sequence;
     k->valid = k->durable = k->sb.anchor;
     k->applied = k->sb.anchor.epoch;
+    k->applied_end = k->sb.anchor.end;
     k->horizon = k->sb.horizon > k->applied ? k->sb.horizon : k->applied;
     ret = write_copy_again(k, copies);
     return ret < 0 ? cannot(err, err_size, "written", ret) : 0;
@@ -195,51 +196,90 @@ static int take_packet(WeirKeeper *k, const WeirLogScan *scan)
     return weir_keeper_advance(k);
 }
 
-static uint64_t index_bytes_max(const WeirKeeper *k)
+typedef struct Opening {
+    WeirLogScan scan;
+    NextChapter next;
+    uint64_t most;              /* epoch that a packet says to be durable */
+    uint64_t told;              /* a packet or chapter of a valid one */
+} Opening;
+
+/* A packet was taken. Returns 1: a chapter goes on there. */
+static int note_packet(WeirKeeper *k, Opening *o)
 {
-    return k->config.index_bytes_max ? k->config.index_bytes_max
-                                     : UINT64_C(1) << 30;
+    uint64_t durable = o->scan.packet.durable.epoch;
+
+    o->most = durable > o->most ? durable : o->most;
+    k->ended[0] = o->scan.packet.session;
+    k->ended_count = 1;
+    if (k->arrived) {
+        return 0;
+    }
+    o->told = o->most > o->told ? o->most : o->told;
+    weir_keeper_lock(k);
+    weir_keeper_seal(k, o->told, false);
+    weir_keeper_unlock(k);
+    return weir_keeper_chapter_follows(k, &o->next);
 }
 
-/* told: the last epoch that a packet of a valid one says to be durable. */
-static int scan_epochs(WeirKeeper *k, WeirLogScan *scan, uint64_t *told,
-                       char *err, size_t err_size)
+/* Returns 1: a chapter goes on where it has come to; 0: the end of the log. */
+static int scan_epochs(WeirKeeper *k, Opening *o, char *err, size_t err_size)
 {
-    uint64_t most = 0;
     int ret;
 
-    while ((ret = weir_log_scan_next(scan)) >= 0) {
-        ret = take_packet(k, scan);
-        if (ret < 0) {
+    while ((ret = weir_log_scan_next(&o->scan)) >= 0) {
+        ret = take_packet(k, &o->scan);
+        ret = ret < 0 ? ret : note_packet(k, o);
+        if (ret != 0) {
             break;
         }
-        most = scan->packet.durable.epoch > most ? scan->packet.durable.epoch
-                                                 : most;
-        *told = k->arrived ? *told : most;
-        k->ended[0] = scan->packet.session;
-        k->ended_count = 1;
         /* what is under way when it is full is still let in */
-        if (k->index.bytes / 2 > index_bytes_max(k)) {
+        if (weir_keeper_memory(k) / 2 > weir_keeper_memory_max(k)) {
             weir_keeper_say(err, err_size, "the records of the replication log "
                             "need more than %llu bytes of memory",
-                            (unsigned long long)index_bytes_max(k) * 2);
+                            (unsigned long long)weir_keeper_memory_max(k) * 2);
             return -EFBIG;
         }
     }
-    return ret == -ENODATA ? 0 : cannot(err, err_size, "read", ret);
+    return ret == -ENODATA ? 0 : ret < 0 ? cannot(err, err_size, "read", ret)
+                                         : ret;
 }
 
+/*
+ * What was read as packets before a chapter becomes one, so that the chapters
+ * are all of the index but for its last epochs.
+ */
+static int take_chapters(WeirKeeper *k, Opening *o, char *err, size_t err_size)
+{
+    int ret = 0;
+
+    weir_keeper_lock(k);
+    weir_keeper_seal(k, o->told, true);
+    weir_keeper_unlock(k);
+    if (weir_keeper_unsealed(k) > k->valid.epoch) {
+        ret = weir_keeper_take_chapters(k);
+    }
+    o->told = ret > 0 ? k->valid.epoch : o->told;
+    weir_log_cursor_init(&o->scan.cursor, &k->sb, &k->valid);
+    return ret < 0 ? cannot(err, err_size, "read", ret) : 0;
+}
+
+/* Chapters as long as there are some, else packets. */
 static int read_epochs(WeirKeeper *k, uint64_t *told, char *err,
                        size_t err_size)
 {
-    WeirLogScan scan;
-    int ret = weir_log_scan_init(&scan, read_log, k, &k->sb, &k->sb.anchor);
+    Opening o = { .next = { .position = UINT64_MAX } };
+    int ret = weir_log_scan_init(&o.scan, read_log, k, &k->sb, &k->sb.anchor);
 
     if (ret < 0) {
         return cannot(err, err_size, "read", ret);
     }
-    ret = scan_epochs(k, &scan, told, err, err_size);
-    weir_log_scan_destroy(&scan);
+    do {
+        ret = take_chapters(k, &o, err, err_size);
+        ret = ret < 0 ? ret : scan_epochs(k, &o, err, err_size);
+        o.told = ret == 1 ? k->valid.epoch : o.told;
+    } while (ret == 1);
+    weir_log_scan_destroy(&o.scan);
+    *told = o.told;
     return ret;
 }
 
@@ -296,7 +336,7 @@ static int give_up_points(WeirKeeper *k)
 static int secure(WeirKeeper *k, uint64_t told, char *err, size_t err_size)
 {
     WeirLogCommit end;
-    int ret = weir_log_find_end(read_log, k, &k->sb, &end);
+    int ret = weir_log_find_end_behind(read_log, k, &k->sb, &k->valid, &end);
 
     k->lost_epoch = ret == 0 && end.epoch > k->valid.epoch ? end.epoch : 0;
     ret = ret < 0 || WITHOUT_RULE(26) ? ret : secure_epochs(k, told);
@@ -307,6 +347,9 @@ static int secure(WeirKeeper *k, uint64_t told, char *err, size_t err_size)
     ret = weir_keeper_flush_locked(k);
     ret = ret < 0 ? ret : give_up_points(k);
     weir_keeper_end_session(k);
+    if (ret == 0) {
+        weir_keeper_seal(k, k->durable.epoch, false);
+    }
     weir_keeper_unlock(k);
     return ret < 0 ? cannot(err, err_size, "written", ret) : 0;
 }

@@ -179,12 +179,6 @@ static int enter_session(WeirKeeper *k, const Request *r)
 
 /* --- whether it fits --- */
 
-static uint64_t index_bytes_max(const WeirKeeper *k)
-{
-    return k->config.index_bytes_max ? k->config.index_bytes_max
-                                     : UINT64_C(1) << 30;
-}
-
 static int check_place(WeirKeeper *k, const Request *r)
 {
     const WeirLogPacket *p = &r->arrived->packet;
@@ -230,7 +224,7 @@ static int check_room(WeirKeeper *k, const Request *r)
 {
     if (k->arrived_count >= ARRIVED_MAX ||
         k->arrived_bytes >= ARRIVED_BYTES_MAX ||
-        k->index.bytes + k->arrived_bytes >= index_bytes_max(k)) {
+        weir_keeper_memory(k) + k->arrived_bytes >= weir_keeper_memory_max(k)) {
         weir_keeper_say(r->err, r->err_size, "the keeper of the log has no "
                         "memory for more records");
         return -ENOSPC;
@@ -495,9 +489,15 @@ int weir_keeper_flush(WeirKeeper *k)
     int ret;
 
     weir_keeper_lock(k);
+    if (WITHOUT_RULE(36)) {
+        weir_keeper_seal(k, k->valid.epoch, false);
+    }
     ret = k->loss == LOSS_NONE ? weir_keeper_flush_locked(k) : -EIO;
     if (ret < 0 && k->loss == LOSS_UNTOLD) {
         k->loss = LOSS_TOLD;
+    }
+    if (ret == 0) {
+        weir_keeper_seal(k, k->durable.epoch, false);
     }
     weir_keeper_unlock(k);
     return ret;

@@ -141,12 +141,11 @@ static int look_at_segment(WeirLogScan *s, uint32_t segment,
     return 0;
 }
 
-/* From where to walk; see "Finding the end" in the format. */
+/* From where to walk; see "Finding the end" in the format. *from: at least. */
 static int find_start(WeirLogScan *s, WeirLogCommit *from)
 {
-    uint64_t furthest = s->cursor.sb->anchor.end;
+    uint64_t furthest = from->end;
 
-    *from = s->cursor.sb->anchor;
     for (uint32_t i = 0; i < s->cursor.sb->segments; i++) {
         int ret = look_at_segment(s, i, &furthest, from);
 
@@ -157,12 +156,13 @@ static int find_start(WeirLogScan *s, WeirLogCommit *from)
     return 0;
 }
 
-int weir_log_find_ends(WeirLogRead read, void *opaque,
-                       const WeirLogSuperblock *sb, WeirLogCommit *told,
-                       WeirLogCommit *end)
+/* told: at least; the newest on return. */
+static int find_ends(WeirLogRead read, void *opaque,
+                     const WeirLogSuperblock *sb, WeirLogCommit *told,
+                     WeirLogCommit *end)
 {
     WeirLogScan s;
-    int ret = weir_log_scan_init(&s, read, opaque, sb, &sb->anchor);
+    int ret = weir_log_scan_init(&s, read, opaque, sb, told);
 
     if (ret < 0) {
         return ret;
@@ -177,6 +177,23 @@ int weir_log_find_ends(WeirLogRead read, void *opaque,
     }
     weir_log_scan_destroy(&s);
     return ret == -ENODATA ? 0 : ret;
+}
+
+int weir_log_find_ends(WeirLogRead read, void *opaque,
+                       const WeirLogSuperblock *sb, WeirLogCommit *told,
+                       WeirLogCommit *end)
+{
+    *told = sb->anchor;
+    return find_ends(read, opaque, sb, told, end);
+}
+
+int weir_log_find_end_behind(WeirLogRead read, void *opaque,
+                             const WeirLogSuperblock *sb,
+                             const WeirLogCommit *from, WeirLogCommit *end)
+{
+    WeirLogCommit told = *from;
+
+    return find_ends(read, opaque, sb, &told, end);
 }
 
 int weir_log_find_end(WeirLogRead read, void *opaque,

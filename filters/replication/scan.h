@@ -55,4 +55,9 @@ int weir_log_find_ends(WeirLogRead read, void *opaque,
                        const WeirLogSuperblock *sb, WeirLogCommit *told,
                        WeirLogCommit *end);
 
+/* The same, from an epoch on that is known to be valid. */
+int weir_log_find_end_behind(WeirLogRead read, void *opaque,
+                             const WeirLogSuperblock *sb,
+                             const WeirLogCommit *from, WeirLogCommit *end);
+
 #endif

@@ -5,7 +5,7 @@
  *    0  8 magic "WEIRRLOG"             56 8 segment, bytes
  *    8  4 version, 1                   64 4 segments
  *   12  4 CRC-32C, this field as 0     68 4 entries of the history
- *   16  8 incompatible features        72 8 0
+ *   16  8 incompatible features        72 8 chapter, bytes
  *   24  8 compatible features          80 8 tail
  *   32  8 sequence                     88 56 anchor
  *   40 16 identity of the group       144  8 horizon
@@ -36,6 +36,7 @@
 #define FLAG_APPLICATION 2u
 #define FLAGS (FLAG_INCOMPLETE | FLAG_APPLICATION)
 #define COMPATIBLE_KEPT 1u
+#define COMPATIBLE_CHAPTERS 2u
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'R', 'L', 'O', 'G' };
 
@@ -65,21 +66,38 @@ static uint64_t wished_segment(uint64_t device_bytes)
     return bytes;
 }
 
+static uint64_t chapter_bytes(uint64_t segment_bytes)
+{
+    uint64_t bytes = segment_bytes / WEIR_LOG_CHAPTER_SHARE;
+
+    return (bytes + WEIR_LOG_ALIGN_BYTES - 1) / WEIR_LOG_ALIGN_BYTES *
+           WEIR_LOG_ALIGN_BYTES;
+}
+
+static bool chapter_is_sound(const WeirLogSuperblock *sb)
+{
+    return sb->chapter_bytes % WEIR_LOG_ALIGN_BYTES == 0 &&
+           sb->chapter_bytes <= sb->segment_bytes;
+}
+
 int weir_log_superblock_shape(WeirLogSuperblock *sb, uint64_t device_bytes)
 {
-    uint64_t segment = sb->segment_bytes, segments;
+    uint64_t segment = sb->segment_bytes, segments, chapter;
 
     segment = segment ? segment : wished_segment(device_bytes);
     if (!segment_is_sound(segment)) {
         return -EINVAL;
     }
+    chapter = sb->chapter_bytes ? chapter_bytes(segment) : 0;
     segments = device_bytes < WEIR_LOG_RING_OFFSET
-               ? 0 : (device_bytes - WEIR_LOG_RING_OFFSET) / segment;
+               ? 0 : (device_bytes - WEIR_LOG_RING_OFFSET) /
+                     (segment + chapter);
     if (segments < WEIR_LOG_SEGMENTS_MIN) {
         return -ENOSPC;
     }
     memset(sb, 0, sizeof(*sb));
     sb->segment_bytes = segment;
+    sb->chapter_bytes = chapter;
     sb->segments = segments < WEIR_LOG_SEGMENTS_MAX ? (uint32_t)segments
                                                     : WEIR_LOG_SEGMENTS_MAX;
     sb->history_count = 1;
@@ -156,12 +174,14 @@ void weir_log_superblock_write(uint8_t *buf, const WeirLogSuperblock *sb)
     memset(buf, 0, WEIR_LOG_SUPERBLOCK_BYTES);
     memcpy(buf, magic, sizeof(magic));
     le_put(buf + 8, VERSION, 4);
-    le_put(buf + 24, sb->is_kept ? COMPATIBLE_KEPT : 0, 8);
+    le_put(buf + 24, (sb->is_kept ? COMPATIBLE_KEPT : 0) |
+                     (sb->chapter_bytes ? COMPATIBLE_CHAPTERS : 0), 8);
     le_put(buf + 32, sb->sequence, 8);
     memcpy(buf + 40, sb->group, WEIR_LOG_UUID_BYTES);
     le_put(buf + 56, sb->segment_bytes, 8);
     le_put(buf + 64, sb->segments, 4);
     le_put(buf + 68, sb->history_count, 4);
+    le_put(buf + 72, sb->chapter_bytes, 8);
     le_put(buf + 80, sb->tail, 8);
     weir_log_commit_write(buf + 88, &sb->anchor);
     le_put(buf + 144, sb->horizon, 8);
@@ -204,9 +224,11 @@ static int choose(const uint8_t *copies, const uint8_t **chosen)
 static int check(const WeirLogSuperblock *sb, uint64_t device_bytes, char *err,
                  size_t err_size)
 {
+    uint64_t bytes;
+
     if (!segment_is_sound(sb->segment_bytes) ||
         sb->segments < WEIR_LOG_SEGMENTS_MIN ||
-        sb->segments > WEIR_LOG_SEGMENTS_MAX) {
+        sb->segments > WEIR_LOG_SEGMENTS_MAX || !chapter_is_sound(sb)) {
         return fail(err, err_size, -EINVAL, "the replication log has segments "
                     "of a size or number that cannot be");
     }
@@ -220,11 +242,11 @@ static int check(const WeirLogSuperblock *sb, uint64_t device_bytes, char *err,
         return fail(err, err_size, -EINVAL, "the replication log can be read "
                     "from a place only that is not in it");
     }
-    if (weir_log_ring_bytes(sb) > device_bytes - WEIR_LOG_RING_OFFSET) {
+    bytes = weir_log_ring_bytes(sb) + sb->segments * sb->chapter_bytes;
+    if (bytes > device_bytes - WEIR_LOG_RING_OFFSET) {
         snprintf(err, err_size, "the replication log is %llu bytes long, its "
                  "device %llu",
-                 (unsigned long long)(WEIR_LOG_RING_OFFSET +
-                                      weir_log_ring_bytes(sb)),
+                 (unsigned long long)(WEIR_LOG_RING_OFFSET + bytes),
                  (unsigned long long)device_bytes);
         return -ENOSPC;
     }
@@ -261,6 +283,8 @@ int weir_log_superblock_read(WeirLogSuperblock *sb, const uint8_t *copies,
     memcpy(sb->group, buf + 40, WEIR_LOG_UUID_BYTES);
     sb->segment_bytes = le_get(buf + 56, 8);
     sb->segments = (uint32_t)le_get(buf + 64, 4);
+    sb->chapter_bytes = le_get(buf + 24, 8) & COMPATIBLE_CHAPTERS
+                        ? le_get(buf + 72, 8) : 0;
     sb->tail = le_get(buf + 80, 8);
     weir_log_commit_read(&sb->anchor, buf + 88);
     sb->horizon = le_get(buf + 144, 8);

@@ -24,6 +24,7 @@
 #define WEIR_LOG_SEGMENT_BYTES_MAX (UINT64_C(1) << 30)
 #define WEIR_LOG_SEGMENTS_MIN 4
 #define WEIR_LOG_SEGMENTS_MAX (UINT32_C(1) << 24)
+#define WEIR_LOG_CHAPTER_SHARE 32       /* of a segment, for its index */
 
 /* The end of an epoch. All zeroes: before the first. */
 typedef struct WeirLogCommit {
@@ -46,6 +47,8 @@ typedef struct WeirLogSuperblock {
     uint8_t group[WEIR_LOG_UUID_BYTES];
     uint64_t segment_bytes;
     uint32_t segments;
+    uint64_t chapter_bytes;     /* of the place behind the ring that each
+                                   segment has for its index; 0: there is none */
     uint64_t tail;              /* position; before it all is free */
     WeirLogCommit anchor;
     uint64_t horizon;           /* epochs before it are no points in time any
@@ -62,7 +65,8 @@ typedef struct WeirLogSuperblock {
 /*
  * Shape a new log for a device of so many bytes.
  * sb: segment_bytes as wished, 0: 64 MiB, or less if that makes fewer than 16
- * segments; the rest is set but for identities, and all zeroes.
+ * segments; chapter_bytes: 0, or anything else for an index, which there is
+ * only if there is room for it. The rest is set but for identities, and zeroes.
  * Does not block. Returns 0; -EINVAL: no such segment; -ENOSPC: the device is
  * too small.
  */
@@ -97,6 +101,14 @@ static inline uint64_t weir_log_offset(const WeirLogSuperblock *sb,
                                        uint64_t position)
 {
     return WEIR_LOG_RING_OFFSET + position % weir_log_ring_bytes(sb);
+}
+
+/* The index of the segment that begins at a position. */
+static inline uint64_t weir_log_chapter_offset(const WeirLogSuperblock *sb,
+                                               uint64_t position)
+{
+    return WEIR_LOG_RING_OFFSET + weir_log_ring_bytes(sb) +
+           position / sb->segment_bytes % sb->segments * sb->chapter_bytes;
 }
 
 /* The generation that an epoch must have; 0: none has it any more. */

@@ -28,7 +28,7 @@ typedef struct WeirViewInfo {
 
 /*
  * disk: its name. epoch: of a point, see weir_point_find(). Takes time and
- * memory by the records of that disk in the log up to there; does no I/O.
+ * memory by the records that are in no chapter yet; does no I/O.
  * Returns 0; -ENOENT: no such disk, or no point has that number; -ENODEV: the
  * disk has no base image and needs one; -ENOMEM. err: see keeper.h.
  */
@@ -50,10 +50,10 @@ int weir_view_read(WeirView *v, uint64_t offset, uint64_t bytes, void *buf,
 
 /*
  * What a range begins with, and for how long it is the same. bytes: at least 1,
- * within the length. Does not yield. A piece of WEIR_VIEW_BASE is within the
- * base's length.
+ * within the length. A piece of WEIR_VIEW_BASE is within the base's length.
+ * Yields. Returns 0, or what weir_view_read() does.
  */
-WeirViewPiece weir_view_status(WeirView *v, uint64_t offset, uint64_t bytes,
-                               uint64_t *piece_bytes);
+int weir_view_status(WeirView *v, uint64_t offset, uint64_t bytes,
+                     WeirViewPiece *kind, uint64_t *piece_bytes);
 
 #endif

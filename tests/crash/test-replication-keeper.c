@@ -28,7 +28,10 @@
 #include "report.h"
 
 #define SEGMENT_BYTES WEIR_LOG_SEGMENT_BYTES_MIN
-#define LOG_BYTES (WEIR_LOG_RING_OFFSET + 5 * SEGMENT_BYTES)
+#define SEGMENTS 5
+#define CHAPTER_BYTES (SEGMENT_BYTES / WEIR_LOG_CHAPTER_SHARE)
+#define CHAPTERS_OFFSET (WEIR_LOG_RING_OFFSET + SEGMENTS * SEGMENT_BYTES)
+#define LOG_BYTES (CHAPTERS_OFFSET + SEGMENTS * CHAPTER_BYTES)
 #define DISKS 2
 #define SECTOR 512
 #define SECTORS 64
@@ -93,7 +96,8 @@ static struct {
 } wr;
 
 static uint64_t seed_now, instants, cuts, epochs, views, promotions, points,
-                lives_lived, base_writes, refused, furthest;
+                lives_lived, base_writes, refused, furthest, chapters, rebuilt,
+                sealed;
 static uint32_t every = 1;
 
 static void place(void)
@@ -342,14 +346,17 @@ static int read_after(void *opaque, uint64_t offset, uint64_t bytes, void *buf)
     return 0;
 }
 
-/* What it writes there is the same, or is not looked at. */
+/*
+ * What it writes there is the same, or is not looked at. Chapters do not get
+ * there, which is as if they were damaged.
+ */
 static int write_after(void *opaque, uint64_t offset, uint64_t bytes,
                        const struct iovec *iov, size_t niov)
 {
     const MemDisk *disk = opaque;
 
     (void)niov;
-    if (offset >= WEIR_LOG_RING_OFFSET &&
+    if (offset >= WEIR_LOG_RING_OFFSET && offset < CHAPTERS_OFFSET &&
         memcmp(disk->now + offset, iov[0].iov_base, bytes)) {
         fail("after a cut: opening changes the log");
     }
@@ -527,7 +534,9 @@ static void cut_here(void)
     if (weir_keeper_open(k, LOG_BYTES, err, sizeof(err)) < 0) {
         fail("after a cut: %s", err);
     }
+    chapters += k->chapter_count;
     check_keeper(k);
+    rebuilt += k->chapters_rebuilt;
     weir_keeper_free(k);
     cuts++;
 }
@@ -888,7 +897,8 @@ static void read_some(WeirView *view, int disk, const Version *v)
 {
     uint64_t length = (uint64_t)v->images.sectors[disk] * SECTOR;
     uint64_t offset = coop_below((uint32_t)length);
-    uint64_t bytes = 1 + coop_below((uint32_t)(length - offset)), piece;
+    uint64_t bytes = 1 + coop_below((uint32_t)(length - offset)), piece = 1;
+    WeirViewPiece kind;
     uint8_t *data = malloc(bytes);
     char err[WEIR_KEEPER_MESSAGE_BYTES] = "";
     int ret = weir_view_read(view, offset, bytes, data, err, sizeof(err));
@@ -898,8 +908,8 @@ static void read_some(WeirView *view, int disk, const Version *v)
     } else if (strstr(err, "damaged")) {
         fail("an open point: %s", err);
     }
-    weir_view_status(view, offset, bytes, &piece);
-    if (piece == 0 || piece > bytes) {
+    if (weir_view_status(view, offset, bytes, &kind, &piece) == 0 &&
+        (piece == 0 || piece > bytes)) {
         fail("a piece of %llu bytes", (unsigned long long)piece);
     }
     free(data);
@@ -1136,6 +1146,19 @@ static void repair(void)
     memdisk_repair(&t.bases[1]);
 }
 
+/* Somebody has come across the indexes; all else is as it was. */
+static void damage_chapters(void)
+{
+    uint32_t times = coop_below(2) ? 1 + coop_below(40) : 0;
+
+    while (times-- > 0) {
+        uint64_t at = coop_below(SEGMENTS) * CHAPTER_BYTES +
+                      coop_below(coop_below(2) ? CHAPTER_BYTES : 16384);
+
+        memdisk_rot(&t.log, CHAPTERS_OFFSET + at, 1);
+    }
+}
+
 /* All that is left of a life comes to its end. */
 static void end_life(bool power)
 {
@@ -1160,12 +1183,14 @@ static void end_life(bool power)
     if (coop_alive() > 0) {
         fail("somebody waits for ever");
     }
+    sealed += t.keeper ? t.keeper->chapters_written : 0;
     weir_keeper_free(t.keeper);
     t.keeper = NULL;
     memdisk_power_on(&t.log);
     memdisk_power_on(&t.bases[0]);
     memdisk_power_on(&t.bases[1]);
     repair();
+    damage_chapters();
 }
 
 static void choose_config(void)
@@ -1335,12 +1360,15 @@ int main(int argc, char **argv)
     }
     printf("%llu cuts at %llu instants of %llu lives, %llu epochs, %llu points "
            "looked at after cuts, %llu opened, %llu promotions, %llu writes to "
-           "bases, %llu packets refused, %llu laps at most: nothing wrong\n",
+           "bases, %llu packets refused, %llu laps at most, %llu chapters "
+           "written, %llu found, %llu of them damaged: nothing wrong\n",
            (unsigned long long)cuts, (unsigned long long)instants,
            (unsigned long long)lives_lived, (unsigned long long)epochs,
            (unsigned long long)points, (unsigned long long)views,
            (unsigned long long)promotions, (unsigned long long)base_writes,
            (unsigned long long)refused,
-           (unsigned long long)(furthest / (5 * SEGMENT_BYTES)));
+           (unsigned long long)(furthest / (SEGMENTS * SEGMENT_BYTES)),
+           (unsigned long long)sealed, (unsigned long long)chapters,
+           (unsigned long long)rebuilt);
     return weir_keeper_mutation ? 1 : 0;
 }

@@ -395,6 +395,7 @@ static void look(uint32_t back)
     char err[WEIR_KEEPER_MESSAGE_BYTES] = "";
     uint64_t epoch = 0, piece;
     WeirKeeperInfo info;
+    WeirViewPiece kind;
     WeirViewInfo of;
     WeirView *view;
     int ret;
@@ -412,8 +413,9 @@ static void look(uint32_t back)
          at += sizeof(data)) {
         ret = weir_view_read(view, at, sizeof(data), data, err, sizeof(err));
         must(ret == 0 || changed, "a point cannot be read");
-        weir_view_status(view, at, sizeof(data), &piece);
-        must(piece > 0 && piece <= sizeof(data), "a piece");
+        ret = weir_view_status(view, at, sizeof(data), &kind, &piece);
+        must((ret == 0 && piece > 0 && piece <= sizeof(data)) || changed,
+             "a piece");
     }
     weir_view_close(view);
 }
