@@ -52,6 +52,21 @@ BlockDriverState *weir_filter_child(BlockDriverState *bs)
     return bs->file ? bs->file->bs : NULL;
 }
 
+bool weir_filter_is_unsafe(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    if (bs->open_flags & BDRV_O_NO_FLUSH) {
+        return true;
+    }
+    QLIST_FOREACH(c, &bs->children, next) {
+        if (weir_filter_is_unsafe(c->bs)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void weir_filter_set_state(BlockDriverState *bs, WeirState state,
                            const char *reason)
 {

@@ -211,6 +211,12 @@ Visitor *weir_filter_options_visitor(QDict *options, const char *const *names,
                                      Error **errp);
 
 /*
+ * Whether what is flushed at @bs may be lost, since it or a node below is
+ * opened with cache.no-flush.
+ */
+bool GRAPH_RDLOCK weir_filter_is_unsafe(BlockDriverState *bs);
+
+/*
  * Change the state and emit WEIR_STATE, if it is another one than before.
  * Any thread.  @reason is copied; NULL if and only if @state is ok.
  */

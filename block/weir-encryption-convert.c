@@ -269,8 +269,7 @@ static bool is_unsafe(BlockDriverState *bs)
 {
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
-    return (bs->open_flags | bs->file->bs->open_flags |
-            weir_header_child(bs)->bs->open_flags) & BDRV_O_NO_FLUSH;
+    return weir_filter_is_unsafe(bs);
 }
 
 static int refresh_disk_perms(BlockDriverState *bs, Error **errp)

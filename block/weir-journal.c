@@ -283,6 +283,24 @@ static void journal_uninit(BlockDriverState *bs)
     weir_filter_close(bs);
 }
 
+/* Its own flags are nothing: it is this driver that flushes. */
+static int check_durable(BlockDriverState *bs, Error **errp)
+{
+    BdrvChild *c;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    QLIST_FOREACH(c, &bs->children, next) {
+        if (weir_filter_is_unsafe(c->bs)) {
+            error_setg(errp, "weir-journal: Node '%s', or one below, is opened "
+                       "with cache.no-flush: what the source is told to be "
+                       "durable would not be", bdrv_get_node_name(c->bs));
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
 static int journal_open(BlockDriverState *bs, QDict *options, int flags,
                         Error **errp)
 {
@@ -307,6 +325,7 @@ static int journal_open(BlockDriverState *bs, QDict *options, int flags,
     weir_journal_host_init(bs);
     ret = check_flags(bs, flags, errp);
     ret = ret < 0 ? ret : open_bases(bs, options, errp);
+    ret = ret < 0 ? ret : check_durable(bs, errp);
     ret = ret < 0 ? ret : start_keeper(bs, errp);
     if (ret < 0) {
         journal_uninit(bs);

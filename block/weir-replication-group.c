@@ -169,8 +169,7 @@ static void coroutine_fn look_for_log(void *opaque)
 
 static void begin_to_look(WeirReplicationGroup *g)
 {
-    if (weir_replication_log_is_open(&g->log) ||
-        !weir_replication_log_is_remote(&g->log)) {
+    if (!weir_replication_log_is_unknown(&g->log)) {
         g->phase = LOG_FOUND;
         tick_now(g);
         return;

@@ -25,6 +25,7 @@
 #include "qobject/qstring.h"
 #include "qom/object.h"
 #include "replication/superblock.h"
+#include "filter.h"
 #include "weir-replication-log.h"
 
 typedef struct WeirReplicationLogRequest {
@@ -62,6 +63,12 @@ bool weir_replication_log_is_remote(const WeirReplicationLog *log)
     g_autofree char *prefix = log->options ? nbd_prefix(log->options) : NULL;
 
     return prefix;
+}
+
+bool weir_replication_log_is_unknown(const WeirReplicationLog *log)
+{
+    return weir_replication_log_is_remote(log) &&
+           (!log->child || !log->is_known);
 }
 
 static const char *nbd_option(const QDict *options, const char *prefix,
@@ -179,11 +186,24 @@ static int attach_node(WeirReplicationLog *log, BlockDriverState *bs,
     return log->child ? 0 : -EPERM;
 }
 
+static bool is_unsafe(BlockDriverState *bs)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    return weir_filter_is_unsafe(bs);
+}
+
 static int insert_node(WeirReplicationLog *log, BlockDriverState *bs,
                        bool is_ours, Error **errp)
 {
     int ret;
 
+    if (is_unsafe(bs)) {
+        error_setg(errp, "weir-replication: The log '%s', or a node below, is "
+                   "opened with cache.no-flush: nothing there is known to be "
+                   "durable", bdrv_get_node_name(bs));
+        return -EINVAL;
+    }
     if (find_nbd(bs) && !weir_replication_log_is_remote(log)) {
         error_setg(errp, "weir-replication: The log '%s' is above an NBD node "
                    "with a name of its own; give that node itself, or all of "
@@ -494,6 +514,12 @@ int coroutine_fn weir_replication_log_probe(WeirReplicationLog *log,
     }
     qio_channel_close(ioc, NULL);
     object_unref(OBJECT(ioc));
+    if (!(info.flags & NBD_FLAG_SEND_FLUSH)) {
+        error_setg(errp, "its server cannot flush, so nothing there is known "
+                   "to be durable");
+        return -ENOTSUP;
+    }
+    log->is_known = true;
     return 0;
 }
 

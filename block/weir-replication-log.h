@@ -26,6 +26,7 @@ typedef struct WeirReplicationLog {
     struct NBDClientConnection *probe;  /* under way; or NULL */
     BdrvChild *child;           /* NULL while it is closed */
     bool is_ours;               /* it was opened here */
+    bool is_known;              /* its server has been found to do */
     bool is_inactive;           /* or about to be */
     WeirTasksGate gate;         /* drained with the node */
     QTAILQ_HEAD(, WeirReplicationLogRequest) requests;  /* oldest first */
@@ -56,6 +57,8 @@ const char *weir_replication_log_name(const QDict *options);
 
 /* Whether there is a server to look for before it is opened. */
 bool weir_replication_log_is_remote(const WeirReplicationLog *log);
+/* Whether that has to be done before it is used. */
+bool weir_replication_log_is_unknown(const WeirReplicationLog *log);
 bool weir_replication_log_is_open(const WeirReplicationLog *log);
 bool weir_replication_log_is_idle(const WeirReplicationLog *log);
 

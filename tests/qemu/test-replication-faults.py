@@ -6,6 +6,7 @@ writes, in their order."""
 
 import os
 import random
+import subprocess
 import time
 
 import nbd
@@ -265,6 +266,28 @@ class Faults(ReplicationTest):
         self.the_keeper.quit()
         bases = [self.file_content(name) for name in self.base_files]
         self.assertGreaterEqual(self.stamps.prefix(bases), 100)
+
+    def test_a_server_that_cannot_flush(self):
+        server = subprocess.Popen([
+            'nbdkit', '-f', '-U', self.keeper_sock, 'eval',
+            f'get_size=stat -L -c %s {self.log}', 'can_write=true',
+            'can_flush=exit 3', f'pread=dd if={self.log} skip=$4 count=$3 '
+            'iflag=count_bytes,skip_bytes status=none',
+            f'pwrite=touch {self.log}.written; cat > /dev/null'])
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        wait_for(lambda: os.path.exists(self.keeper_sock), 'nbdkit')
+        for log in self.remote_log(), 'named':
+            source = self.server(
+                self.source_sock, '--blockdev',
+                blockdev(**{**self.remote_log(), 'node-name': 'named'}),
+                *self.source_args(log=log))
+            self.wait_for_info(source, lambda info: 'cannot flush' in
+                               info.get('reason', ''), 'the reason')
+            self.assertEqual(self.replication_info(source)['status'],
+                             'disconnected')
+            source.quit()
+        self.assertFalse(os.path.exists(self.log + '.written'))
 
 
 class Group(Faults):

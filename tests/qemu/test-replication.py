@@ -10,7 +10,7 @@ import time
 import nbd
 
 from cachetest import BLOCK, KIB, MIB, content, nbd_connect
-from replicationtest import ReplicationTest, Stamps, Writer
+from replicationtest import LOG, ReplicationTest, Stamps, Writer
 from weirtest import blockdev, main, run, wait_for
 
 
@@ -41,6 +41,28 @@ class Journal(ReplicationTest):
                          self.journal())
         keeper.quit()
         self.assertEqual(self.file_content(self.log), before)
+
+    def test_what_does_not_flush_is_refused(self):
+        keeper = self.server(self.keeper_sock, *self.keeper_nodes())
+        for i, name in enumerate(('log', 'base0')):
+            unsafe = {'driver': 'file', 'node-name': f'unsafe{i}',
+                      'filename': self.image(f'unsafe{i}.img', LOG),
+                      'cache': {'no-flush': True}}
+            keeper.cmd('blockdev-add', unsafe)
+            journal = self.journal()
+            if name == 'log':
+                journal['file'] = 'unsafe0'
+            else:
+                journal['bases'][0]['node'] = 'unsafe1'
+            self.assertFails(f"'unsafe{i}', or one below, is opened with "
+                             'cache.no-flush', keeper.cmd, 'blockdev-add',
+                             journal)
+            self.assertFails(
+                'opened with cache.no-flush', keeper.cmd, 'blockdev-add',
+                {'driver': 'weir-replication', 'node-name': 'repl',
+                 'file': 'base0', 'disk-id': 'disk0',
+                 'log': {'driver': 'raw', 'file': f'unsafe{i}'}})
+        keeper.quit()
 
     def test_read_only_is_refused(self):
         keeper = self.server(self.keeper_sock, *self.keeper_nodes())
