@@ -200,8 +200,8 @@ static int read_record(WeirChapterRecord *r, const uint8_t *at, uint64_t begin)
     r->record = (WeirIndexRecord) {
         .offset = r->from, .bytes = r->bytes,
         .position = begin + le_get(at + 16, 4) * UNIT_BYTES,
-        .crc = (uint32_t)le_get(at + 24, 4), .disk = (uint16_t)le_get(at + 28, 2),
-        .op = at[30],
+        .crc = (uint32_t)le_get(at + 24, 4),
+        .disk = (uint16_t)le_get(at + 28, 2), .op = at[30],
     };
     if (r->record.op == WEIR_LOG_RESIZE) {
         r->record.offset = 0;

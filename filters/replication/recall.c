@@ -116,8 +116,10 @@ static void drop(WeirKeeper *k, size_t from, size_t n)
         weir_chapter_unref(k, k->chapters[i]);
     }
     k->chapter_count -= n;
-    memmove(k->chapters + from, k->chapters + from + n,
-            (k->chapter_count - from) * sizeof(*k->chapters));
+    if (k->chapter_count > from) {
+        memmove(k->chapters + from, k->chapters + from + n,
+                (k->chapter_count - from) * sizeof(*k->chapters));
+    }
 }
 
 void weir_keeper_drop_chapters_to(WeirKeeper *k, uint64_t epoch)

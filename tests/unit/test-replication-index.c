@@ -695,8 +695,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_points), TEST(test_opening_reads_little),
         TEST(test_log_without), TEST(test_damaged_head),
-        TEST(test_damaged_blocks), TEST(test_damaged_both), TEST(test_other_past),
-        TEST(test_stale), TEST(test_too_many), TEST(test_refused),
+        TEST(test_damaged_blocks), TEST(test_damaged_both),
+        TEST(test_other_past), TEST(test_stale), TEST(test_too_many),
+        TEST(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
