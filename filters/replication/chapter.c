@@ -266,7 +266,7 @@ static int collect(Build *b)
 /* Each granule once if it can be seen that it was there already. */
 static void each_key(Build *b, bool add)
 {
-    uint8_t *filter = b->buf + (add ? filter_at(&b->head) : 0);
+    uint8_t *filter = add ? b->buf + filter_at(&b->head) : NULL;
     uint64_t last = UINT64_MAX;
     uint16_t disk = 0;
 
