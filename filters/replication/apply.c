@@ -73,7 +73,8 @@ static uint64_t wished_tail(const WeirKeeper *k)
     if (end - k->sb.tail > retain) {
         wished = (end - retain + segment - 1) / segment * segment;
     }
-    if (weir_keeper_memory(k) > weir_keeper_memory_max(k) / 4 * 3 && wished < k->sb.anchor.end) {
+    if (weir_keeper_memory(k) > weir_keeper_memory_max(k) / 4 * 3 &&
+        wished < k->sb.anchor.end) {
         wished = k->sb.anchor.end;
     }
     return wished;

@@ -200,8 +200,8 @@ static int read_record(WeirChapterRecord *r, const uint8_t *at, uint64_t begin)
     r->record = (WeirIndexRecord) {
         .offset = r->from, .bytes = r->bytes,
         .position = begin + le_get(at + 16, 4) * UNIT_BYTES,
-        .crc = (uint32_t)le_get(at + 24, 4), .disk = (uint16_t)le_get(at + 28, 2),
-        .op = at[30],
+        .crc = (uint32_t)le_get(at + 24, 4),
+        .disk = (uint16_t)le_get(at + 28, 2), .op = at[30],
     };
     if (r->record.op == WEIR_LOG_RESIZE) {
         r->record.offset = 0;
@@ -266,7 +266,7 @@ static int collect(Build *b)
 /* Each granule once if it can be seen that it was there already. */
 static void each_key(Build *b, bool add)
 {
-    uint8_t *filter = b->buf + (add ? filter_at(&b->head) : 0);
+    uint8_t *filter = add ? b->buf + filter_at(&b->head) : NULL;
     uint64_t last = UINT64_MAX;
     uint16_t disk = 0;
 

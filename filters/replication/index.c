@@ -13,48 +13,77 @@ static uint64_t memory_of(const WeirIndexEpoch *e)
            (e->records ? (uint64_t)e->count * sizeof(*e->records) : 0);
 }
 
-/*
- * Room for n more behind `end`: move all to the beginning if that is mostly
- * empty, else get more room.
- */
-static int make_room(void **items, size_t size, size_t *first, size_t *end,
-                     size_t *room, size_t n)
-{
-    size_t wanted = *room ? *room : ROOM_AT_FIRST, count = *end - *first;
-    uint8_t *more = *items;
+/* The items of a list, and where they are. */
+typedef struct List {
+    size_t first, end, room;
+} List;
 
-    if (*room - *end >= n) {
-        return 0;
+/*
+ * Room for n more: move all to the beginning if that is mostly empty, else get
+ * more. Returns where they are now, NULL: no memory.
+ */
+static void *make_room(void *items, size_t size, List *list, size_t n)
+{
+    size_t room = list->room ? list->room : ROOM_AT_FIRST;
+    size_t count = list->end - list->first;
+    uint8_t *more = items;
+
+    while (room < count + n ||
+           (list->first < list->room / 2 && room <= list->room)) {
+        room += room / 4;
     }
-    while (wanted < count + n || (*first < *room / 2 && wanted <= *room)) {
-        wanted += wanted / 4;
-    }
-    if (wanted > *room) {
-        more = realloc(more, wanted * size);
+    if (room > list->room) {
+        more = realloc(items, room * size);
         if (!more) {
-            return -ENOMEM;
+            return NULL;
         }
-        *items = more;
-        *room = wanted;
+        list->room = room;
     }
-    if (*first > 0) {
-        memmove(more, more + *first * size, count * size);
-        *first = 0;
-        *end = count;
+    if (list->first > 0) {
+        memmove(more, more + list->first * size, count * size);
     }
+    list->first = 0;
+    list->end = count;
+    return more;
+}
+
+static int reserve_epoch(WeirIndex *index)
+{
+    List list = { index->first, index->end, index->room };
+    void *more = make_room(index->epochs, sizeof(*index->epochs), &list, 1);
+
+    if (!more) {
+        return -ENOMEM;
+    }
+    index->epochs = more;
+    index->first = list.first;
+    index->end = list.end;
+    index->room = list.room;
+    return 0;
+}
+
+static int reserve_lengths(WeirIndex *index, uint32_t n)
+{
+    List list = { index->lengths_first, index->lengths_end,
+                  index->lengths_room };
+    void *more = make_room(index->lengths, sizeof(*index->lengths), &list, n);
+
+    if (!more) {
+        return -ENOMEM;
+    }
+    index->lengths = more;
+    index->lengths_first = list.first;
+    index->lengths_end = list.end;
+    index->lengths_room = list.room;
     return 0;
 }
 
 int weir_index_reserve(WeirIndex *index, uint32_t lengths)
 {
-    int ret = make_room((void **)&index->epochs, sizeof(*index->epochs),
-                        &index->first, &index->end, &index->room, 1);
+    int ret = index->room == index->end ? reserve_epoch(index) : 0;
 
-    return ret < 0 ? ret
-                   : make_room((void **)&index->lengths,
-                               sizeof(*index->lengths), &index->lengths_first,
-                               &index->lengths_end, &index->lengths_room,
-                               lengths);
+    return ret < 0 || index->lengths_room - index->lengths_end >= lengths
+           ? ret : reserve_lengths(index, lengths);
 }
 
 void weir_index_add(WeirIndex *index, const WeirIndexEpoch *epoch)

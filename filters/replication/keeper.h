@@ -78,7 +78,8 @@ typedef struct WeirKeeperConfig {
                                    followed by another; 0: 5 s */
     uint64_t index_bytes_max;   /* memory for what the log holds; beyond that
                                    epochs are applied, and if they cannot be,
-                                   packets refused; 0: 64 MiB, or 1 GiB for a
+                                   packets refused; 0: 64 MiB, more where a
+                                   segment has more than 512 MiB; 1 GiB for a
                                    log without an index on disk */
 } WeirKeeperConfig;
 

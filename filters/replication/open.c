@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Opening a log: the superblock, the disks as they are at the anchor, then all
- * epochs behind it, from chapters or packets. What no packet says to be durable is written again, and
- * the superblock too: they may be there only because nobody has looked at the
- * medium since a flush failed.
+ * epochs behind it, from chapters or packets. What no packet says to be durable
+ * is written again, and the superblock too: they may be there only because
+ * nobody has looked at the medium since a flush failed.
  */
 #include "replication/keeper-int.h"
 

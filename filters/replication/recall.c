@@ -25,10 +25,14 @@ uint64_t weir_keeper_memory(const WeirKeeper *k)
     return k->index.bytes + k->chapter_bytes;
 }
 
+/* With large segments more is in memory until they are full. */
 uint64_t weir_keeper_memory_max(const WeirKeeper *k)
 {
+    uint64_t most = k->sb.segment_bytes / 8;
+
+    most = most > MEMORY_DEFAULT ? most : MEMORY_DEFAULT;
     return k->config.index_bytes_max ? k->config.index_bytes_max :
-           k->sb.chapter_bytes ? MEMORY_DEFAULT : MEMORY_DEFAULT_UNINDEXED;
+           k->sb.chapter_bytes ? most : MEMORY_DEFAULT_UNINDEXED;
 }
 
 static uint64_t memory_of(const Chapter *c)

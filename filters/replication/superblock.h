@@ -47,8 +47,8 @@ typedef struct WeirLogSuperblock {
     uint8_t group[WEIR_LOG_UUID_BYTES];
     uint64_t segment_bytes;
     uint32_t segments;
-    uint64_t chapter_bytes;     /* of the place behind the ring that each
-                                   segment has for its index; 0: there is none */
+    uint64_t chapter_bytes;     /* of the place for the index of a segment,
+                                   behind the ring; 0: there is none */
     uint64_t tail;              /* position; before it all is free */
     WeirLogCommit anchor;
     uint64_t horizon;           /* epochs before it are no points in time any

@@ -7,7 +7,7 @@
  * segment.
  *
  * usage: bench-replication-open [--rounds N] [--record KIB] [--reads N]
- *            [--dir DIR] [--size GIB]...
+ *            [--dir DIR] [--index-only] [--size GIB]...
  *
  * Default: records of 4 KiB; 1, 4 and 16 GiB. The file is in the cache of the
  * system; "device" is what one would take that reads 1 GB/s, and 100 us for
@@ -51,6 +51,7 @@ static struct {
     uint64_t bytes, read_bytes, written_bytes, requests;
     uint64_t random, wall_ns;
     uint32_t record_bytes, reads;
+    bool index_only;
 } b;
 
 static void __attribute__((noreturn)) die(const char *what)
@@ -288,8 +289,8 @@ static void fill(void)
     while (w.position + sb.segment_bytes < weir_log_ring_bytes(&sb)) {
         put_records(k, &sb, &w, ++n % EPOCH_PACKETS == 0, crc);
     }
-    printf("%.2f GiB, records of %u KiB: made in %.1f s, %.4f bytes written for "
-           "each of data\n", (double)b.bytes / (double)GIB,
+    printf("%.2f GiB, records of %u KiB: made in %.1f s, %.4f bytes written "
+           "for each of data\n", (double)b.bytes / (double)GIB,
            b.record_bytes >> 10, now_s() - begun,
            (double)b.written_bytes / ((double)n * (double)PACKET_BYTES));
     weir_keeper_free(k);
@@ -365,8 +366,9 @@ static void print(const Result *r, Way way)
     printf("  %s: opened in %.4f s (device %.3f s: %.1f MB, %" PRIu64
            " requests), a point in %.4f s; memory %.1f MB, %.2f bytes per "
            "record, for the point %.1f MB; %u reads in %.4f s, %.1f requests "
-           "each\n    100 GB, in proportion: %.2f s, device %.2f s, memory %.0f "
-           "MB; a point %.2f s\n", way == INDEX ? "index" : "scan ", r->open_s, device_s,
+           "each\n    100 GB, in proportion: %.2f s, device %.2f s, memory "
+           "%.0f MB; a point %.2f s\n", way == INDEX ? "index" : "scan ",
+           r->open_s, device_s,
            (double)r->read_bytes / 1e6, r->requests, r->view_s,
            (double)r->memory_bytes / 1e6,
            (double)r->memory_bytes / (double)r->records,
@@ -393,15 +395,17 @@ static void measure(double gib, unsigned rounds, const char *dir)
     fill();
     read_superblock(&sb);
     for (unsigned i = 0; i < rounds; i++) {
-        for (Way way = 0; way < WAYS; way++) {
+        for (Way way = b.index_only ? INDEX : SCAN; way < WAYS; way++) {
             open_once(&results[way], way, sb.chapter_bytes);
         }
     }
-    print(&results[SCAN], SCAN);
+    if (!b.index_only) {
+        print(&results[SCAN], SCAN);
+        printf("  scan/index: %.1f\n",
+               results[SCAN].open_s / results[INDEX].open_s);
+    }
     print(&results[INDEX], INDEX);
-    printf("  scan/index: %.1f\n",
-           results[SCAN].open_s / results[INDEX].open_s);
-    if (results[SCAN].records != results[INDEX].records) {
+    if (!b.index_only && results[SCAN].records != results[INDEX].records) {
         die("both ways have found something else");
     }
     close(b.fd);
@@ -415,7 +419,7 @@ static double number(const char *text, double least_value)
 
     if (end == text || *end || !(value >= least_value && value <= 1e6)) {
         die("usage: bench-replication-open [--rounds N] [--record KIB] "
-            "[--reads N] [--dir DIR] [--size GIB]...");
+            "[--reads N] [--dir DIR] [--index-only] [--size GIB]...");
     }
     return value;
 }
@@ -428,6 +432,7 @@ int main(int argc, char **argv)
         { "reads", required_argument, NULL, 'n' },
         { "dir", required_argument, NULL, 'd' },
         { "size", required_argument, NULL, 's' },
+        { "index-only", no_argument, NULL, 'i' },
         { NULL, 0, NULL, 0 },
     };
     double size[SIZES_MAX] = { 1, 4, 16 };
@@ -444,6 +449,8 @@ int main(int argc, char **argv)
             b.record_bytes = (uint32_t)number(optarg, 1) << 10;
         } else if (option == 'n') {
             b.reads = (uint32_t)number(optarg, 0);
+        } else if (option == 'i') {
+            b.index_only = true;
         } else if (option == 'd') {
             dir = optarg;
         } else if (option == 's' && given < SIZES_MAX) {

@@ -37,11 +37,13 @@ static void must(bool so, const char *what)
 
 static void fill(WeirIndexEpoch *e, uint32_t number)
 {
+    static char names[] = "a\0b";
+
     *e = (WeirIndexEpoch) {
         .commit = { .epoch = 8 + number, .end = 8192 * (number + 2),
                     .wall_ns = 100 + number },
         .records = calloc(RECORDS, sizeof(*e->records)), .count = RECORDS,
-        .names = "a\0b", .names_bytes = number == 1 ? 4 : 0,
+        .names = names, .names_bytes = number == 1 ? 4 : 0,
         .marks = number == 1 ? 2 : 0, .consistent = true,
     };
     for (uint32_t i = 0; i < RECORDS; i++) {

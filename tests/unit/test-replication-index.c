@@ -688,6 +688,35 @@ static void test_refused(void **state)
     free(buf);
 }
 
+/* The places are told by the superblock, and within the device. */
+static void test_shape(void **state)
+{
+    uint8_t copies[2 * WEIR_LOG_SUPERBLOCK_BYTES] = { 0 };
+    WeirLogSuperblock sb = { .segment_bytes = SEGMENT, .chapter_bytes = 1 };
+    WeirLogSuperblock read;
+
+    (void)state;
+    assert_int_equal(weir_log_superblock_shape(&sb, LOG_BYTES), 0);
+    assert_int_equal(sb.chapter_bytes, CHAPTER);
+    assert_int_equal(sb.segments, SEGMENTS);
+    assert_int_equal(weir_log_chapter_offset(&sb, (SEGMENTS + 2) * SEGMENT),
+                     CHAPTERS_AT + 2 * CHAPTER);
+    weir_log_superblock_write(copies, &sb);
+    assert_int_equal(weir_log_superblock_read(&read, copies, LOG_BYTES, t.err,
+                                              sizeof(t.err)), 0);
+    assert_int_equal(read.chapter_bytes, CHAPTER);
+    assert_int_equal(weir_log_superblock_read(&read, copies, LOG_BYTES - 1,
+                                              t.err, sizeof(t.err)), -ENOSPC);
+    sb.chapter_bytes = CHAPTER + 512;
+    weir_log_superblock_write(copies, &sb);
+    assert_int_equal(weir_log_superblock_read(&read, copies, 2 * LOG_BYTES,
+                                              t.err, sizeof(t.err)), -EINVAL);
+    sb.chapter_bytes = SEGMENT + 4096;
+    weir_log_superblock_write(copies, &sb);
+    assert_int_equal(weir_log_superblock_read(&read, copies, 2 * LOG_BYTES,
+                                              t.err, sizeof(t.err)), -EINVAL);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -695,8 +724,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_points), TEST(test_opening_reads_little),
         TEST(test_log_without), TEST(test_damaged_head),
-        TEST(test_damaged_blocks), TEST(test_damaged_both), TEST(test_other_past),
-        TEST(test_stale), TEST(test_too_many), TEST(test_refused),
+        TEST(test_damaged_blocks), TEST(test_damaged_both),
+        TEST(test_other_past), TEST(test_stale), TEST(test_too_many),
+        TEST(test_refused), TEST(test_shape),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
