@@ -52,6 +52,7 @@ struct WeirReplicationGroup {
     bool busy;                  /* a task of LOOKING or CONNECTING, or one
                                    that looks after an idle log */
     bool stopped;               /* by weir_source_stop() */
+    bool hurries;               /* the machine migrates */
     int64_t retry_at_ms;
     uint32_t retry_ms;
     char *reason;               /* why it is away; NULL: that is not known */
@@ -356,6 +357,8 @@ static int start_source(WeirReplicationGroup *g, Error **errp)
     g->stopped = false;
     g->running = true;
     g->late = false;
+    g->hurries = false;
+    weir_replication_log_hurry(&g->log, 0);
     /* one that has ended badly is not to be used again */
     g->phase = g->log.hangs || g->log.broken ? LOG_LOSING : LOG_AWAY;
     g->retry_ms = 0;
@@ -405,7 +408,7 @@ static void wait_for_log(WeirReplicationGroup *g)
 static void end_farewell(WeirReplicationGroup *g, Farewell *f)
 {
     timer_del(&f->timer);
-    weir_replication_log_hurry(&g->log, 0);
+    weir_replication_log_hurry(&g->log, g->hurries ? HANDOVER_MS : 0);
 }
 
 /* Send what is left, if the log is there; else that ends soon. */
@@ -478,6 +481,15 @@ static void leave_log(void *opaque)
         g->retry_at_ms = now_ms();
         g->phase = LOG_AWAY;
     }
+}
+
+void weir_replication_hurry(BlockDriverState *bs, bool hurries)
+{
+    BDRVWeirReplicationState *s = bs->opaque;
+    WeirReplicationGroup *g = s->group;
+
+    g->hurries = hurries;
+    weir_replication_log_hurry(&g->log, hurries ? HANDOVER_MS : 0);
 }
 
 static void come_back(void *opaque)
