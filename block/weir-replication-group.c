@@ -265,14 +265,28 @@ static void close_log(WeirReplicationGroup *g)
     g->phase = LOG_AWAY;
 }
 
+/*
+ * A node of the user may stay inactive: its server was not there when QEMU
+ * wanted to activate it, or it is the user's will.
+ */
+static void leave_away(WeirReplicationGroup *g)
+{
+    if (now_ms() < g->retry_at_ms) {
+        return;
+    }
+    if (!weir_replication_log_is_inactive(&g->log)) {
+        begin_to_look(g);
+    } else if (weir_replication_log_is_remote(&g->log)) {
+        weir_replication_log_close(&g->log);
+        begin_to_look(g);
+    }
+}
+
 static void look_after_log(WeirReplicationGroup *g, const WeirSourceInfo *info)
 {
     switch (g->phase) {
     case LOG_AWAY:
-        if (now_ms() >= g->retry_at_ms &&
-            !weir_replication_log_is_inactive(&g->log)) {
-            begin_to_look(g);
-        }
+        leave_away(g);
         break;
     case LOG_FOUND:
         open_log(g);
@@ -478,7 +492,7 @@ static void leave_log(void *opaque)
     if (g->phase != LOG_STOPPED) {
         g_free(g->reason);
         g->reason = g_strdup("its node is inactive");
-        g->retry_at_ms = now_ms();
+        g->retry_at_ms = now_ms() + CHECK_MS;
         g->phase = LOG_AWAY;
     }
 }

@@ -213,7 +213,7 @@ class Sides(ReplicationTest):
         guest = self.guest(a)
         self.lose_keeper()
         guest.more()
-        self.prepare(a, b)
+        self.prepare(a)
         self.migrate(a, b, guest)
         self.guest(b).end()
         self.find_keeper()
@@ -222,7 +222,7 @@ class Sides(ReplicationTest):
         a.quit()
         b.quit()
 
-    def prepare(self, *sides):
+    def prepare(self, source):
         """What the documentation says."""
 
 
@@ -287,17 +287,15 @@ class NamedLog(Sides):
     def test_target_dies(self):
         self.target_dies()
 
-    def prepare(self, *sides):
+    def prepare(self, source):
         """A node that is dead keeps QEMU from stopping the machine."""
-        for vm in sides:
-            wait_for(lambda: self.try_delete(vm), 'the log is closed')
-
-    def try_delete(self, vm):
-        try:
-            vm.cmd('blockdev-del', {'node-name': 'remote-log'})
-        except QMPError:
-            return False
-        return True
+        def deleted():
+            try:
+                source.cmd('blockdev-del', {'node-name': 'remote-log'})
+            except QMPError:
+                return False
+            return True
+        wait_for(deleted, 'the log is closed')
 
     def test_log_is_unreachable(self):
         self.without_a_log()
@@ -325,8 +323,8 @@ class LogFirst(Sides):
                                       'active': False})
         self.wait_for_status(a, 'disconnected')
         guest.more()
-        a.cmd('blockdev-set-active', {'node-name': 'remote-log',
-                                      'active': True})
+        # it takes a connection of its own
+        self.wait_for_status(a, 'streaming')
         guest.more()
         guest.end()
         self.assert_handed_over(a, connections=2)
