@@ -52,6 +52,7 @@ struct WeirReplicationGroup {
     bool busy;                  /* a task of LOOKING or CONNECTING, or one
                                    that looks after an idle log */
     bool stopped;               /* by weir_source_stop() */
+    bool hurries;               /* the machine migrates */
     int64_t retry_at_ms;
     uint32_t retry_ms;
     char *reason;               /* why it is away; NULL: that is not known */
@@ -263,14 +264,28 @@ static void close_log(WeirReplicationGroup *g)
     g->phase = LOG_AWAY;
 }
 
+/*
+ * A node of the user may stay inactive: its server was not there when QEMU
+ * wanted to activate it, or it is the user's will.
+ */
+static void leave_away(WeirReplicationGroup *g)
+{
+    if (now_ms() < g->retry_at_ms) {
+        return;
+    }
+    if (!weir_replication_log_is_inactive(&g->log)) {
+        begin_to_look(g);
+    } else if (weir_replication_log_is_remote(&g->log)) {
+        weir_replication_log_close(&g->log);
+        begin_to_look(g);
+    }
+}
+
 static void look_after_log(WeirReplicationGroup *g, const WeirSourceInfo *info)
 {
     switch (g->phase) {
     case LOG_AWAY:
-        if (now_ms() >= g->retry_at_ms &&
-            !weir_replication_log_is_inactive(&g->log)) {
-            begin_to_look(g);
-        }
+        leave_away(g);
         break;
     case LOG_FOUND:
         open_log(g);
@@ -355,6 +370,8 @@ static int start_source(WeirReplicationGroup *g, Error **errp)
     g->stopped = false;
     g->running = true;
     g->late = false;
+    g->hurries = false;
+    weir_replication_log_hurry(&g->log, 0);
     /* one that has ended badly is not to be used again */
     g->phase = g->log.hangs || g->log.broken ? LOG_LOSING : LOG_AWAY;
     g->retry_ms = 0;
@@ -404,7 +421,7 @@ static void wait_for_log(WeirReplicationGroup *g)
 static void end_farewell(WeirReplicationGroup *g, Farewell *f)
 {
     timer_del(&f->timer);
-    weir_replication_log_hurry(&g->log, 0);
+    weir_replication_log_hurry(&g->log, g->hurries ? HANDOVER_MS : 0);
 }
 
 /* Send what is left, if the log is there; else that ends soon. */
@@ -474,9 +491,18 @@ static void leave_log(void *opaque)
     if (g->phase != LOG_STOPPED) {
         g_free(g->reason);
         g->reason = g_strdup("its node is inactive");
-        g->retry_at_ms = now_ms();
+        g->retry_at_ms = now_ms() + CHECK_MS;
         g->phase = LOG_AWAY;
     }
+}
+
+void weir_replication_hurry(BlockDriverState *bs, bool hurries)
+{
+    BDRVWeirReplicationState *s = bs->opaque;
+    WeirReplicationGroup *g = s->group;
+
+    g->hurries = hurries;
+    weir_replication_log_hurry(&g->log, hurries ? HANDOVER_MS : 0);
 }
 
 static void come_back(void *opaque)

@@ -561,8 +561,9 @@ static int coroutine_fn TSA_NO_TSA end_request(WeirReplicationLog *log,
     log->last_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     if (ret < 0) {
         log->broken = weir_replication_log_is_remote(log);
-    } else {
-        log->hangs = false;
+    } else if (log->hangs) {
+        /* an answer that was there when it was cut off changes nothing */
+        log->hangs = weir_replication_log_is_remote(log);
     }
     return MIN(ret, 0);
 }

@@ -536,17 +536,30 @@ replication_co_get_allocated_file_size(BlockDriverState *bs)
     return bdrv_co_get_allocated_file_size(bs->file->bs);
 }
 
+/* A machine is stopped only when no request to the log is under way. */
+static void replication_begin_handover(BlockDriverState *bs)
+{
+    weir_replication_hurry(bs, true);
+}
+
+static void replication_cancel_handover(BlockDriverState *bs)
+{
+    weir_replication_hurry(bs, false);
+}
+
 static WeirFilterDriver replication_filter = {
-    .format_name   = "weir-replication",
-    .driver        = WEIR_DRIVER_WEIR_REPLICATION,
-    .capabilities  = &(const WeirFilterCapabilities) {
+    .format_name     = "weir-replication",
+    .driver          = WEIR_DRIVER_WEIR_REPLICATION,
+    .capabilities    = &(const WeirFilterCapabilities) {
         .q_class      = WEIR_FILTER_CLASS_REPLICATION,
         .changes_data = false,
         .holds_data   = false,
     },
-    .check_options = replication_check_options,
-    .query         = weir_replication_query,
-    .mark          = weir_replication_mark,
+    .check_options   = replication_check_options,
+    .query           = weir_replication_query,
+    .mark            = weir_replication_mark,
+    .begin_handover  = replication_begin_handover,
+    .cancel_handover = replication_cancel_handover,
 };
 
 /*

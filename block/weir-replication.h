@@ -69,6 +69,12 @@ int coroutine_fn GRAPH_RDLOCK weir_replication_start(BlockDriverState *bs,
  */
 void weir_replication_stop(BlockDriverState *bs, bool handover);
 
+/*
+ * Somebody is going to wait for this end of it: from now on, or not any more, a
+ * log that does not answer is soon given up.
+ */
+void weir_replication_hurry(BlockDriverState *bs, bool hurries);
+
 /* Of the group, which is that of @bs. */
 void weir_replication_query(BlockDriverState *bs, WeirFilterInfo *node);
 void weir_replication_mark(BlockDriverState *bs, const char *mark,
