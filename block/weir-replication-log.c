@@ -458,8 +458,8 @@ static int end_request(WeirReplicationLog *log, WeirReplicationLogRequest *r,
     log->last_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     if (ret < 0) {
         log->broken = weir_replication_log_is_remote(log);
-    } else {
-        log->hangs = false;
+    } else if (!weir_replication_log_is_remote(log)) {
+        log->hangs = false;             /* a server was cut off for good */
     }
     return MIN(ret, 0);
 }
