@@ -11,9 +11,9 @@ import time
 
 import nbd
 
-from cachetest import BLOCK, MIB, nbd_connect
+from cachetest import BLOCK, MIB
 from linktest import Link
-from replicationtest import ReplicationTest, Stamps, Writer
+from replicationtest import ReplicationTest, Stamps, Writer, only_long
 from weirtest import blockdev, main, wait_for
 
 DISK = 4 * MIB
@@ -114,9 +114,11 @@ class Log(DeviceTest):
     def test_no_space(self):
         self.check_log('ENOSPC', 'No space left on device')
 
+    @only_long
     def test_write_fails(self):
         self.check_log('EIO', 'Input/output error')
 
+    @only_long
     def test_keeper_ends_meanwhile(self):
         """What was acknowledged is there when it is started again."""
         self.serve(self.log, 'ENOSPC')
@@ -156,6 +158,7 @@ class Base(DeviceTest):
         wait_for(lambda: self.applied() > stands, 'it is applied again')
         self.check_end()
 
+    @only_long
     def test_no_space(self):
         self.check_base('ENOSPC', 'No space left on device')
 
@@ -291,6 +294,7 @@ class Copying(DeviceTest):
         self.check_copied()
 
 
+@only_long
 class CopyingWithSidecar(Copying):
     with_sidecar = True
 
@@ -325,6 +329,7 @@ class Sidecar(DeviceTest):
         self.the_source.quit()
         self.the_keeper.quit()
 
+    @only_long
     def test_lost(self):
         self.the_source.quit()
         self.kill(self.the_keeper)      # what is written is not in the log
