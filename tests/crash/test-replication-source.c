@@ -1078,8 +1078,10 @@ static void disturb(void)
     case 3:
         /* a keeper would have to write its superblock again; and the next
            source cannot know */
-        fail_soon(log_of(w), MEM_FLUSH);
-        log_of(w)->fault[MEM_FLUSH].forgets = !w->keeping && t.tidy;
+        if (!full) {
+            fail_soon(log_of(w), MEM_FLUSH);
+            log_of(w)->fault[MEM_FLUSH].forgets = !w->keeping && t.tidy;
+        }
         break;
     case 4:
         fail_soon(disk_of(w, disk), coop_below(2) ? MEM_WRITE : MEM_ZERO);

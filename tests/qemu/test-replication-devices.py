@@ -253,15 +253,14 @@ class Copying(DeviceTest):
         client.pwrite(os.urandom(DISK), 0)
         client.shutdown()
         self.kill(self.the_source)
-        self.link.rate = MIB
+        self.link.rate = MIB // 2
         self.the_keeper = self.keeper()
         self.start_source()
         self.is_copied()
 
     def is_copied(self):
-        self.wait_for_info(
-            self.the_source, lambda info: info['status'] == 'synchronising'
-            and 0 < info['resync-bytes'], 'it is copied')
+        """Part of it is on its way, and the last point is still that of
+        before."""
         before = self.link.passed_bytes
         wait_for(lambda: self.link.passed_bytes > before + MIB // 2,
                  'some of it is there')
