@@ -165,22 +165,28 @@ class Base(DeviceTest):
     def test_write_fails(self):
         self.check_base('EIO', 'Input/output error')
 
+    def applying(self, rate=0):
+        """How long it takes until what is written is in the image."""
+        self.retain(3600, 0)
+        client, = self.clients()
+        client.pwrite(os.urandom(3 * MIB), MIB)
+        client.shutdown()
+        self.mark(self.the_source, f'{rate}')
+        epoch = self.journal_info(self.the_keeper)['epoch']
+        begin = time.monotonic()
+        self.retain(0, rate)
+        wait_for(lambda: self.applied() >= epoch, 'all is applied')
+        return time.monotonic() - begin
+
     def test_apply_rate(self):
         """Images are written to no faster than is allowed; this can be
         changed."""
-        rate = MIB // 2
         self.begin({'retain_time': 3600})
         self.end_writer()
-        client, = self.clients()
-        client.pwrite(os.urandom(3 * MIB // 2), MIB)
-        client.shutdown()
-        self.mark(self.the_source, 'end')
-        begin = time.monotonic()
-        self.retain(0, rate)
-        epoch = self.journal_info(self.the_keeper)['epoch']
-        wait_for(lambda: self.applied() >= epoch, 'all is applied')
+        free_s = self.applying()
+        rate = int(3 * MIB / (3 * free_s + 1.5))
         # the last part of it is not waited for
-        self.assertGreater(time.monotonic() - begin, MIB / 2 / rate)
+        self.assertGreater(self.applying(rate), 2 * MIB / rate)
         self.the_source.quit()
         self.the_keeper.quit()
         self.assertEqual(self.file_content(self.base_files[0]),
