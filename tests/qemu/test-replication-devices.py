@@ -42,7 +42,7 @@ class DeviceTest(ReplicationTest):
         wait_for(lambda: os.path.exists(sock), 'nbdkit')
         self.failing[filename] = sock
 
-    def fail(self, filename, fails=True):
+    def set_failing(self, filename, fails=True):
         """Its writes."""
         if fails:
             with open(f'{filename}.fails', 'w'):
@@ -99,14 +99,14 @@ class Log(DeviceTest):
         self.serve(self.log, error)
         self.begin()
         self.mark(self.the_source, 'before')
-        self.fail(self.log)
+        self.set_failing(self.log)
         self.keeper_state('degraded', text)
         self.wait_for_status(self.the_source, 'disconnected')
         self.writer.more(100)
         # the last good point is kept
         self.stamps.prefix(self.replicas(self.the_keeper))
         self.stamps.prefix(self.replicas(self.the_keeper, 'mark:before'))
-        self.fail(self.log, False)
+        self.set_failing(self.log, False)
         self.wait_for_status(self.the_source, 'streaming')
         self.keeper_state('ok')
         self.check_end()
@@ -124,11 +124,11 @@ class Log(DeviceTest):
         self.serve(self.log, 'ENOSPC')
         self.begin()
         self.mark(self.the_source, 'before')
-        self.fail(self.log)
+        self.set_failing(self.log)
         self.wait_for_status(self.the_source, 'disconnected')
         durable = self.journal_info(self.the_keeper)['durable-epoch']
         self.kill(self.the_keeper)
-        self.fail(self.log, False)
+        self.set_failing(self.log, False)
         self.the_keeper = self.keeper()
         self.assertGreaterEqual(
             self.journal_info(self.the_keeper)['durable-epoch'], durable)
@@ -144,7 +144,7 @@ class Base(DeviceTest):
         self.serve(self.base_files[0], error)
         self.begin({'retain_time': 0})
         self.mark(self.the_source, 'before')
-        self.fail(self.base_files[0])
+        self.set_failing(self.base_files[0])
         self.keeper_state('degraded', text)
         stands = self.applied()
         self.mark(self.the_source, 'later')
@@ -153,7 +153,7 @@ class Base(DeviceTest):
             self.replication_info(self.the_source)['status'], 'streaming')
         self.stamps.prefix(self.replicas(self.the_keeper))
         self.assertEqual(self.applied(), stands)
-        self.fail(self.base_files[0], False)
+        self.set_failing(self.base_files[0], False)
         self.keeper_state('ok')
         wait_for(lambda: self.applied() > stands, 'it is applied again')
         self.check_end()
@@ -209,13 +209,13 @@ class Disk(DeviceTest):
         client, = self.clients()
         client.pwrite(b'1' * MIB, 0)
         self.mark(self.the_source, 'before')
-        self.fail(self.disk_files[0])
+        self.set_failing(self.disk_files[0])
         for function in (lambda: client.pwrite(b'2' * BLOCK, BLOCK),
                          lambda: client.pwrite(b'3' * MIB, MIB)):
             with self.assertRaises(nbd.Error) as caught:
                 function()
             self.assertEqual(caught.exception.errno, 'EIO')
-        self.fail(self.disk_files[0], False)
+        self.set_failing(self.disk_files[0], False)
         client.pwrite(b'4' * BLOCK, 2 * MIB)
         client.shutdown()
         self.mark(self.the_source, 'end')
