@@ -291,7 +291,10 @@ static void look_after_log(WeirReplicationGroup *g, const WeirSourceInfo *info)
         open_log(g);
         break;
     case LOG_UP:
-        if (info->state == WEIR_SOURCE_DISCONNECTED) {
+        if (g->log.hangs) {             /* nobody waits for it any longer */
+            weir_source_disconnect(g->source);
+        }
+        if (info->state == WEIR_SOURCE_DISCONNECTED || g->log.hangs) {
             go_away(g, g->log.hangs ? "it has not answered in time"
                                     : "the connection was lost, or it has "
                                       "refused what was sent");

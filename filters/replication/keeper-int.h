@@ -156,6 +156,7 @@ struct WeirKeeper {
     Loss loss;
     KnownDisk arriving[WEIR_LOG_DISKS_MAX];     /* behind taken packets */
     uint64_t refused;
+    int write_error, flush_error;       /* of the last ones of the log */
 
     /* what there is */
     WeirIndex index;

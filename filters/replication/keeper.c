@@ -452,6 +452,11 @@ WeirKeeperState weir_keeper_state(WeirKeeper *k, char *reason)
                         "behind epoch %llu: what was there up to epoch %llu is "
                         "lost", (unsigned long long)k->valid.epoch,
                         (unsigned long long)k->lost_epoch);
+    } else if (k->write_error || k->flush_error) {
+        weir_keeper_say(reason, WEIR_KEEPER_MESSAGE_BYTES, "the replication "
+                        "log cannot be written: %s",
+                        strerror(-(k->write_error ? k->write_error
+                                                  : k->flush_error)));
     } else if (k->apply_error) {
         weir_keeper_say(reason, WEIR_KEEPER_MESSAGE_BYTES, "%s",
                         k->apply_message);

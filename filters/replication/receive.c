@@ -340,11 +340,23 @@ static bool is_leave(const Request *r)
 
 /* --- write --- */
 
+/* What the last request of a kind to the log's device has come to. */
+static void note(WeirKeeper *k, int *error, int ret)
+{
+    if (*error != ret) {
+        *error = ret;
+        if (k->host->changed) {
+            k->host->changed(k->host->opaque);
+        }
+    }
+}
+
 static int finish(WeirKeeper *k, Request *r, int ret)
 {
     Arrived *a = r->arrived;
 
     k->writes--;
+    note(k, &k->write_error, ret);
     if (a->dropped) {
         weir_arrived_free(a);
         weir_keeper_say(r->err, r->err_size, "the session of the writer has "
@@ -438,6 +450,7 @@ static int flush_now(WeirKeeper *k)
     weir_keeper_unlock(k);
     ret = k->host->flush_log(k->host->opaque);
     weir_keeper_lock(k);
+    note(k, &k->flush_error, ret);
     if (WITHOUT_RULE(21)) {
         valid = k->valid;
     }

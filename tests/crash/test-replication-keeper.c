@@ -92,6 +92,7 @@ static struct {
     uint32_t in_flight;
     uint32_t resync;                    /* so many epochs are none */
     bool lost;                          /* the session has ended */
+    uint32_t connection;
     CoopQueue moved;
 } wr;
 
@@ -561,6 +562,7 @@ static void at_end_of_request(MemDisk *disk, MemOp op, bool after)
 typedef struct Sent {
     uint64_t offset, bytes;
     uint64_t epoch;             /* a commit, of this one; else 0 */
+    uint32_t connection;
     uint8_t data[];
 } Sent;
 
@@ -584,6 +586,8 @@ static void send(void *arg)
 
     if (ret < 0) {
         refused += ret != -EIO;
+    }
+    if (ret < 0 && sent->connection == wr.connection) {
         if (ret == -EINVAL) {
             fail("a packet is refused: %s", err);
         }
@@ -692,6 +696,8 @@ static bool put(WeirLogPacket *p, const WeirLogRecord *records, uint8_t *head,
             coop_queue_wait(&wr.moved);
         } else if (weir_log_writer_put(&wr.w, p, records, head, commit) == 0) {
             return true;
+        } else if (coop_below(40) == 0) {
+            wr.w.tail += SEGMENT_BYTES;         /* nobody has said so */
         } else if (wr.in_flight == 0 && wr.ended < wr.last) {
             wr.ended = wr.last;
             flush();
@@ -722,6 +728,7 @@ static bool write_packet(WeirLogPacket *p, const WeirLogRecord *records,
     }
     sent->offset = weir_log_offset(&wr.sb, p->position);
     sent->bytes = weir_log_packet_bytes(p);
+    sent->connection = wr.connection;
     wr.in_flight++;
     coop_spawn(send, sent);
     return true;
@@ -843,10 +850,12 @@ static bool connect(void)
     uint64_t generation = t.generation;
     const Version *v;
     WeirLogCommit end;
+    bool patient = coop_below(2);       /* or what is under way may be late */
 
-    while (wr.in_flight > 0) {
+    while (wr.in_flight > 0 && patient) {
         coop_queue_wait(&wr.moved);
     }
+    wr.connection++;
     if (find_end(&end) < 0 || generation != t.generation) {
         return false;
     }
@@ -1219,16 +1228,25 @@ static void begin(void)
     lives_lived++;
 }
 
+/* Often, the keeper is killed soon after a flush of the log has failed. */
 static void live(uint32_t turns)
 {
+    uint64_t failed = t.log.failed[MEM_FLUSH];
+    bool killed = false;
+
     begin();
     while (turns-- > 0) {
         disturb();
         if (!turn()) {
             repair();
         }
+        if (t.log.failed[MEM_FLUSH] != failed && !killed && coop_below(2)) {
+            turns = coop_below(60);
+            killed = true;
+        }
+        failed = t.log.failed[MEM_FLUSH];
     }
-    end_life(coop_below(3) > 0);
+    end_life(!killed && coop_below(3) > 0);
 }
 
 /* With nothing wrong any more all of it gets to the bases. */

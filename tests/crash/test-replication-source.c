@@ -12,9 +12,10 @@
  * are, and when it has ended in good order the next one must copy nothing.
  *
  * usage: test-replication-source [--seed N] [--runs N] [--mode MODE]
- *            [--every N] [--mutation RULE]
+ *            [--every N] [--full 1] [--mutation RULE]
  * MODE: 0 async, 1 flush-sync, 2 write-sync.
- * --every N: devices are cut at one of so many instants.
+ * --every N: devices are cut at one of so many instants. --full 1: the keeper
+ * frees nothing before the log is full.
  * With --mutation the engine leaves a rule out, and the test passes only when
  * it finds something wrong. RULE: 1, a region's bit is not flushed before the
  * write; 2, it is cleared before the log has all; 3, epochs are points while
@@ -72,6 +73,8 @@ typedef struct World {
     uint32_t connection;                /* the source's: dead when not power */
     bool connecting, keeping, runs;
     bool lazy;                          /* the keeper is */
+    uint32_t looks;                     /* of the source, at the superblock,
+                                           since the keeper has done a thing */
     bool dark;                          /* its own power is off */
     bool away;                          /* the log is not to be reached */
 } World;
@@ -91,7 +94,7 @@ static struct {
     uint32_t safe;                      /* so much is there for good */
 } t;
 
-static uint64_t seed_now, every = 40;
+static uint64_t seed_now, every = 40, full;
 static uint64_t instants, cuts, points, lives, failed, copied, marks;
 unsigned weir_source_mutation;
 
@@ -243,6 +246,7 @@ static int request_log(uint32_t since, MemOp op, uint64_t offset,
 static int read_log(void *opaque, uint64_t offset, uint64_t bytes, void *buf)
 {
     (void)opaque;
+    w->looks += offset == 0;
     return request_log(w->connection, MEM_READ, offset, bytes, NULL, buf);
 }
 
@@ -562,6 +566,11 @@ static void write_superblock(uint32_t since, WeirLogSuperblock *sb)
         return;
     }
     /* others may use the space meanwhile, if they see to it themselves */
+    for (uint32_t i = 0, looks = w->looks; full && i < 300000 &&
+         looks == w->looks && since == w->power; i++) {
+        coop_ready(coop_self());
+        coop_suspend();
+    }
     while (turns-- > 0) {
         coop_ready(coop_self());
         coop_suspend();
@@ -630,6 +639,13 @@ static void connect_source(void *arg)
         fail("connecting: %s", err);
     }
     w->connecting = false;
+    w->looks = 0;
+}
+
+/* The source looks for room again and again. */
+static bool is_time_to_keep(void)
+{
+    return full ? w->looks > 3 : coop_below(w->lazy ? 5000 : 200) == 0;
 }
 
 static void tend(void)
@@ -642,8 +658,9 @@ static void tend(void)
         coop_spawn(connect_source, NULL);
     }
     if (w->runs && !w->keeping && !(fault->forgets && fault->times > 0) &&
-        coop_below(w->lazy ? 5000 : 200) == 0) {
+        is_time_to_keep()) {
         w->keeping = true;
+        w->looks = 0;
         coop_spawn(keep, NULL);
     }
 }
@@ -1061,8 +1078,10 @@ static void disturb(void)
     case 3:
         /* a keeper would have to write its superblock again; and the next
            source cannot know */
-        fail_soon(log_of(w), MEM_FLUSH);
-        log_of(w)->fault[MEM_FLUSH].forgets = !w->keeping && t.tidy;
+        if (!full) {
+            fail_soon(log_of(w), MEM_FLUSH);
+            log_of(w)->fault[MEM_FLUSH].forgets = !w->keeping && t.tidy;
+        }
         break;
     case 4:
         fail_soon(disk_of(w, disk), coop_below(2) ? MEM_WRITE : MEM_ZERO);
@@ -1288,6 +1307,8 @@ static void option(const char *name, uint64_t value, uint64_t *seed,
         *mode = (int)value;
     } else if (!strcmp(name, "--every")) {
         every = value;
+    } else if (!strcmp(name, "--full")) {
+        full = value;
     } else if (!strcmp(name, "--mutation")) {
         weir_source_mutation = (unsigned)value;
         report.status = 0;

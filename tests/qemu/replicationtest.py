@@ -11,6 +11,7 @@ import signal
 import struct
 import threading
 import time
+import unittest
 
 import nbd
 
@@ -19,6 +20,9 @@ from weirtest import QMPError, TestCase, blockdev, wait_for
 
 DISK = 16 * MIB
 LOG = 256 * MIB
+# all that there is, and for longer
+LONG = bool(os.environ.get('WEIR_REPLICATION_LONG'))
+only_long = unittest.skipUnless(LONG, 'only with WEIR_REPLICATION_LONG=1')
 
 
 def version_of(data):
