@@ -158,6 +158,7 @@ static int find_disks(WeirKeeper *k)
         ret = read_head(k, position, buf, &p);
         if (ret == 1) {
             ret = take_disks(k, &p, buf);
+            k->writer = (uint32_t)(p.session >> 32);
             position = weir_log_packet_next(&p, k->sb.segment_bytes);
         } else {
             position += WEIR_LOG_ALIGN_BYTES;
@@ -216,6 +217,7 @@ static int scan_epochs(WeirKeeper *k, WeirLogScan *scan, uint64_t *told,
                                                  : most;
         *told = k->arrived ? *told : most;
         k->ended[0] = scan->packet.session;
+        k->writer = (uint32_t)(scan->packet.session >> 32);
         k->ended_count = 1;
         /* what is under way when it is full is still let in */
         if (k->index.bytes / 2 > index_bytes_max(k)) {
@@ -343,6 +345,7 @@ int weir_keeper_open(WeirKeeper *k, uint64_t device_bytes, char *err,
         return cannot(err, err_size, "read", ret);
     }
     ret = measure_bases(k, err, err_size);
+    ret = ret < 0 ? ret : weir_keeper_check_sidecars(k, err, err_size);
     ret = ret < 0 ? ret : read_epochs(k, &told, err, err_size);
     return ret < 0 ? ret : secure(k, told, err, err_size);
 }
