@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* weir replica points|open|test-failover|close|verify|failover|failback */
+/*
+ * weir replica points|open|test-failover|close|verify|failover|failback|
+ * seed-begin|seed
+ */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -7,6 +10,7 @@
 #include "compare.h"
 #include "failback.h"
 #include "replicas.h"
+#include "seed.h"
 #include "table.h"
 #include "weir.h"
 
@@ -453,6 +457,67 @@ static int replica_verify_run(int argc, char **argv)
     return WEIR_EXIT_NON_COMPLIANT;
 }
 
+/* --- seeding --- */
+
+static int replica_seed_begin_run(int argc, char **argv)
+{
+    g_autofree char *disk = NULL;
+    gint64 bytes = 0;
+    GOptionEntry entries[] = {
+        { "disk", 0, 0, G_OPTION_ARG_STRING, &disk,
+          "Name of the disk in its group", "DISK" },
+        { "size", 0, 0, G_OPTION_ARG_INT64, &bytes, "Its length in bytes",
+          "BYTES" },
+        G_OPTION_ENTRY_NULL
+    };
+    GError *error = NULL;
+
+    if (!weir_parse(&argc, &argv, entries, "FILE",
+                    "Make a sidecar for a disk of which there is a copy "
+                    "already.  Replicate the disk with\nit, then run weir "
+                    "replica seed.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc != 2 || !disk || bytes <= 0) {
+        return weir_usage("replica seed-begin: expected --disk, --size and one "
+                          "file");
+    }
+    return weir_seed_begin(argv[1], disk, bytes, &error)
+           ? WEIR_EXIT_OK : weir_fail(error);
+}
+
+static int replica_seed_run(int argc, char **argv)
+{
+    g_autofree char *source = NULL, *sidecar = NULL;
+    GOptionEntry entries[] = {
+        { "source-sidecar", 0, 0, G_OPTION_ARG_FILENAME, &source,
+          "Sidecar of the disk, in use, or a copy of its first 8 KiB", "FILE" },
+        { "sidecar", 0, 0, G_OPTION_ARG_FILENAME, &sidecar,
+          "Sidecar of the copy, which is made", "FILE" },
+        G_OPTION_ENTRY_NULL
+    };
+    WeirComparison result;
+    GError *error = NULL;
+
+    if (!weir_parse(&argc, &argv, entries, "URI URI",
+                    "Compare a disk with its copy, and make a sidecar for the "
+                    "copy: a log that is made\nfor both will copy only what "
+                    "differs.  The disk may be written to meanwhile.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc != 3 || !source || !sidecar) {
+        return weir_usage("replica seed: expected --source-sidecar, --sidecar "
+                          "and two URIs");
+    }
+    if (!weir_seed(source, sidecar, argv[1], argv[2], &result, show_progress,
+                   &error)) {
+        return weir_fail(error);
+    }
+    printf("%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " bytes differ\n",
+           result.different_bytes, result.bytes);
+    return WEIR_EXIT_OK;
+}
+
 int weir_cmd_replica(int argc, char **argv)
 {
     static const WeirCommand commands[] = {
@@ -467,6 +532,9 @@ int weir_cmd_replica(int argc, char **argv)
         { "failover", "make the replica the disk", replica_failover_run },
         { "failback", "bring the disk back to where it was",
           replica_failback_run },
+        { "seed-begin", "make the sidecar of a disk that was copied",
+          replica_seed_begin_run },
+        { "seed", "make that of the copy", replica_seed_run },
         { NULL, NULL, NULL }
     };
 

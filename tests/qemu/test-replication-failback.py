@@ -5,14 +5,15 @@ what differs is copied, as their sidecars know; all of it where they do not."""
 
 import os
 import random
+import shutil
 import subprocess
 
 from cachetest import MIB, nbd_connect
 from replicationtest import ReplicationTest
-from weirtest import BIN, QMPError, blockdev, main, wait_for
+from weirtest import BIN, blockdev, main, wait_for
 
 WEIR = os.path.join(BIN, 'weir')
-SIZE = 128 * MIB
+SIZE = 64 * MIB
 REGION = 16 * MIB
 SIDECAR = 2 * MIB
 GUARD_S = 120
@@ -132,7 +133,7 @@ class Failback(ReplicationTest):
         # regions are clean again, also those behind the mark
         wait_for(lambda: len(self.dirty_regions(self.a)) == 0, 'clean regions')
         self.freeze(keeper)
-        self.write(clients, 5 * REGION)
+        self.write(clients, REGION)
         self.kill(source)
         self.thaw(keeper)
         return keeper
@@ -191,7 +192,7 @@ class Failback(ReplicationTest):
             self.promote(keeper)
             keeper.quit()
             source = self.use(there)
-            self.write(self.clients(), 100 * MIB)
+            self.write(self.clients(), 50 * MIB)
             keeper = self.keep(sites[turn % 2], new=True)
             self.assertLess(self.caught_up(source), 3 * MIB)
             self.are_equal(keeper)
@@ -203,7 +204,7 @@ class Failback(ReplicationTest):
         self.promote(keeper)
         keeper.quit()
         source = self.use(self.b)
-        self.write(self.clients(), 7 * REGION)
+        self.write(self.clients(), 2 * REGION)
         self.kill(source)
         source = self.use(self.b)
         keeper = self.keep(self.a, new=True)
@@ -224,7 +225,7 @@ class Failback(ReplicationTest):
         self.promote(keeper, 'mark:point')
         keeper.quit()
         source = self.use(self.b)
-        self.write(self.clients(), 6 * REGION)
+        self.write(self.clients(), 2 * REGION)
         source.quit()
         keeper = self.keep(self.b, new=True)
         source = self.use(self.a)
@@ -278,6 +279,88 @@ class Failback(ReplicationTest):
         source = self.use(self.b)
         self.caught_up(source)          # nothing is known: all is copied
         self.are_equal(keeper)
+        source.quit()
+        keeper.quit()
+
+    # --- a copy that was made by other means ---
+
+    def weir(self, *args, text='', status=0):
+        result = subprocess.run(
+            [WEIR, 'replica', *args], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=GUARD_S, check=False)
+        self.assertEqual(result.returncode, status, result.stdout)
+        self.assertIn(text, result.stdout)
+
+    def seed_begin(self):
+        for i, path in enumerate(self.a.sidecars):
+            os.unlink(path)
+            self.weir('seed-begin', '--disk', f'disk{i}', '--size', str(SIZE),
+                      path)
+
+    def seed(self, i, **kwargs):
+        self.weir('seed', '--source-sidecar', self.a.sidecars[i],
+                  '--sidecar', self.b.sidecars[i],
+                  f'nbd+unix:///disk{i}?socket={self.source_sock}',
+                  f'nbd+unix:///copy{i}?socket={self.path("copy.sock")}',
+                  **kwargs)
+
+    def copy_disks(self):
+        """And the disks go on, a little."""
+        self.fill(self.a)
+        for i, path in enumerate(self.b.sidecars):
+            shutil.copyfile(self.a.disks[i], self.b.disks[i])
+            os.unlink(path)
+        with open(self.a.disks[0], 'r+b') as f:
+            f.seek(3 * MIB)
+            f.write(bytes(MIB))
+
+    def serve_copies(self):
+        args = []
+        for i, path in enumerate(self.b.disks):
+            args += self.file_node(f'copy{i}', path)
+            args += ['--export', f'nbd,id=copy{i},node-name=copy{i},'
+                     f'name=copy{i}']
+        return self.server(self.path('copy.sock'), *args)
+
+    def test_seed(self):
+        self.copy_disks()
+        self.seed_begin()
+        copies = self.serve_copies()
+        self.seed(0, status=1, text='is used by no source')
+        source = self.use(self.a)
+        clients = self.clients()
+        self.write(clients, 10 * MIB)
+        self.seed(0, text='differ')
+        self.write(clients, 11 * MIB)
+        self.write(clients, 30 * MIB, 1)
+        self.seed(1, text='differ')
+        copies.quit()
+        keeper = self.keep(self.b, new=True)
+        # what is zeroes costs nothing
+        self.assertLess(self.caught_up(source), MIB)
+        self.are_equal(keeper)
+        self.kill(source)
+        source = self.use(self.a)
+        self.assertLess(self.caught_up(source), 2 * REGION + MIB)
+        self.are_equal(keeper)
+        source.quit()
+        keeper.quit()
+
+    def test_seed_of_something_else(self):
+        """A sidecar of the copy that was not made with the source's."""
+        self.copy_disks()
+        self.seed_begin()
+        copies, source = self.serve_copies(), self.use(self.a)
+        self.seed(0)
+        self.seed(1)
+        source.quit()
+        copies.quit()
+        self.seed_begin()
+        keeper, source = self.keep(self.b, new=True), self.use(self.a)
+        self.wait_for_info(source, lambda info: info['state'] == 'failed',
+                           'a refusal')
+        self.assertIn('gone apart', self.replication_info(source)['reason'])
         source.quit()
         keeper.quit()
 

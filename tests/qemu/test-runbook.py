@@ -108,16 +108,20 @@ class Runbook(TestCase):
                 elif heading.startswith('The disaster') and i == 0:
                     self.assertIn('with its sidecar', output)
                 elif heading.startswith('The disaster') and i == 1:
-                    vm = self.qmp('vm-b')
-                    self.write(vm, 68, 5)
+                    self.write_on_b(68, 5)
                 elif heading.startswith('Back') and i == 1:
-                    self.wait_until_sent(vm)
-                    self.write(vm, 85, 7)
+                    self.write_on_b(85, 7)
                 elif heading.startswith('Back') and i == 2:
                     self.are_back()
                 elif heading.startswith('Back') and i == 4:
                     vm = self.qmp('vm')
                     self.wait_until_sent(vm)
+
+    def write_on_b(self, pattern, offset_mib):
+        """The socket has one client at a time, and the page is to be one."""
+        vm = self.qmp('vm-b')
+        self.write(vm, pattern, offset_mib)
+        vm.close()
 
     def lose_a(self, vm):
         """With something on its disk that was never replicated."""
