@@ -25,8 +25,7 @@ bool weir_seed_begin(const char *path, const char *disk, guint64 bytes,
  * @sidecar: file to make
  * @disk, @image: NBD URIs
  * @progress: as for weir_compare()
- * Blocks.  Returns false with @error set; then there is no such file, or it says
- * nothing.
+ * Blocks.  Returns false with @error set; then there is no such file.
  */
 bool weir_seed(const char *source, const char *sidecar, const char *disk,
                const char *image, WeirComparison *result,

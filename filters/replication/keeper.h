@@ -128,7 +128,7 @@ typedef struct WeirKeeperInfo {
 typedef enum WeirKeeperSidecar {
     WEIR_KEEPER_SIDECAR_NONE,   /* there is none */
     WEIR_KEEPER_SIDECAR_BASE,   /* nothing yet */
-    WEIR_KEEPER_SIDECAR_DISK,   /* the base was promoted, and it tells of that */
+    WEIR_KEEPER_SIDECAR_DISK,   /* the base was promoted: what a disk needs */
     WEIR_KEEPER_SIDECAR_FAILED, /* the same, but it could not be written */
 } WeirKeeperSidecar;
 
@@ -150,9 +150,9 @@ typedef struct WeirKeeperImage {
  * Make a log on a device whose first MiB is all zeroes. Yields.
  * segment_bytes: 0 for the default. images: those that have sidecars; what
  * these know of their images, which is what has to be copied, goes into the
- * log, and then they are those of bases. Returns 0; -EEXIST: there is something;
- * -EINVAL: no such segment, or a sidecar is of another disk; -ENOSPC: the device
- * is too small; -ENOMEM; an error of a device.
+ * log, and then they are those of bases. Returns 0; -EEXIST: there is
+ * something; -EINVAL: no such segment, or a sidecar is of another disk;
+ * -ENOSPC: the device is too small; -ENOMEM; an error of a device.
  */
 int weir_keeper_create(const WeirKeeperHost *host, uint64_t device_bytes,
                        uint64_t segment_bytes, const WeirKeeperImage *images,

@@ -15,8 +15,8 @@
  * what is behind the shorter length is not; 13, a sidecar that was not used
  * last, or that knows more than the log had, is believed; 14, what an image
  * lacks is not durable in the source's sidecar before that names the log; 36,
- * what a promotion drops is not in sidecars; 37, what an earlier one has dropped
- * is not.
+ * what a promotion drops is not in sidecars; 37, what an earlier one has
+ * dropped is not.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -1070,7 +1070,7 @@ static void fail_back(int lost, int now)
     failbacks++;
 }
 
-/* It was a mistake: the first one goes on, what the other has is thrown away. */
+/* It was a mistake: the first goes on, what the other has is thrown away. */
 static void return_to(int first)
 {
     bool intact = !sites[first].old[0];
