@@ -60,12 +60,12 @@ typedef struct JournalOpen {
     int ret;
 } JournalOpen;
 
-static int64_t coroutine_fn child_bytes(BdrvChild *child)
+static int64_t coroutine_fn log_bytes(BlockDriverState *bs)
 {
     int64_t bytes;
 
     bdrv_graph_co_rdlock();
-    bytes = bdrv_co_getlength(child->bs);
+    bytes = bdrv_co_getlength(bs->file->bs);
     bdrv_graph_co_rdunlock();
     return bytes;
 }
@@ -73,8 +73,13 @@ static int64_t coroutine_fn child_bytes(BdrvChild *child)
 /* Of the sidecar; 0: there is none. */
 static int64_t coroutine_fn sidecar_bytes(WeirJournalImage *image, char *err)
 {
-    int64_t bytes = image->sidecar ? child_bytes(image->sidecar) : 0;
+    int64_t bytes = 0;
 
+    bdrv_graph_co_rdlock();
+    if (image->sidecar) {
+        bytes = bdrv_co_getlength(image->sidecar->bs);
+    }
+    bdrv_graph_co_rdunlock();
     if (bytes < 0) {
         snprintf(err, WEIR_KEEPER_MESSAGE_BYTES, "the length of the sidecar of "
                  "disk '%s' cannot be told: %s", image->disk_id,
@@ -145,7 +150,7 @@ static void coroutine_fn open_keeper(void *opaque)
     JournalOpen *open = opaque;
     BDRVWeirJournalState *s = open->bs->opaque;
     char err[WEIR_KEEPER_MESSAGE_BYTES] = "";
-    int64_t bytes = child_bytes(open->bs->file);
+    int64_t bytes = log_bytes(open->bs);
 
     if (bytes < 0) {
         open->ret = bytes;

@@ -360,7 +360,8 @@ class Failback(ReplicationTest):
         keeper, source = self.keep(self.b, new=True), self.use(self.a)
         self.wait_for_info(source, lambda info: info['state'] == 'failed',
                            'a refusal')
-        self.assertIn('gone apart', self.replication_info(source)['reason'])
+        self.assertIn('not the one of the sidecar',
+                      self.replication_info(source)['reason'])
         source.quit()
         keeper.quit()
 
