@@ -641,6 +641,7 @@ static int keep_dirty(WeirSourceDisk *d)
         e->consistent = false;          /* it began with what is not there */
     }
     s->promised = false;
+    s->wants_point = true;              /* also if nothing is to copy */
     begin_update(d);
     for (uint64_t i = 0; i < it->regions; i++) {
         uint64_t offset = i * it->header.region_bytes;

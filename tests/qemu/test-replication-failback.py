@@ -103,6 +103,7 @@ class Failback(ReplicationTest):
 
     def are_equal(self, keeper):
         """weir replica verify, for each disk and the last point."""
+        wait_for(lambda: self.points(keeper, limit=1), 'a point in time')
         for i in range(self.disks):
             with self.open_replica(keeper, i) as client:
                 export = client.get_export_name()
@@ -192,7 +193,8 @@ class Failback(ReplicationTest):
             self.promote(keeper)
             keeper.quit()
             source = self.use(there)
-            self.write(self.clients(), 50 * MIB)
+            if turn > 0:                # first there is nothing to copy at all
+                self.write(self.clients(), 50 * MIB)
             keeper = self.keep(sites[turn % 2], new=True)
             self.assertLess(self.caught_up(source), 3 * MIB)
             self.are_equal(keeper)
