@@ -127,6 +127,37 @@ static int64_t coroutine_fn TSA_NO_TSA length_base(void *base)
     return bytes;
 }
 
+/* --- their sidecars --- */
+
+static int coroutine_fn TSA_NO_TSA read_sidecar(void *base, uint64_t offset,
+                                                uint64_t bytes, void *buf)
+{
+    WeirJournalImage *image = base;
+
+    begin_io(image->bs);
+    return end_io(image->bs, bdrv_co_pread(image->sidecar, offset, bytes, buf,
+                                           0));
+}
+
+static int coroutine_fn TSA_NO_TSA write_sidecar(void *base, uint64_t offset,
+                                                 uint64_t bytes,
+                                                 const void *buf)
+{
+    WeirJournalImage *image = base;
+
+    begin_io(image->bs);
+    return end_io(image->bs, bdrv_co_pwrite(image->sidecar, offset, bytes, buf,
+                                            0));
+}
+
+static int coroutine_fn TSA_NO_TSA flush_sidecar(void *base)
+{
+    WeirJournalImage *image = base;
+
+    begin_io(image->bs);
+    return end_io(image->bs, bdrv_co_flush(image->sidecar->bs));
+}
+
 /* --- state --- */
 
 static void state_changed(void *opaque)
@@ -154,6 +185,9 @@ void weir_journal_host_init(BlockDriverState *bs)
         .resize_base = resize_base,
         .flush_base = flush_base,
         .length_base = length_base,
+        .read_sidecar = read_sidecar,
+        .write_sidecar = write_sidecar,
+        .flush_sidecar = flush_sidecar,
         .changed = state_changed,
     };
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * weir-journal: keep a replication log (child "file"), and apply it to images
- * of the disks (children "bases.N.node").  The node is the log as a raw device,
- * to be exported to the source of the replication.
+ * of the disks (children "bases.N.node", with "bases.N.sidecar" beside).  The
+ * node is the log as a raw device, to be exported to the source of the
+ * replication.
  *
  * filters/replication does the work, as tasks in the main thread; this file
  * connects it to the block layer, and weir-journal-host.c gives it I/O.  What
@@ -69,6 +70,37 @@ static int64_t coroutine_fn log_bytes(BlockDriverState *bs)
     return bytes;
 }
 
+/* Of the sidecar; 0: there is none. */
+static int64_t coroutine_fn sidecar_bytes(WeirJournalImage *image, char *err)
+{
+    int64_t bytes = 0;
+
+    bdrv_graph_co_rdlock();
+    if (image->sidecar) {
+        bytes = bdrv_co_getlength(image->sidecar->bs);
+    }
+    bdrv_graph_co_rdunlock();
+    if (bytes < 0) {
+        snprintf(err, WEIR_KEEPER_MESSAGE_BYTES, "the length of the sidecar of "
+                 "disk '%s' cannot be told: %s", image->disk_id,
+                 strerror(-bytes));
+    }
+    return bytes;
+}
+
+static int coroutine_fn add_base(WeirKeeper *k, WeirJournalImage *image,
+                                 char *err)
+{
+    int64_t bytes = sidecar_bytes(image, err);
+    int ret = bytes < 0 ? bytes
+                        : weir_keeper_add_base(k, image->disk_id, image, err,
+                                               WEIR_KEEPER_MESSAGE_BYTES);
+
+    return ret < 0 || !image->sidecar
+           ? ret : weir_keeper_add_sidecar(k, bytes, err,
+                                           WEIR_KEEPER_MESSAGE_BYTES);
+}
+
 /* A new keeper that has read the log. */
 static int coroutine_fn read_keeper(BlockDriverState *bs, int64_t bytes,
                                     char *err)
@@ -81,9 +113,7 @@ static int coroutine_fn read_keeper(BlockDriverState *bs, int64_t bytes,
         return ret;
     }
     for (size_t i = 0; ret == 0 && i < s->base_count; i++) {
-        ret = weir_keeper_add_base(s->keeper, s->bases[i].disk_id,
-                                   &s->bases[i], err,
-                                   WEIR_KEEPER_MESSAGE_BYTES);
+        ret = add_base(s->keeper, &s->bases[i], err);
     }
     if (ret == 0) {
         ret = weir_keeper_open(s->keeper, bytes, err,
@@ -93,6 +123,26 @@ static int coroutine_fn read_keeper(BlockDriverState *bs, int64_t bytes,
         g_clear_pointer(&s->keeper, weir_keeper_free);
     }
     return ret;
+}
+
+static int coroutine_fn create_log(BlockDriverState *bs, int64_t bytes,
+                                   char *err)
+{
+    BDRVWeirJournalState *s = bs->opaque;
+    g_autofree WeirKeeperImage *images = g_new0(WeirKeeperImage,
+                                                s->base_count);
+
+    for (size_t i = 0; i < s->base_count; i++) {
+        int64_t sidecar = sidecar_bytes(&s->bases[i], err);
+
+        if (sidecar < 0) {
+            return sidecar;
+        }
+        images[i] = (WeirKeeperImage) { s->bases[i].disk_id, &s->bases[i],
+                                        sidecar };
+    }
+    return weir_keeper_create(&s->host, bytes, s->segment_bytes, images,
+                              s->base_count, err, WEIR_KEEPER_MESSAGE_BYTES);
 }
 
 static void coroutine_fn open_keeper(void *opaque)
@@ -110,8 +160,7 @@ static void coroutine_fn open_keeper(void *opaque)
     }
     open->ret = read_keeper(open->bs, bytes, err);
     if (open->ret == -ENOENT && s->create) {
-        open->ret = weir_keeper_format(&s->host, bytes, s->segment_bytes, err,
-                                       sizeof(err));
+        open->ret = create_log(open->bs, bytes, err);
         if (open->ret == 0) {
             open->ret = read_keeper(open->bs, bytes, err);
         }
@@ -197,6 +246,33 @@ static WeirJournalOptions *journal_parse(QDict *options, Error **errp)
     return opts;
 }
 
+/* Not a must. */
+static int open_sidecar(BlockDriverState *bs, QDict *options, size_t i,
+                        Error **errp)
+{
+    BDRVWeirJournalState *s = bs->opaque;
+    g_autofree char *key = g_strdup_printf("bases.%zu.sidecar", i);
+    Error *err = NULL;
+
+    s->bases[i].sidecar = bdrv_open_child(NULL, options, key, bs,
+                                          &child_of_bds, BDRV_CHILD_DATA, true,
+                                          &err);
+    if (err) {
+        error_propagate(errp, err);
+        return -EINVAL;
+    }
+    if (!s->bases[i].sidecar) {
+        return 0;
+    }
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    if (bdrv_is_read_only(s->bases[i].sidecar->bs)) {
+        error_setg(errp, "weir-journal: The sidecar '%s' is read-only",
+                   bdrv_get_node_name(s->bases[i].sidecar->bs));
+        return -EACCES;
+    }
+    return 0;
+}
+
 static int open_base(BlockDriverState *bs, QDict *options, size_t i,
                      Error **errp)
 {
@@ -241,6 +317,7 @@ static int open_bases(BlockDriverState *bs, QDict *options, Error **errp)
     for (s->base_count = 0; ret == 0 && s->base_count < count;
          s->base_count++) {
         ret = open_base(bs, options, s->base_count, errp);
+        ret = ret < 0 ? ret : open_sidecar(bs, options, s->base_count, errp);
     }
     return ret;
 }
@@ -548,6 +625,18 @@ static char *uuid_string(const uint8_t *bytes)
     return qemu_uuid_unparse_strdup(&uuid);
 }
 
+/* False: there is none. */
+static bool sidecar_status(WeirKeeperSidecar sidecar,
+                           WeirJournalSidecarStatus *status)
+{
+    *status = sidecar == WEIR_KEEPER_SIDECAR_DISK
+              ? WEIR_JOURNAL_SIDECAR_STATUS_DISK :
+              sidecar == WEIR_KEEPER_SIDECAR_FAILED
+              ? WEIR_JOURNAL_SIDECAR_STATUS_FAILED
+              : WEIR_JOURNAL_SIDECAR_STATUS_BASE;
+    return sidecar != WEIR_KEEPER_SIDECAR_NONE;
+}
+
 static WeirJournalDiskInfoList *query_disks(BDRVWeirJournalState *s)
 {
     WeirJournalDiskInfoList *list = NULL;
@@ -568,6 +657,7 @@ static WeirJournalDiskInfoList *query_disks(BDRVWeirJournalState *s)
 
             info->base = g_strdup(bdrv_get_node_name(image->child->bs));
         }
+        info->has_sidecar = sidecar_status(disk.sidecar, &info->sidecar);
         QAPI_LIST_PREPEND(list, info);
     }
     return list;

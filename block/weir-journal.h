@@ -12,6 +12,7 @@ typedef struct WeirJournalImage {
     BlockDriverState *bs;       /* the journal */
     char *disk_id;
     BdrvChild *child;
+    BdrvChild *sidecar;         /* NULL: none */
 } WeirJournalImage;
 
 typedef struct BDRVWeirJournalState {

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* weir replica points|open|test-failover|close|verify|failover */
+/*
+ * weir replica points|open|test-failover|close|verify|failover|failback|
+ * seed-begin|seed
+ */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "compare.h"
+#include "failback.h"
 #include "replicas.h"
+#include "seed.h"
 #include "table.h"
 #include "weir.h"
 
@@ -300,6 +305,25 @@ static void show_progress(double done)
     }
 }
 
+/* The bases are the disks now; whether the way back will be short. */
+static void disks_print(WeirReplicas *r)
+{
+    JsonArray *disks = weir_json_array(weir_replicas_info(r), "disks");
+
+    for (guint i = 0; i < weir_json_length(disks); i++) {
+        JsonObject *disk = weir_json_object_at(disks, i);
+        const char *sidecar = weir_json_string(disk, "sidecar");
+
+        printf("disk %s is node %s%s\n", weir_json_string(disk, "disk-id"),
+               weir_json_string(disk, "base") ?: "-",
+               g_strcmp0(sidecar, "disk") == 0
+               ? ", with its sidecar" :
+               g_strcmp0(sidecar, "failed") == 0
+               ? "; its sidecar could not be written: use a new one, and all "
+                 "of the disk will be copied back" : "");
+    }
+}
+
 static int replica_failover_run(int argc, char **argv)
 {
     g_auto(ReplicaOptions) options = { 0 };
@@ -311,7 +335,6 @@ static int replica_failover_run(int argc, char **argv)
     };
     g_autoptr(WeirReplicas) r = NULL;
     GError *error = NULL;
-    JsonArray *disks;
     int code = 0;
 
     if (!weir_parse(&argc, &argv, entries, NULL,
@@ -329,17 +352,76 @@ static int replica_failover_run(int argc, char **argv)
         return code;
     }
     if (!weir_replicas_promote(r, replica_point(&options), show_progress,
-                               &error)) {
+                               &error) ||
+        !weir_replicas_refresh(r, &error)) {
         return weir_fail(error);
     }
-    disks = weir_json_array(weir_replicas_info(r), "disks");
-    for (guint i = 0; i < weir_json_length(disks); i++) {
-        JsonObject *disk = weir_json_object_at(disks, i);
-
-        printf("disk %s is node %s\n", weir_json_string(disk, "disk-id"),
-               weir_json_string(disk, "base") ?: "-");
-    }
+    disks_print(r);
     return WEIR_EXIT_OK;
+}
+
+/* --- failback --- */
+
+static int failback(WeirFailback *f, WeirReplicas *r, bool switches)
+{
+    WeirFailbackResult result;
+    g_autofree char *point = NULL;
+    GError *error = NULL;
+
+    if (!weir_failback_wait(f, &result, show_progress, &error)) {
+        return weir_fail(error);
+    }
+    printf("the log has all of %u disks; %" G_GUINT64_FORMAT " bytes were "
+           "sent\n", result.disks, result.sent_bytes);
+    if (!switches) {
+        return WEIR_EXIT_OK;
+    }
+    point = weir_failback_end(f, r, &error);
+    if (!point ||
+        !weir_replicas_promote(r, point, show_progress, &error) ||
+        !weir_replicas_refresh(r, &error)) {
+        return weir_fail(error);
+    }
+    disks_print(r);
+    return WEIR_EXIT_OK;
+}
+
+static int replica_failback_run(int argc, char **argv)
+{
+    g_auto(ReplicaOptions) options = { 0 };
+    g_autofree char *source = NULL;
+    gboolean switches = FALSE;
+    GOptionEntry entries[] = {
+        REPLICA_OPTION_QMP(options),
+        REPLICA_OPTION_JOURNAL(options),
+        { "source", 0, 0, G_OPTION_ARG_FILENAME, &source,
+          "QMP socket of the machine whose disks go back", "SOCKET" },
+        { "switch", 0, 0, G_OPTION_ARG_NONE, &switches,
+          "Then end the machine, and make the base images the disks", NULL },
+        G_OPTION_ENTRY_NULL
+    };
+    g_autoptr(WeirReplicas) r = NULL;
+    g_autoptr(WeirFailback) f = NULL;
+    GError *error = NULL;
+    int code = 0;
+
+    if (!weir_parse(&argc, &argv, entries, NULL,
+                    "Wait until a log that was made from the sidecars of old "
+                    "disks has all that they\nlack.  With --switch, the "
+                    "machine is stopped then, and what it has written last\n"
+                    "is waited for: nothing is lost.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc > 1 || !source) {
+        return weir_usage("replica failback: expected --source and no "
+                          "argument");
+    }
+    r = replica_connect(&options, &code);
+    if (!r) {
+        return code;
+    }
+    f = weir_failback_connect(source, &error);
+    return f ? failback(f, r, switches) : weir_fail(error);
 }
 
 static int replica_verify_run(int argc, char **argv)
@@ -375,6 +457,67 @@ static int replica_verify_run(int argc, char **argv)
     return WEIR_EXIT_NON_COMPLIANT;
 }
 
+/* --- seeding --- */
+
+static int replica_seed_begin_run(int argc, char **argv)
+{
+    g_autofree char *disk = NULL;
+    gint64 bytes = 0;
+    GOptionEntry entries[] = {
+        { "disk", 0, 0, G_OPTION_ARG_STRING, &disk,
+          "Name of the disk in its group", "DISK" },
+        { "size", 0, 0, G_OPTION_ARG_INT64, &bytes, "Its length in bytes",
+          "BYTES" },
+        G_OPTION_ENTRY_NULL
+    };
+    GError *error = NULL;
+
+    if (!weir_parse(&argc, &argv, entries, "FILE",
+                    "Make a sidecar for a disk of which there is a copy "
+                    "already.  Replicate the disk with\nit, then run weir "
+                    "replica seed.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc != 2 || !disk || bytes <= 0) {
+        return weir_usage("replica seed-begin: expected --disk, --size and one "
+                          "file");
+    }
+    return weir_seed_begin(argv[1], disk, bytes, &error)
+           ? WEIR_EXIT_OK : weir_fail(error);
+}
+
+static int replica_seed_run(int argc, char **argv)
+{
+    g_autofree char *source = NULL, *sidecar = NULL;
+    GOptionEntry entries[] = {
+        { "source-sidecar", 0, 0, G_OPTION_ARG_FILENAME, &source,
+          "Sidecar of the disk, in use, or a copy of its first 8 KiB", "FILE" },
+        { "sidecar", 0, 0, G_OPTION_ARG_FILENAME, &sidecar,
+          "Sidecar of the copy, which is made", "FILE" },
+        G_OPTION_ENTRY_NULL
+    };
+    WeirComparison result;
+    GError *error = NULL;
+
+    if (!weir_parse(&argc, &argv, entries, "URI URI",
+                    "Compare a disk with its copy, and make a sidecar for the "
+                    "copy: a log that is made\nfor both will copy only what "
+                    "differs.  The disk may be written to meanwhile.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc != 3 || !source || !sidecar) {
+        return weir_usage("replica seed: expected --source-sidecar, --sidecar "
+                          "and two URIs");
+    }
+    if (!weir_seed(source, sidecar, argv[1], argv[2], &result, show_progress,
+                   &error)) {
+        return weir_fail(error);
+    }
+    printf("%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " bytes differ\n",
+           result.different_bytes, result.bytes);
+    return WEIR_EXIT_OK;
+}
+
 int weir_cmd_replica(int argc, char **argv)
 {
     static const WeirCommand commands[] = {
@@ -387,6 +530,11 @@ int weir_cmd_replica(int argc, char **argv)
         { "close", "close what the two have opened", replica_close_run },
         { "verify", "compare two disks", replica_verify_run },
         { "failover", "make the replica the disk", replica_failover_run },
+        { "failback", "bring the disk back to where it was",
+          replica_failback_run },
+        { "seed-begin", "make the sidecar of a disk that was copied",
+          replica_seed_begin_run },
+        { "seed", "make that of the copy", replica_seed_run },
         { NULL, NULL, NULL }
     };
 

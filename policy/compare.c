@@ -110,8 +110,15 @@ static bool side_read(Side *side, guint64 offset, guint64 bytes,
            side_fail(side, error);
 }
 
+/* Who wants to know where they differ. */
+typedef struct Listener {
+    WeirCompareFn differs;
+    void *opaque;
+} Listener;
+
 static void count_differences(const Side *a, const Side *b, guint64 offset,
-                              guint64 bytes, WeirComparison *result)
+                              guint64 bytes, WeirComparison *result,
+                              const Listener *listener)
 {
     for (guint64 at = 0; at < bytes; at += WEIR_COMPARE_PIECE_BYTES) {
         guint64 n = MIN(bytes - at, WEIR_COMPARE_PIECE_BYTES);
@@ -121,13 +128,17 @@ static void count_differences(const Side *a, const Side *b, guint64 offset,
                 result->first_different = offset + at;
             }
             result->different_bytes += n;
+            if (listener->differs) {
+                listener->differs(listener->opaque, offset + at, n);
+            }
         }
     }
 }
 
 /* From @offset on as far as both are of one kind; sets *@next. */
 static bool compare_run(Side *a, Side *b, guint64 offset, guint64 *next,
-                        WeirComparison *result, GError **error)
+                        WeirComparison *result, const Listener *listener,
+                        GError **error)
 {
     guint64 end;
 
@@ -145,7 +156,7 @@ static bool compare_run(Side *a, Side *b, guint64 offset, guint64 *next,
         !side_read(b, offset, *next - offset, error)) {
         return false;
     }
-    count_differences(a, b, offset, *next - offset, result);
+    count_differences(a, b, offset, *next - offset, result, listener);
     result->read_bytes += *next - offset;
     return true;
 }
@@ -153,6 +164,16 @@ static bool compare_run(Side *a, Side *b, guint64 offset, guint64 *next,
 bool weir_compare(const char *a_uri, const char *b_uri, WeirComparison *result,
                   void (*progress)(double done), GError **error)
 {
+    return weir_compare_pieces(a_uri, b_uri, result, NULL, NULL, progress,
+                               error);
+}
+
+bool weir_compare_pieces(const char *a_uri, const char *b_uri,
+                         WeirComparison *result, WeirCompareFn differs,
+                         void *opaque, void (*progress)(double done),
+                         GError **error)
+{
+    const Listener listener = { differs, opaque };
     g_auto(Side) a = { 0 };
     g_auto(Side) b = { 0 };
     guint64 offset = 0;
@@ -168,7 +189,7 @@ bool weir_compare(const char *a_uri, const char *b_uri, WeirComparison *result,
     }
     result->bytes = a.bytes;
     while (offset < a.bytes) {
-        if (!compare_run(&a, &b, offset, &offset, result, error)) {
+        if (!compare_run(&a, &b, offset, &offset, result, &listener, error)) {
             return false;
         }
         if (progress) {

@@ -28,4 +28,11 @@ typedef struct WeirComparison {
 bool weir_compare(const char *a, const char *b, WeirComparison *result,
                   void (*progress)(double done), GError **error);
 
+/* The same; differs(opaque) is told each piece that differs. */
+typedef void (*WeirCompareFn)(void *opaque, guint64 offset, guint64 bytes);
+
+bool weir_compare_pieces(const char *a, const char *b, WeirComparison *result,
+                         WeirCompareFn differs, void *opaque,
+                         void (*progress)(double done), GError **error);
+
 #endif

@@ -157,6 +157,17 @@ JsonObject *weir_replicas_info(const WeirReplicas *r)
     return r->info;
 }
 
+bool weir_replicas_refresh(WeirReplicas *r, GError **error)
+{
+    g_autofree char *node = g_strdup(r->node);
+
+    g_clear_pointer(&r->filters, json_node_unref);
+    r->info = NULL;
+    r->node = NULL;
+    r->filters = replicas_execute(r, "query-weir", NULL, error);
+    return r->filters && replicas_find_journal(r, "the daemon", node, error);
+}
+
 /* Add one page; returns how many there were, or -1. */
 static int replicas_add_page(WeirReplicas *r, JsonArray *points, guint limit,
                              bool marked, GError **error)

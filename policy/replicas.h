@@ -27,8 +27,12 @@ WeirReplicas *weir_replicas_connect(const char *socket, const char *journal,
 /* NULL is fine. */
 void weir_replicas_free(WeirReplicas *replicas);
 
-/* What query-weir tells of the log; owned by @replicas. */
+/*
+ * What query-weir told of the log, when it was connected to or refreshed last;
+ * owned by @replicas.  Refreshing blocks, and returns false with @error set.
+ */
 JsonObject *weir_replicas_info(const WeirReplicas *replicas);
+bool weir_replicas_refresh(WeirReplicas *replicas, GError **error);
 
 /*
  * Up to @limit points in time, newest first (0: all): an array of WeirPoint

@@ -694,7 +694,18 @@ static int lengthen_bases(Batch *b)
     return ret;
 }
 
-/* As long as the disk, if that was made shorter or longer. */
+/* The image was something else before, and may be longer. */
+static bool is_first(Batch *b, uint16_t disk)
+{
+    bool known;
+
+    weir_keeper_lock(b->k);
+    known = b->k->applied_disks[disk].known;
+    weir_keeper_unlock(b->k);
+    return !known;
+}
+
+/* As long as the disk, if that was made shorter or longer, or is new. */
 static int end_bases(Batch *b)
 {
     int ret = 0;
@@ -705,7 +716,7 @@ static int end_bases(Batch *b)
         if (!b->touched[i]) {
             continue;
         }
-        if (b->after[i].bytes < b->most[i] &&
+        if ((b->after[i].bytes < b->most[i] || is_first(b, i)) &&
             b->after[i].bytes < base->bytes) {
             ret = resize(b, base, b->after[i].bytes);
         }

@@ -34,7 +34,8 @@ static void count(const WeirLogPacket *p, const uint8_t *head, Arrived *a)
         WeirLogRecord r;
 
         weir_log_record_read(&r, head, i);
-        a->count += r.op != WEIR_LOG_MARK;
+        a->count += !weir_log_is_remark(r.op);
+        a->of_keeper |= weir_log_is_keepers(r.op);
         a->disks += r.op == WEIR_LOG_DISK;
         a->names_bytes += r.op == WEIR_LOG_MARK ? (uint32_t)r.bytes + 1 : 0;
     }
@@ -65,7 +66,7 @@ static void take_records(Arrived *a, const uint8_t *head, const uint8_t *data)
         room = weir_log_data_room(weir_log_data_bytes(&r));
         if (r.op == WEIR_LOG_MARK) {
             take_mark(a, data, r.bytes, &names);
-        } else {
+        } else if (!weir_log_is_remark(r.op)) {
             if (r.op == WEIR_LOG_DISK) {
                 a->disk[disks].record = n;
                 weir_log_disk_read(&a->disk[disks++].what, data);

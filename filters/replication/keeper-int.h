@@ -9,6 +9,7 @@
 #include "replication/index.h"
 #include "replication/keeper.h"
 #include "replication/map.h"
+#include "replication/sidecar.h"
 #include "replication/view.h"
 
 /*
@@ -34,7 +35,9 @@
  * what is durable is applied; 31 later points are not open; 32 bases are
  * flushed; 33 the horizon; 34 one flush at a time; 36 a chapter is written when
  * its epochs are durable; 37 they are of the generations that they have; 38 its
- * blocks are checked; 39 only what is up to its last epoch counts.
+ * blocks are checked; 39 only what is up to its last epoch counts; 40
+ * what a promotion drops, 41 what one before it has dropped, is in the sidecars
+ * of bases.
  */
 #ifdef WEIR_KEEPER_MUTATIONS
 extern unsigned weir_keeper_mutation;
@@ -66,6 +69,7 @@ typedef struct Arrived {
     bool taken;                 /* all before it are there, and it fits */
     bool written;
     bool dropped;               /* not in the list; its writer frees it */
+    bool of_keeper;             /* it has what only the keeper writes */
     uint32_t count;             /* records, without marks and disks known */
     WeirIndexRecord *records;
     uint32_t disks;
@@ -123,6 +127,9 @@ typedef struct Base {
     uint64_t bytes;             /* its length; apply only, under the lock */
     bool doubtful;              /* apply only: its length may not be durable,
                                    since a flush failed, or may have */
+    uint64_t sidecar_bytes;     /* set before opening; 0: none */
+    bool promoted;              /* the sidecar is that of a disk */
+    bool sidecar_failed;        /* it could not be made so */
 } Base;
 
 struct WeirKeeper {
@@ -139,6 +146,7 @@ struct WeirKeeper {
     uint64_t tried_sequence;            /* that may be on the device too */
     bool sb_uncertain;                  /* a write of it has failed */
     bool sb_busy;                       /* somebody changes it */
+    bool promotes;                      /* no packet is let in */
 
     /* receiving */
     WeirLogCursor cursor;               /* behind the packets that are taken */
@@ -150,6 +158,8 @@ struct WeirKeeper {
                                            they count or not */
     uint64_t session;
     bool session_alive;
+    uint32_t writer;                    /* life of the last one; 0: none yet */
+#define WRITER_UNKNOWN 2u               /* somebody: lives are odd */
     uint64_t session_ns;                /* when its last packet came */
     uint64_t ended[SESSIONS_REMEMBERED];        /* sessions that have */
     uint32_t ended_count;
@@ -257,6 +267,22 @@ WeirLogCommit weir_keeper_commit_of(WeirKeeper *k, uint64_t epoch);
 /* The lowest point that a view has open; UINT64_MAX: none. */
 uint64_t weir_keeper_pinned(const WeirKeeper *k);
 uint64_t weir_keeper_pinned_last(const WeirKeeper *k);
+
+/* A header; the sidecar is all zeroes if there is none. Yields, no lock. */
+int weir_keeper_read_sidecar(const WeirKeeperHost *host, void *base,
+                             WeirSidecar *sidecar, char *err, size_t err_size);
+/* Make it that of a base of a log. The same. */
+int weir_keeper_make_base(const WeirKeeperHost *host,
+                          const WeirKeeperImage *image, const uint8_t *group);
+/* Those of a log that is there are of its bases. Yields; no lock. */
+int weir_keeper_check_sidecars(WeirKeeper *k, char *err, size_t err_size);
+/*
+ * What is behind a point goes away, and a generation begins there: the sidecars
+ * say so. No packet comes meanwhile. Yields.
+ */
+void weir_keeper_promote_bases(WeirKeeper *k,
+                               const WeirLogGeneration *generation,
+                               const WeirLogCommit *point);
 
 /* Keep a place of the log from being used again, while it is read. */
 void weir_keeper_hold(WeirKeeper *k, LogRead *read, uint64_t position);

@@ -7,12 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/le.h"
-#include "common/zero.h"
-#include "replication/scan.h"
-
-#define EMPTY_BYTES (UINT64_C(1) << 20)
-
 #ifdef WEIR_KEEPER_MUTATIONS
 unsigned weir_keeper_mutation;
 #endif
@@ -28,12 +22,6 @@ void weir_keeper_say(char *err, size_t err_size, const char *format, ...)
     }
 }
 
-static int fail(char *err, size_t err_size, const char *what, int ret)
-{
-    weir_keeper_say(err, err_size, "%s: %s", what, strerror(-ret));
-    return ret;
-}
-
 void weir_keeper_changed(WeirKeeper *k)
 {
     k->tasks->wake(k->tasks->opaque, &k->changed);
@@ -42,77 +30,6 @@ void weir_keeper_changed(WeirKeeper *k)
 void weir_keeper_wait(WeirKeeper *k, uint64_t until_ns)
 {
     k->tasks->wait(k->tasks->opaque, &k->lock, &k->changed, until_ns);
-}
-
-/* --- a new log --- */
-
-static void random_uuid(const WeirTasks *tasks, uint8_t *uuid)
-{
-    le_put(uuid, tasks->random(tasks->opaque), 8);
-    le_put(uuid + 8, tasks->random(tasks->opaque), 8);
-}
-
-static int check_empty(const WeirKeeperHost *host, uint64_t bytes, char *err,
-                       size_t err_size)
-{
-    uint8_t *buf = malloc(bytes);
-    int ret = buf ? host->read_log(host->opaque, 0, bytes, buf) : -ENOMEM;
-
-    if (ret < 0) {
-        fail(err, err_size, "the device cannot be read", ret);
-    } else if (!weir_is_zero(buf, bytes)) {
-        weir_keeper_say(err, err_size, "the device is not empty: a new "
-                        "replication log needs one whose first MiB is zeroes");
-        ret = -EEXIST;
-    }
-    free(buf);
-    return ret;
-}
-
-static int write_first(const WeirKeeperHost *host, WeirLogSuperblock *sb,
-                       char *err, size_t err_size)
-{
-    uint8_t buf[WEIR_LOG_SUPERBLOCK_BYTES];
-    const struct iovec iov = { buf, sizeof(buf) };
-    int ret;
-
-    random_uuid(host->tasks, sb->group);
-    random_uuid(host->tasks, sb->history[0].uuid);
-    weir_log_superblock_write(buf, sb);
-    ret = host->write_log(host->opaque, sb->sequence % WEIR_LOG_SUPERBLOCKS *
-                          WEIR_LOG_SUPERBLOCK_BYTES, sizeof(buf), &iov, 1);
-    ret = ret < 0 ? ret : host->flush_log(host->opaque);
-    return ret < 0 ? fail(err, err_size, "the device cannot be written", ret)
-                   : 0;
-}
-
-int weir_keeper_format(const WeirKeeperHost *host, uint64_t device_bytes,
-                       uint64_t segment_bytes, char *err, size_t err_size)
-{
-    WeirLogSuperblock sb = { .segment_bytes = segment_bytes,
-                             .chapter_bytes = 1 };
-    int ret = weir_log_superblock_shape(&sb, device_bytes);
-
-    if (ret == 0 && sb.segments < WEIR_KEEPER_INDEXED_SEGMENTS_MIN) {
-        sb.chapter_bytes = 0;           /* it is read fast enough without */
-        ret = weir_log_superblock_shape(&sb, device_bytes);
-    } else if (ret == -ENOSPC) {
-        sb = (WeirLogSuperblock) { .segment_bytes = segment_bytes };
-        ret = weir_log_superblock_shape(&sb, device_bytes);
-    }
-    if (ret < 0) {
-        weir_keeper_say(err, err_size, ret == -EINVAL
-                        ? "a replication log has segments of 8 MiB to 1 GiB, "
-                          "a multiple of 4096 bytes"
-                        : "a device of %llu bytes is too small for a "
-                          "replication log of 4 segments",
-                        (unsigned long long)device_bytes);
-        return ret;
-    }
-    ret = check_empty(host, device_bytes < EMPTY_BYTES ? device_bytes
-                                                       : EMPTY_BYTES,
-                      err, err_size);
-    return ret < 0 ? ret : write_first(host, &sb, err, err_size);
 }
 
 /* --- begin and end --- */
@@ -176,6 +93,23 @@ int weir_keeper_add_base(WeirKeeper *k, const char *disk, void *base,
     }
     strcpy(k->bases[k->base_count].disk, disk);
     k->bases[k->base_count++].host = base;
+    return 0;
+}
+
+int weir_keeper_add_sidecar(WeirKeeper *k, uint64_t bytes, char *err,
+                            size_t err_size)
+{
+    Base *base = &k->bases[k->base_count - 1];
+
+    if (bytes < WEIR_SIDECAR_BLOCKS_OFFSET) {
+        weir_keeper_say(err, err_size, "the sidecar of the base image of disk "
+                        "'%s' has %llu bytes: it needs %llu and 2 MiB for "
+                        "each TiB of the disk", base->disk,
+                        (unsigned long long)bytes,
+                        (unsigned long long)WEIR_SIDECAR_BLOCKS_OFFSET);
+        return -ENOSPC;
+    }
+    base->sidecar_bytes = bytes;
     return 0;
 }
 
@@ -469,6 +403,14 @@ WeirKeeperState weir_keeper_state(WeirKeeper *k, char *reason)
     return state;
 }
 
+static WeirKeeperSidecar sidecar_of(const Base *base)
+{
+    return !base || base->sidecar_bytes == 0 ? WEIR_KEEPER_SIDECAR_NONE :
+           base->sidecar_failed ? WEIR_KEEPER_SIDECAR_FAILED :
+           base->promoted ? WEIR_KEEPER_SIDECAR_DISK
+                          : WEIR_KEEPER_SIDECAR_BASE;
+}
+
 bool weir_keeper_disk(WeirKeeper *k, uint16_t number, WeirKeeperDisk *disk)
 {
     const KnownDisk *known;
@@ -484,7 +426,8 @@ bool weir_keeper_disk(WeirKeeper *k, uint16_t number, WeirKeeperDisk *disk)
         const Base *base = weir_keeper_base(k, &known->what);
 
         *disk = (WeirKeeperDisk) { known->what, known->bytes,
-                                   base ? base->host : NULL };
+                                   base ? base->host : NULL,
+                                   sidecar_of(base) };
     }
     weir_keeper_unlock(k);
     return found;

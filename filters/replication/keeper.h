@@ -59,6 +59,13 @@ typedef struct WeirKeeperHost {
     int (*flush_base)(void *base);
     int64_t (*length_base)(void *base);         /* or -errno */
 
+    /* Of those bases that have one. They yield. */
+    int (*read_sidecar)(void *base, uint64_t offset, uint64_t bytes,
+                        void *buf);
+    int (*write_sidecar)(void *base, uint64_t offset, uint64_t bytes,
+                         const void *buf);
+    int (*flush_sidecar)(void *base);
+
     /*
      * weir_keeper_state() may tell something else from now on. Does not yield;
      * the keeper's lock may be held: call nothing of the keeper from here.
@@ -125,18 +132,41 @@ typedef struct WeirKeeperInfo {
     int apply_error;            /* the last result of applying */
 } WeirKeeperInfo;
 
+/* What the sidecar of a base is good for. */
+typedef enum WeirKeeperSidecar {
+    WEIR_KEEPER_SIDECAR_NONE,   /* there is none */
+    WEIR_KEEPER_SIDECAR_BASE,   /* nothing yet */
+    WEIR_KEEPER_SIDECAR_DISK,   /* the base was promoted: what a disk needs */
+    WEIR_KEEPER_SIDECAR_FAILED, /* the same, but it could not be written */
+} WeirKeeperSidecar;
+
 typedef struct WeirKeeperDisk {
     WeirLogDisk what;           /* identity and name */
     uint64_t bytes;             /* by the last valid epoch */
     void *base;                 /* the host's; NULL: none */
+    WeirKeeperSidecar sidecar;
 } WeirKeeperDisk;
+
+/* A base image of a log that is to be made. */
+typedef struct WeirKeeperImage {
+    const char *disk;           /* name of its disk */
+    void *base;                 /* the host's */
+    uint64_t sidecar_bytes;     /* 0: none */
+} WeirKeeperImage;
 
 /*
  * Make a log on a device whose first MiB is all zeroes. Yields.
- * segment_bytes: 0 for the default. Returns 0; -EEXIST: there is something;
- * -EINVAL: no such segment; -ENOSPC: the device is too small; an error of the
- * device.
+ * segment_bytes: 0 for the default. images: those that have sidecars; what
+ * these know of their images, which is what has to be copied, goes into the
+ * log, and then they are those of bases. Returns 0; -EEXIST: there is
+ * something; -EINVAL: no such segment, or a sidecar is of another disk;
+ * -ENOSPC: the device is too small; -ENOMEM; an error of a device.
  */
+int weir_keeper_create(const WeirKeeperHost *host, uint64_t device_bytes,
+                       uint64_t segment_bytes, const WeirKeeperImage *images,
+                       size_t count, char *err, size_t err_size);
+
+/* The same, where no base has a sidecar. */
 int weir_keeper_format(const WeirKeeperHost *host, uint64_t device_bytes,
                        uint64_t segment_bytes, char *err, size_t err_size);
 
@@ -153,12 +183,17 @@ void weir_keeper_free(WeirKeeper *k);
 int weir_keeper_add_base(WeirKeeper *k, const char *disk, void *base,
                          char *err, size_t err_size);
 
+/* The base that was added last has a sidecar. -ENOSPC: it is too small. */
+int weir_keeper_add_sidecar(WeirKeeper *k, uint64_t bytes, char *err,
+                            size_t err_size);
+
 /*
  * Read the log: the index of its segments, and all that has none. Yields. Not
  * twice.
  * Returns 0; what weir_log_superblock_read() returns (-ENOENT: no log);
- * -EFBIG: its index needs more than twice index_bytes_max; -ENOMEM; an error of
- * the device, or of a base.
+ * -EFBIG: its index needs more than twice index_bytes_max; -ESTALE: a sidecar
+ * is not that of a base of this log; -ENOMEM; an error of the device, of a base
+ * or a sidecar.
  */
 int weir_keeper_open(WeirKeeper *k, uint64_t device_bytes, char *err,
                      size_t err_size);
@@ -221,7 +256,8 @@ bool weir_keeper_disk(WeirKeeper *k, uint16_t number, WeirKeeperDisk *disk);
 /*
  * End the generation behind a point in time: later epochs are gone, sessions of
  * now cannot write any more. Durable when it has returned 0. Yields.
- * epoch: of the point, see weir_point_find().
+ * epoch: of the point, see weir_point_find(). Sidecars of bases that cannot be
+ * written are told by weir_keeper_disk().
  * Returns 0; -ENOENT: no point has that number (any more); -EBUSY: a later one
  * is open, or the log holds epochs of 32 generations already; else the error of
  * the device: whether it has happened is found out when that works again, and

@@ -160,6 +160,7 @@ static int find_disks(WeirKeeper *k)
         ret = read_head(k, position, buf, &p);
         if (ret == 1) {
             ret = take_disks(k, &p, buf);
+            k->writer = (uint32_t)(p.session >> 32);
             position = weir_log_packet_next(&p, k->sb.segment_bytes);
         } else {
             position += WEIR_LOG_ALIGN_BYTES;
@@ -211,6 +212,7 @@ static int note_packet(WeirKeeper *k, Opening *o)
     o->most = durable > o->most ? durable : o->most;
     k->ended[0] = o->scan.packet.session;
     k->ended_count = 1;
+    k->writer = (uint32_t)(o->scan.packet.session >> 32);
     if (k->arrived) {
         return 0;
     }
@@ -259,6 +261,7 @@ static int take_chapters(WeirKeeper *k, Opening *o, char *err, size_t err_size)
         ret = weir_keeper_take_chapters(k);
     }
     o->told = ret > 0 ? k->valid.epoch : o->told;
+    k->writer = ret > 0 ? WRITER_UNKNOWN : k->writer;
     weir_log_cursor_init(&o->scan.cursor, &k->sb, &k->valid);
     return ret < 0 ? cannot(err, err_size, "read", ret) : 0;
 }
@@ -387,6 +390,7 @@ int weir_keeper_open(WeirKeeper *k, uint64_t device_bytes, char *err,
         return cannot(err, err_size, "read", ret);
     }
     ret = measure_bases(k, err, err_size);
+    ret = ret < 0 ? ret : weir_keeper_check_sidecars(k, err, err_size);
     ret = ret < 0 ? ret : read_epochs(k, &told, err, err_size);
     return ret < 0 ? ret : secure(k, told, err, err_size);
 }

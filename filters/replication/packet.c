@@ -21,6 +21,12 @@
  *    8  8 offset
  *   16  8 length
  *   24  8 0
+ *
+ * data of an ORIGIN record, 216 bytes
+ *    0 16 group                        104 32 parent, a generation
+ *   16 32 generation                   136 56 until, a commit
+ *   48 56 commit                      192  4 * 4 lives
+ *                                     208  4 writer
  */
 #include "replication/packet.h"
 
@@ -71,6 +77,35 @@ int weir_log_disk_read(WeirLogDisk *disk, const uint8_t *data)
     memcpy(disk->uuid, data, WEIR_LOG_UUID_BYTES);
     memcpy(disk->name, name, WEIR_LOG_NAME_BYTES);
     return 0;
+}
+
+/* --- origins --- */
+
+void weir_log_origin_write(uint8_t *data, const WeirLogOrigin *origin)
+{
+    memcpy(data, origin->group, WEIR_LOG_UUID_BYTES);
+    weir_log_generation_write(data + 16, &origin->generation);
+    weir_log_commit_write(data + 48, &origin->commit);
+    weir_log_generation_write(data + 104, &origin->parent);
+    weir_log_commit_write(data + 136, &origin->until);
+    for (int i = 0; i < WEIR_LOG_LIVES; i++) {
+        le_put(data + 192 + 4 * i, origin->lives[i], 4);
+    }
+    le_put(data + 208, origin->writer, 4);
+    le_put(data + 212, 0, 4);
+}
+
+void weir_log_origin_read(WeirLogOrigin *origin, const uint8_t *data)
+{
+    memcpy(origin->group, data, WEIR_LOG_UUID_BYTES);
+    weir_log_generation_read(&origin->generation, data + 16);
+    weir_log_commit_read(&origin->commit, data + 48);
+    weir_log_generation_read(&origin->parent, data + 104);
+    weir_log_commit_read(&origin->until, data + 136);
+    for (int i = 0; i < WEIR_LOG_LIVES; i++) {
+        origin->lives[i] = (uint32_t)le_get(data + 192 + 4 * i, 4);
+    }
+    origin->writer = (uint32_t)le_get(data + 208, 4);
 }
 
 /* --- chain --- */
@@ -195,7 +230,10 @@ static bool length_is_sound(const WeirLogRecord *r)
         return r->bytes > 0 && r->bytes <= WEIR_LOG_WRITE_BYTES_MAX;
     case WEIR_LOG_ZERO:
     case WEIR_LOG_DISCARD:
+    case WEIR_LOG_LACK:
         return r->bytes > 0;
+    case WEIR_LOG_ORIGIN:
+        return r->offset == 0 && r->bytes == 0;
     case WEIR_LOG_RESIZE:
     case WEIR_LOG_DISK:
         return r->offset == 0;

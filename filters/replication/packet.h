@@ -24,6 +24,9 @@
 #define WEIR_LOG_NAME_BYTES 64          /* of a disk, with the NUL */
 #define WEIR_LOG_MARK_BYTES_MAX 255
 #define WEIR_LOG_DISK_BYTES 80
+#define WEIR_LOG_ORIGIN_BYTES 216
+#define WEIR_LOG_LIVES 4
+#define WEIR_LOG_KEEPER_SESSION 0       /* no writer has it */
 #define WEIR_LOG_RANGE_END_MAX (UINT64_C(1) << 62)
 
 typedef enum WeirLogOp {
@@ -33,6 +36,8 @@ typedef enum WeirLogOp {
     WEIR_LOG_RESIZE,
     WEIR_LOG_MARK,
     WEIR_LOG_DISK,
+    WEIR_LOG_ORIGIN,            /* of the keeper only, as the next */
+    WEIR_LOG_LACK,
 } WeirLogOp;
 
 typedef struct WeirLogRecord {
@@ -49,6 +54,20 @@ typedef struct WeirLogDisk {
     uint8_t uuid[WEIR_LOG_UUID_BYTES];
     char name[WEIR_LOG_NAME_BYTES];
 } WeirLogDisk;
+
+/*
+ * What a record of WEIR_LOG_ORIGIN has as data: what a disk, or the base image
+ * of one, was by a log.
+ */
+typedef struct WeirLogOrigin {
+    uint8_t group[WEIR_LOG_UUID_BYTES];
+    WeirLogGeneration generation;       /* number 0: none */
+    WeirLogCommit commit;
+    WeirLogGeneration parent;   /* number 0: none; it ended at the commit, */
+    WeirLogCommit until;        /* and had written up to here */
+    uint32_t writer;            /* life of the last source in it; 0: unknown */
+    uint32_t lives[WEIR_LOG_LIVES];     /* of sources of the disk itself */
+} WeirLogOrigin;
 
 typedef struct WeirLogPacket {
     uint8_t group[WEIR_LOG_UUID_BYTES];
@@ -75,7 +94,8 @@ typedef struct WeirLogPacket {
 static inline uint64_t weir_log_data_bytes(const WeirLogRecord *r)
 {
     return r->op == WEIR_LOG_WRITE || r->op == WEIR_LOG_MARK ? r->bytes :
-           r->op == WEIR_LOG_DISK ? WEIR_LOG_DISK_BYTES : 0;
+           r->op == WEIR_LOG_DISK ? WEIR_LOG_DISK_BYTES :
+           r->op == WEIR_LOG_ORIGIN ? WEIR_LOG_ORIGIN_BYTES : 0;
 }
 
 /* The place that so much data takes in a packet. */
@@ -118,6 +138,22 @@ uint32_t weir_log_data_crc(const void *data, size_t bytes);
 /* data: WEIR_LOG_DISK_BYTES. Reading returns 0, or -EINVAL: no such name. */
 void weir_log_disk_write(uint8_t *data, const WeirLogDisk *disk);
 int weir_log_disk_read(WeirLogDisk *disk, const uint8_t *data);
+
+/* data: WEIR_LOG_ORIGIN_BYTES. */
+void weir_log_origin_write(uint8_t *data, const WeirLogOrigin *origin);
+void weir_log_origin_read(WeirLogOrigin *origin, const uint8_t *data);
+
+/* A record that only the keeper writes. */
+static inline bool weir_log_is_keepers(WeirLogOp op)
+{
+    return op == WEIR_LOG_ORIGIN || op == WEIR_LOG_LACK;
+}
+
+/* One that does nothing to a disk. */
+static inline bool weir_log_is_remark(WeirLogOp op)
+{
+    return op == WEIR_LOG_MARK || weir_log_is_keepers(op);
+}
 
 /* The chain after a packet; that of a commit is what the commit holds. */
 void weir_log_chain_step(uint8_t *chain, const WeirLogPacket *p);

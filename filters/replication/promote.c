@@ -81,6 +81,7 @@ static int promote(WeirKeeper *k, uint64_t epoch, char *err, size_t err_size)
         weir_keeper_sb_cancel(k);
         return -EBUSY;
     }
+    weir_keeper_promote_bases(k, &sb.history[sb.history_count - 1], &end);
     k->ceiling = epoch;
     ret = weir_keeper_sb_end(k, &sb);
     k->ceiling = UINT64_MAX;
@@ -93,6 +94,15 @@ static int promote(WeirKeeper *k, uint64_t epoch, char *err, size_t err_size)
     return 0;
 }
 
+/* Until it is done no epoch becomes valid any more: they would be dropped. */
+static void fence(WeirKeeper *k)
+{
+    k->promotes = true;
+    while (k->writes > 0) {
+        weir_keeper_wait(k, WEIR_TASKS_FOREVER);
+    }
+}
+
 int weir_keeper_promote(WeirKeeper *k, uint64_t epoch, char *err,
                         size_t err_size)
 {
@@ -100,12 +110,15 @@ int weir_keeper_promote(WeirKeeper *k, uint64_t epoch, char *err,
 
     weir_keeper_lock(k);
     weir_keeper_sb_begin(k);
+    fence(k);
     ret = check(k, epoch, err, err_size);
     if (ret < 0) {
         weir_keeper_sb_cancel(k);
     } else {
         ret = promote(k, epoch, err, err_size);
     }
+    k->promotes = false;
+    weir_keeper_changed(k);
     weir_keeper_unlock(k);
     return ret;
 }

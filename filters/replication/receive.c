@@ -92,6 +92,11 @@ static int parse(Request *r)
         weir_keeper_say(r->err, r->err_size, "no memory");
         return -ENOMEM;
     }
+    if (r->arrived->of_keeper) {
+        weir_arrived_free(r->arrived);
+        r->arrived = NULL;
+        return no_packet(r, "only a keeper writes records of that kind");
+    }
     return 0;
 }
 
@@ -172,6 +177,7 @@ static int enter_session(WeirKeeper *k, const Request *r)
         }
         k->session = session;
         k->session_alive = true;
+        k->writer = (uint32_t)(session >> 32);
     }
     k->session_ns = k->tasks->now_ns(k->tasks->opaque);
     return 0;
@@ -298,6 +304,9 @@ static int enter(WeirKeeper *k, Request *r)
     int ret;
 
     do {
+        while (k->promotes) {
+            weir_keeper_wait(k, WEIR_TASKS_FOREVER);
+        }
         ret = check_generation(k, r);
         ret = ret < 0 ? ret : enter_session(k, r);
     } while (ret == -EAGAIN);

@@ -5,12 +5,15 @@
  *    0  8 magic "WEIRSIDE"            144  8 length of the disk
  *    8  4 version, 1                  152  8 length of a region
  *   12  4 CRC-32C, this field as 0    160  4 length of a block
- *   16  8 incompatible features       164  4 flags: 1 clean
+ *   16  8 incompatible features       164  4 flags: 1 clean, 2 base
  *   24  8 compatible features         168  4 * 4 lives
  *   32  8 sequence                    184 32 generation: number, first epoch,
  *   40  8 instance                             identity (16)
  *   48 16 identity of the group       216 56 durable commit
  *   64 80 disk: identity, name        272  4 sectors of blocks
+ *                                     276  4 writer
+ *                                     280 32 parent, a generation
+ *                                     312 56 until, a commit
  *
  * sector of bits, 4096 bytes
  *    0  8 magic "WEIRREGN", "WEIRBLCK" 16  8 instance
@@ -28,9 +31,16 @@
 #include "common/zero.h"
 
 #define VERSION 1
+#define FEATURE_LINEAGE 1
+#define FEATURES FEATURE_LINEAGE
 #define FLAG_CLEAN 1
+#define FLAG_BASE 2
+#define FLAGS (FLAG_CLEAN | FLAG_BASE)
 #define BITS_AT 32
-#define HEADER_END 276
+#define WRITER_AT 276
+#define PARENT_AT 280
+#define UNTIL_AT 312
+#define HEADER_END 368
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'S', 'I', 'D', 'E' };
 static const char bits_magic[2][8] = {
@@ -51,11 +61,17 @@ uint64_t weir_sidecar_region_bytes(uint64_t disk_bytes)
 
 /* --- header --- */
 
+static bool has_lineage(const WeirSidecar *s)
+{
+    return s->base || s->parent.number != 0 || s->writer != 0;
+}
+
 void weir_sidecar_write(uint8_t *buf, const WeirSidecar *s)
 {
     memset(buf, 0, WEIR_SIDECAR_HEADER_BYTES);
     memcpy(buf, magic, sizeof(magic));
     le_put(buf + 8, VERSION, 4);
+    le_put(buf + 16, has_lineage(s) ? FEATURE_LINEAGE : 0, 8);
     le_put(buf + 32, s->sequence, 8);
     le_put(buf + 40, s->instance, 8);
     memcpy(buf + 48, s->group, WEIR_LOG_UUID_BYTES);
@@ -63,15 +79,17 @@ void weir_sidecar_write(uint8_t *buf, const WeirSidecar *s)
     le_put(buf + 144, s->disk_bytes, 8);
     le_put(buf + 152, s->region_bytes, 8);
     le_put(buf + 160, WEIR_BITMAP_BLOCK_BYTES, 4);
-    le_put(buf + 164, s->clean ? FLAG_CLEAN : 0, 4);
+    le_put(buf + 164, (s->clean ? FLAG_CLEAN : 0) |
+                      (s->base ? FLAG_BASE : 0), 4);
     for (int i = 0; i < WEIR_SIDECAR_LIVES; i++) {
         le_put(buf + 168 + 4 * i, s->lives[i], 4);
     }
-    le_put(buf + 184, s->generation.number, 8);
-    le_put(buf + 192, s->generation.first_epoch, 8);
-    memcpy(buf + 200, s->generation.uuid, WEIR_LOG_UUID_BYTES);
+    weir_log_generation_write(buf + 184, &s->generation);
     weir_log_commit_write(buf + 216, &s->durable);
     le_put(buf + 272, s->block_sectors, 4);
+    le_put(buf + WRITER_AT, s->writer, 4);
+    weir_log_generation_write(buf + PARENT_AT, &s->parent);
+    weir_log_commit_write(buf + UNTIL_AT, &s->until);
     le_put(buf + 12, crc_without(buf, WEIR_SIDECAR_HEADER_BYTES, 12, ~0u), 4);
 }
 
@@ -85,7 +103,8 @@ static int check_copy(const uint8_t *buf)
                                            ~0u)) {
         return -EBADMSG;
     }
-    return le_get(buf + 8, 4) != VERSION || le_get(buf + 16, 8) ? -ENOTSUP : 0;
+    return le_get(buf + 8, 4) != VERSION ||
+           (le_get(buf + 16, 8) & ~(uint64_t)FEATURES) ? -ENOTSUP : 0;
 }
 
 /* The whole copy with the higher sequence, or what is wrong with both. */
@@ -119,7 +138,8 @@ static bool is_sound(const WeirSidecar *s, const uint8_t *buf)
                                                    s->region_bytes)) <=
            WEIR_SIDECAR_REGION_SECTORS_MAX &&
            le_get(buf + 160, 4) == WEIR_BITMAP_BLOCK_BYTES &&
-           (le_get(buf + 164, 4) & ~(uint64_t)FLAG_CLEAN) == 0 &&
+           (le_get(buf + 164, 4) & ~(uint64_t)FLAGS) == 0 &&
+           le_get(buf + 16, 8) == (has_lineage(s) ? FEATURE_LINEAGE : 0) &&
            s->block_sectors ==
            (s->clean ? weir_sidecar_sectors(
                            weir_sidecar_count(s->disk_bytes,
@@ -156,14 +176,16 @@ int weir_sidecar_read(WeirSidecar *s, const uint8_t *copies, char *err,
     s->disk_bytes = le_get(buf + 144, 8);
     s->region_bytes = le_get(buf + 152, 8);
     s->clean = le_get(buf + 164, 4) & FLAG_CLEAN;
+    s->base = le_get(buf + 164, 4) & FLAG_BASE;
     for (int i = 0; i < WEIR_SIDECAR_LIVES; i++) {
         s->lives[i] = (uint32_t)le_get(buf + 168 + 4 * i, 4);
     }
-    s->generation.number = le_get(buf + 184, 8);
-    s->generation.first_epoch = le_get(buf + 192, 8);
-    memcpy(s->generation.uuid, buf + 200, WEIR_LOG_UUID_BYTES);
+    weir_log_generation_read(&s->generation, buf + 184);
     weir_log_commit_read(&s->durable, buf + 216);
     s->block_sectors = (uint32_t)le_get(buf + 272, 4);
+    s->writer = (uint32_t)le_get(buf + WRITER_AT, 4);
+    weir_log_generation_read(&s->parent, buf + PARENT_AT);
+    weir_log_commit_read(&s->until, buf + UNTIL_AT);
     return ret == 0 && is_sound(s, buf) ? 0 : refuse(-EBADMSG, err, err_size);
 }
 

@@ -13,7 +13,7 @@
 
 #define WEIR_SIDECAR_HEADERS 2
 #define WEIR_SIDECAR_HEADER_BYTES 4096
-#define WEIR_SIDECAR_LIVES 4
+#define WEIR_SIDECAR_LIVES WEIR_LOG_LIVES
 #define WEIR_SIDECAR_SECTOR_BYTES 4096
 #define WEIR_SIDECAR_BITS_BYTES 4064    /* of a sector */
 #define WEIR_SIDECAR_SECTOR_BITS (WEIR_SIDECAR_BITS_BYTES * 8)
@@ -34,10 +34,14 @@ typedef struct WeirSidecar {
     uint64_t disk_bytes;
     uint64_t region_bytes;
     bool clean;
+    bool base;                  /* the disk is the base image of a log */
     uint32_t lives[WEIR_SIDECAR_LIVES]; /* of sources, newest first; 0: none */
     WeirLogGeneration generation;       /* number 0: none yet */
     WeirLogCommit durable;
     uint32_t block_sectors;
+    WeirLogGeneration parent;   /* see WeirLogOrigin; number 0: none */
+    WeirLogCommit until;
+    uint32_t writer;
 } WeirSidecar;
 
 typedef enum WeirSidecarBits {

@@ -148,6 +148,7 @@ static int learn_disks(WeirSource *s, Place *p)
     int ret;
 
     if (p->end.epoch == 0) {
+        p->known.complete = true;
         return 0;
     }
     ret = weir_log_scan_init(&scan, s->host->read_log, s->opaque, &p->sb,
@@ -174,12 +175,13 @@ static int find_known(const Known *known, const char *name)
     return -1;
 }
 
-/* -1: the log does not know it. */
+/* Or that the log does not know it. */
 static int find_number(const Known *known, const char *name)
 {
     int i = find_known(known, name);
 
-    return i < 0 ? -1 : known->disks[i].number;
+    return i >= 0 ? known->disks[i].number :
+           known->complete ? WEIR_SOURCE_NOT_IN_LOG : WEIR_SOURCE_NOT_FOUND;
 }
 
 static bool has_uuid(const WeirSourceDisk *d)

@@ -246,9 +246,13 @@ void weir_source_intent_end(WeirSourceDisk *d, uint64_t offset,
 void weir_source_intent_touch(WeirSourceDisk *d, uint64_t offset,
                               uint64_t bytes);
 
+#define WEIR_SOURCE_NOT_IN_LOG (-1)     /* for certain */
+#define WEIR_SOURCE_NOT_FOUND (-2)      /* but the log could not be read */
+
 /*
- * What is dirty of a disk that comes to a log, by its sidecar: as it is, or all
- * of it, which is marked. number: what the log has it as; -1: it has not.
+ * What is dirty of a disk that comes to a log, by its sidecar: as it is, with
+ * what a base image lacks, or all of it, which is marked. number: what the log
+ * has it as, or one of these.
  * Yields. Returns 0; -ESTALE, err: the disk must not go on with the log;
  * another error.
  */

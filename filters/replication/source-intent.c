@@ -12,8 +12,9 @@
 #include <string.h>
 
 #include "common/zero.h"
+#include "replication/lineage.h"
 #include "replication/scan.h"
-#include "replication/sidecar.h"
+#include "replication/sidecar-bits.h"
 
 #define SECTOR WEIR_SIDECAR_SECTOR_BYTES
 #define BITS WEIR_SIDECAR_BITS_BYTES
@@ -419,14 +420,13 @@ static int make_room(WeirIntent *it, uint64_t disk_bytes)
 
 uint64_t weir_source_sidecar_bytes(uint64_t disk_bytes)
 {
-    return WEIR_SIDECAR_BLOCKS_OFFSET +
-           weir_sidecar_sectors(weir_sidecar_count(
-               disk_bytes, WEIR_BITMAP_BLOCK_BYTES)) * SECTOR;
+    return weir_sidecar_bytes(disk_bytes);
 }
 
-static int read_at(WeirSourceDisk *d, uint64_t offset, uint64_t bytes,
-                   uint8_t *buf)
+static int read_at(void *disk, uint64_t offset, uint64_t bytes, void *buf)
 {
+    WeirSourceDisk *d = disk;
+
     return d->source->host->read_sidecar(d->host, offset, bytes, buf);
 }
 
@@ -467,68 +467,29 @@ static int read_header(WeirSourceDisk *d, WeirIntent *it, char *err,
                  it->header.disk.name, d->what.name);
         return -EINVAL;
     }
+    if (ret == 0 && it->header.base && it->header.generation.number == 0) {
+        snprintf(err, err_size, "the sidecar is that of a base image: no "
+                 "replica was promoted that would have made it a disk");
+        return -EINVAL;
+    }
     if (ret == 0 && it->header.disk_bytes != d->bytes) {
         make_new(d, it);
     }
     return ret;
 }
 
-/* What is dirty, as bits of regions or blocks of the disk. */
-static void take_bits(WeirBitmap *dirty, const uint8_t *bits, uint64_t first,
-                      uint64_t each)
-{
-    for (uint64_t i = 0; i < WEIR_SIDECAR_SECTOR_BITS &&
-                         (first + i) * each < dirty->disk_bytes; i++) {
-        uint64_t offset = (first + i) * each;
-        uint64_t left = dirty->disk_bytes - offset;
-
-        if (bits[i / 8] == 0) {
-            i |= 7;
-        } else if (get(bits, i)) {
-            weir_bitmap_mark(dirty, offset, each < left ? each : left);
-        }
-    }
-}
-
-static int read_sectors(WeirSourceDisk *d, WeirIntent *it,
-                        WeirSidecarBits what, uint64_t count, uint64_t at)
-{
-    uint64_t each = what == WEIR_SIDECAR_BLOCKS ? WEIR_BITMAP_BLOCK_BYTES
-                                                : it->header.region_bytes;
-    uint8_t buf[SECTOR], bits[BITS];
-
-    for (uint64_t i = 0; i < count; i++) {
-        int ret = read_at(d, at + i * SECTOR, SECTOR, buf);
-
-        if (ret < 0) {
-            return ret;
-        }
-        if (weir_sidecar_bits_read(buf, &it->header, what, (uint32_t)i,
-                                   bits) < 0) {
-            memset(bits, 0xff, sizeof(bits));
-        }
-        take_bits(&it->dirty, bits, i * WEIR_SIDECAR_SECTOR_BITS, each);
-    }
-    return 0;
-}
-
-/* The blocks that it says are dirty; not more than in the device. */
+/* The blocks that it says are dirty. */
 static int read_dirty(WeirSourceDisk *d, WeirIntent *it)
 {
+    const WeirSidecarDevice device = { .opaque = d, .read = read_at };
     int ret = weir_bitmap_init(&it->dirty, d->bytes);
 
-    if (ret < 0) {
-        return ret;
-    }
-    if (it->knows_nothing) {
+    if (ret == 0 && it->knows_nothing) {
         weir_bitmap_mark(&it->dirty, 0, d->bytes);
         return 0;
     }
-    return it->header.clean
-           ? read_sectors(d, it, WEIR_SIDECAR_BLOCKS,
-                          it->header.block_sectors, WEIR_SIDECAR_BLOCKS_OFFSET)
-           : read_sectors(d, it, WEIR_SIDECAR_REGIONS, it->sectors,
-                          WEIR_SIDECAR_REGIONS_OFFSET);
+    return ret < 0 ? ret : weir_sidecar_dirty(&device, &it->header,
+                                              &it->dirty);
 }
 
 /* Each region that has a dirty block, and no other. */
@@ -557,6 +518,7 @@ static int take_over(WeirSourceDisk *d)
     ret = write_regions(d);
     if (ret == 0) {
         d->intent->header.clean = false;
+        d->intent->header.base = false;
         d->intent->header.block_sectors = 0;
         ret = write_header(d);
     }
@@ -660,6 +622,9 @@ int weir_source_intent_session(WeirSourceDisk *d, const WeirLogSuperblock *sb,
     h->generation = sb->history[sb->history_count - 1];
     h->disk = d->what;
     h->durable = *end;
+    memset(&h->parent, 0, sizeof(h->parent));
+    memset(&h->until, 0, sizeof(h->until));
+    h->writer = 0;
     ret = write_header(d);
     if (ret == 0) {
         d->intent->knows_nothing = false;
@@ -668,25 +633,39 @@ int weir_source_intent_session(WeirSourceDisk *d, const WeirLogSuperblock *sb,
     return ret;
 }
 
-/* All of the disk is to be copied, also after a crash. */
-static int fill(WeirSourceDisk *d)
+/* Regions with a dirty block are durable as such. */
+static int keep_dirty(WeirSourceDisk *d)
 {
     WeirSource *s = d->source;
     WeirIntent *it = d->intent;
     int ret;
 
-    weir_source_mark_dirty(d, 0, d->bytes);
     for (WeirEpoch *e = s->oldest; e; e = e->next) {
         e->consistent = false;          /* it began with what is not there */
     }
     s->promised = false;
+    s->wants_point = true;              /* also if nothing is to copy */
     begin_update(d);
     for (uint64_t i = 0; i < it->regions; i++) {
-        want(it, i, true);
+        uint64_t offset = i * it->header.region_bytes;
+
+        if (offset < d->bytes &&
+            weir_bitmap_any(&d->dirty, offset,
+                            d->bytes - offset < it->header.region_bytes
+                            ? d->bytes - offset : it->header.region_bytes)) {
+            want(it, i, true);
+        }
     }
-    ret = write_regions(d);
+    ret = WEIR_SOURCE_WITHOUT(14) ? 0 : write_regions(d);
     end_update(d);
     return ret;
+}
+
+/* All of the disk is to be copied, also after a crash. */
+static int fill(WeirSourceDisk *d)
+{
+    weir_source_mark_dirty(d, 0, d->bytes);
+    return keep_dirty(d);
 }
 
 /* --- what the log is to the disk --- */
@@ -707,7 +686,7 @@ static bool has_record(const WeirLogScan *scan, uint16_t number)
 
         weir_log_record_read(&r, scan->buf, i);
         if (r.disk == number && r.op != WEIR_LOG_DISK &&
-            r.op != WEIR_LOG_MARK) {
+            !weir_log_is_remark(r.op)) {
             return true;
         }
     }
@@ -773,47 +752,224 @@ static int follow_log(WeirSourceDisk *d, const WeirLogSuperblock *sb,
                             "it for that disk") : 0;
 }
 
-/* It is of the group of the sidecar, or may be taken as new. 1: as new. */
+/* --- a log that was made for an image that is not empty --- */
+
+/* What the keeper's epoch says of a disk, and whether somebody has written. */
+typedef struct Found {
+    uint16_t number;
+    bool any;                   /* there is an origin */
+    bool used;                  /* there are records of the disk behind it */
+    WeirLogOrigin origin;
+    WeirBitmap lacks;           /* of the disk as long as it is here */
+} Found;
+
+/* A block of the image that is there no more, or not yet, is as good as any. */
+static void take_lack(Found *f, const WeirLogRecord *r)
+{
+    uint64_t left = r->offset < f->lacks.disk_bytes
+                    ? f->lacks.disk_bytes - r->offset : 0;
+
+    if (left > 0) {
+        weir_bitmap_mark(&f->lacks, r->offset,
+                         r->bytes < left ? r->bytes : left);
+    }
+}
+
+static void take_length(Found *f, const WeirLogRecord *r)
+{
+    if (r->bytes < f->lacks.disk_bytes) {
+        weir_bitmap_mark(&f->lacks, r->bytes, f->lacks.disk_bytes - r->bytes);
+    }
+}
+
+static void take_found(Found *f, const WeirLogScan *scan)
+{
+    const uint8_t *data = scan->buf + scan->packet.head_bytes;
+
+    for (uint32_t i = 0; i < scan->packet.records; i++) {
+        WeirLogRecord r;
+
+        weir_log_record_read(&r, scan->buf, i);
+        if (r.disk != f->number) {
+            /* of another */
+        } else if (r.op == WEIR_LOG_ORIGIN) {
+            f->any = true;
+            weir_log_origin_read(&f->origin, data);
+        } else if (r.op == WEIR_LOG_LACK && !WEIR_SOURCE_WITHOUT(11)) {
+            take_lack(f, &r);
+        } else if (r.op == WEIR_LOG_DISK && scan->packet.epoch == 1 &&
+                   !WEIR_SOURCE_WITHOUT(12)) {
+            take_length(f, &r);
+        }
+        data += weir_log_data_room(weir_log_data_bytes(&r));
+    }
+    f->used = f->used || has_record(scan, f->number);
+}
+
+/* All of the log, from its beginning. Returns 0 or an error. */
+static int read_found(WeirSourceDisk *d, const WeirLogSuperblock *sb,
+                      const WeirLogCommit *end, Found *f)
+{
+    WeirSource *s = d->source;
+    const WeirLogCommit begin = { 0 };
+    WeirLogScan scan;
+    int ret = weir_log_scan_init(&scan, s->host->read_log, s->opaque, sb,
+                                 &begin);
+
+    while (ret >= 0 && scan.cursor.commit.epoch < end->epoch) {
+        ret = weir_log_scan_next(&scan);
+        if (ret >= 0) {
+            take_found(f, &scan);
+        }
+    }
+    if (ret != -ENOMEM) {
+        weir_log_scan_destroy(&scan);
+    }
+    return ret < 0 ? ret : 0;
+}
+
+static int mark_lacks(WeirSourceDisk *d, const Found *f)
+{
+    uint64_t at = 0, offset, bytes;
+
+    while (weir_bitmap_next(&f->lacks, at, UINT64_C(1) << 40, &offset,
+                            &bytes)) {
+        weir_source_mark_dirty(d, offset, bytes);
+        at = offset + bytes;
+    }
+    return keep_dirty(d);
+}
+
+/* Returns 0: what is dirty is known; 1: it is not; -ESTALE. */
+static int judge_found(WeirSourceDisk *d, const Found *f, char *err,
+                       size_t err_size)
+{
+    WeirLogOrigin own;
+
+    weir_lineage_of(&own, &d->intent->header);
+    if (!f->any) {
+        return refuse(err, err_size, d, "its sidecar is of another log");
+    }
+    if (f->used) {
+        return refuse(err, err_size, d, "another source has written to it for "
+                      "that disk");
+    }
+    switch (weir_lineage_compare(&own, &f->origin)) {
+    case WEIR_LINEAGE_BOTH:
+        return 0;
+    case WEIR_LINEAGE_ALL:
+        return WEIR_SOURCE_WITHOUT(13) ? 0 : 1;
+    default:
+        return refuse(err, err_size, d, "its base image and the disk have gone "
+                      "apart, or never were the same");
+    }
+}
+
+/* The same. number: of the disk in the log. */
+static int judge_origin(WeirSourceDisk *d, const WeirLogSuperblock *sb,
+                        const WeirLogCommit *end, int number, char *err,
+                        size_t err_size)
+{
+    WeirSource *s = d->source;
+    Found *f = calloc(1, sizeof(*f));
+    int ret = f ? weir_bitmap_init(&f->lacks, d->bytes) : -ENOMEM;
+
+    if (ret == 0) {
+        f->number = (uint16_t)number;
+        pthread_mutex_unlock(&s->lock);
+        ret = read_found(d, sb, end, f);
+        pthread_mutex_lock(&s->lock);
+    }
+    if (ret < 0) {
+        snprintf(err, err_size, "the replication log cannot be read: %s",
+                 strerror(-ret));
+    } else {
+        ret = judge_found(d, f, err, err_size);
+    }
+    if (ret == 0) {
+        ret = mark_lacks(d, f);
+        if (ret < 0) {
+            snprintf(err, err_size, "the sidecar cannot be written: %s",
+                     strerror(-ret));
+        }
+    }
+    if (f) {
+        weir_bitmap_destroy(&f->lacks);
+    }
+    free(f);
+    return ret;
+}
+
+/* --- what it is, all in all --- */
+
+typedef enum Log {
+    LOG_OWN,                    /* go on behind what the sidecar knows */
+    LOG_NEW,                    /* all is to be copied */
+    LOG_ORIGIN,                 /* what its keeper has written tells */
+} Log;
+
+/* Returns a Log or -ESTALE. */
 static int check_log(const WeirSourceDisk *d, const WeirLogSuperblock *sb,
-                     const WeirLogCommit *end, char *err, size_t err_size)
+                     int number, char *err, size_t err_size)
 {
     const WeirSidecar *h = &d->intent->header;
     const WeirLogGeneration *now = &sb->history[sb->history_count - 1];
 
     if (d->intent->knows_nothing || weir_is_zero(h->group, sizeof(h->group))) {
-        return now->number == 1 ? 1 :
+        return now->number == 1 ? LOG_NEW :
                refuse(err, err_size, d, "the replica was promoted, and the "
                       "sidecar knows nothing of that");
     }
     if (memcmp(h->group, sb->group, sizeof(h->group))) {
-        return end->epoch == 0 ? 1 :
+        return number == WEIR_SOURCE_NOT_IN_LOG ? LOG_NEW :
+               number >= 0 && sb->has_origins && sb->tail == 0 ? LOG_ORIGIN :
                refuse(err, err_size, d, "its sidecar is of another log");
     }
-    return memcmp(&h->generation, now, sizeof(*now)) == 0 ? 0 :
+    return memcmp(&h->generation, now, sizeof(*now)) == 0 ? LOG_OWN :
            refuse(err, err_size, d, now->number > h->generation.number
                   ? "the replica was promoted since"
                   : "it is of an older generation than the disk");
+}
+
+/* Whether the log still has, and has already, what the sidecar knows. */
+static bool reaches(const WeirLogSuperblock *sb, const WeirLogCommit *end,
+                    const WeirLogCommit *known)
+{
+    return known->epoch <= end->epoch && known->epoch >= sb->anchor.epoch &&
+           known->end >= sb->tail;
+}
+
+static int judge_by(WeirSourceDisk *d, Log log, const WeirLogSuperblock *sb,
+                    const WeirLogCommit *end, int number, char *err,
+                    size_t err_size)
+{
+    const WeirLogCommit *known = &d->intent->header.durable;
+
+    if (log == LOG_ORIGIN) {
+        return judge_origin(d, sb, end, number, err, err_size);
+    }
+    if (WEIR_SOURCE_WITHOUT(10) && log == LOG_OWN &&
+        known->epoch > end->epoch) {
+        return 0;
+    }
+    return log == LOG_OWN && number >= 0 && reaches(sb, end, known)
+           ? follow_log(d, sb, end, (uint16_t)number, err, err_size) : 1;
 }
 
 int weir_source_intent_judge(WeirSourceDisk *d, const WeirLogSuperblock *sb,
                              const WeirLogCommit *end, int number, char *err,
                              size_t err_size)
 {
-    const WeirLogCommit *known = &d->intent->header.durable;
-    int ret = check_log(d, sb, end, err, err_size);
+    int ret = check_log(d, sb, number, err, err_size);
 
     if (ret < 0) {
         return ret;
     }
-    if (WEIR_SOURCE_WITHOUT(10) && ret == 0 && known->epoch > end->epoch) {
-        return 0;
-    }
-    if (ret == 0 && number >= 0 && known->epoch <= end->epoch &&
-        known->epoch >= sb->anchor.epoch && known->end >= sb->tail) {
-        d->users++;
-        ret = follow_log(d, sb, end, (uint16_t)number, err, err_size);
-        d->users--;
-        weir_source_changed(d->source);
+    d->users++;
+    ret = judge_by(d, (Log)ret, sb, end, number, err, err_size);
+    d->users--;
+    weir_source_changed(d->source);
+    if (ret <= 0) {
         return ret;
     }
     ret = fill(d);

@@ -29,9 +29,10 @@
 
 #define VERSION 1
 #define HISTORY_AT 512
-#define GENERATION_BYTES 32
 #define SEGMENT_BYTES_WISHED (UINT64_C(64) << 20)
 #define SEGMENTS_WISHED 16
+#define FEATURE_ORIGINS 2u
+#define FEATURES FEATURE_ORIGINS
 #define FLAG_INCOMPLETE 1u
 #define FLAG_APPLICATION 2u
 #define FLAGS (FLAG_INCOMPLETE | FLAG_APPLICATION)
@@ -124,21 +125,33 @@ void weir_log_commit_read(WeirLogCommit *commit, const uint8_t *at)
     commit->wall_ns = le_get(at + 48, 8);
 }
 
+void weir_log_generation_write(uint8_t *at, const WeirLogGeneration *g)
+{
+    le_put(at, g->number, 8);
+    le_put(at + 8, g->first_epoch, 8);
+    memcpy(at + 16, g->uuid, WEIR_LOG_UUID_BYTES);
+}
+
+void weir_log_generation_read(WeirLogGeneration *g, const uint8_t *at)
+{
+    g->number = le_get(at, 8);
+    g->first_epoch = le_get(at + 8, 8);
+    memcpy(g->uuid, at + 16, WEIR_LOG_UUID_BYTES);
+}
+
 static void write_history(uint8_t *at, const WeirLogSuperblock *sb)
 {
-    for (uint32_t i = 0; i < sb->history_count; i++, at += GENERATION_BYTES) {
-        le_put(at, sb->history[i].number, 8);
-        le_put(at + 8, sb->history[i].first_epoch, 8);
-        memcpy(at + 16, sb->history[i].uuid, WEIR_LOG_UUID_BYTES);
+    for (uint32_t i = 0; i < sb->history_count; i++) {
+        weir_log_generation_write(at + i * WEIR_LOG_GENERATION_BYTES,
+                                  &sb->history[i]);
     }
 }
 
 static void read_history(WeirLogSuperblock *sb, const uint8_t *at)
 {
-    for (uint32_t i = 0; i < sb->history_count; i++, at += GENERATION_BYTES) {
-        sb->history[i].number = le_get(at, 8);
-        sb->history[i].first_epoch = le_get(at + 8, 8);
-        memcpy(sb->history[i].uuid, at + 16, WEIR_LOG_UUID_BYTES);
+    for (uint32_t i = 0; i < sb->history_count; i++) {
+        weir_log_generation_read(&sb->history[i],
+                                 at + i * WEIR_LOG_GENERATION_BYTES);
     }
 }
 
@@ -174,6 +187,7 @@ void weir_log_superblock_write(uint8_t *buf, const WeirLogSuperblock *sb)
     memset(buf, 0, WEIR_LOG_SUPERBLOCK_BYTES);
     memcpy(buf, magic, sizeof(magic));
     le_put(buf + 8, VERSION, 4);
+    le_put(buf + 16, sb->has_origins ? FEATURE_ORIGINS : 0, 8);
     le_put(buf + 24, (sb->is_kept ? COMPATIBLE_KEPT : 0) |
                      (sb->chapter_bytes ? COMPATIBLE_CHAPTERS : 0), 8);
     le_put(buf + 32, sb->sequence, 8);
@@ -200,7 +214,8 @@ static int check_copy(const uint8_t *buf)
                                            ~0u)) {
         return -EINVAL;
     }
-    return le_get(buf + 8, 4) != VERSION || le_get(buf + 16, 8) ||
+    return le_get(buf + 8, 4) != VERSION ||
+           (le_get(buf + 16, 8) & ~(uint64_t)FEATURES) ||
            (le_get(buf + 152, 8) & ~(uint64_t)FLAGS) ? -ENOTSUP : 0;
 }
 
@@ -280,6 +295,7 @@ int weir_log_superblock_read(WeirLogSuperblock *sb, const uint8_t *copies,
     memset(sb, 0, sizeof(*sb));
     sb->is_kept = le_get(buf + 24, 8) & COMPATIBLE_KEPT;
     sb->sequence = le_get(buf + 32, 8);
+    sb->has_origins = le_get(buf + 16, 8) & FEATURE_ORIGINS;
     memcpy(sb->group, buf + 40, WEIR_LOG_UUID_BYTES);
     sb->segment_bytes = le_get(buf + 56, 8);
     sb->segments = (uint32_t)le_get(buf + 64, 4);

@@ -44,6 +44,7 @@ typedef struct WeirLogGeneration {
 
 typedef struct WeirLogSuperblock {
     uint64_t sequence;
+    bool has_origins;           /* its first epoch is one of the keeper's */
     uint8_t group[WEIR_LOG_UUID_BYTES];
     uint64_t segment_bytes;
     uint32_t segments;
@@ -87,9 +88,13 @@ int weir_log_superblock_read(WeirLogSuperblock *sb, const uint8_t *copies,
                              uint64_t device_bytes, char *err,
                              size_t err_size);
 
-/* A commit as it is on disk. */
+#define WEIR_LOG_GENERATION_BYTES 32    /* on disk */
+
+/* A commit, a generation, as they are on disk. */
 void weir_log_commit_write(uint8_t *at, const WeirLogCommit *commit);
 void weir_log_commit_read(WeirLogCommit *commit, const uint8_t *at);
+void weir_log_generation_write(uint8_t *at, const WeirLogGeneration *g);
+void weir_log_generation_read(WeirLogGeneration *g, const uint8_t *at);
 
 static inline uint64_t weir_log_ring_bytes(const WeirLogSuperblock *sb)
 {

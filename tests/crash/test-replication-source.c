@@ -439,7 +439,7 @@ static void apply_record(PrefixImage *image, const WeirLogRecord *r,
     case WEIR_LOG_DISK:
         set_length(image, r->disk, r->bytes);
         break;
-    case WEIR_LOG_MARK:
+    default:
         break;
     }
 }

@@ -93,11 +93,7 @@ class Runbook(TestCase):
         for heading, commands in page.items():
             if 'disaster' in heading:
                 self.wait_until_sent(vm)
-                with open(self.path('vm.pid')) as f:
-                    os.kill(int(f.read()), signal.SIGKILL)
-                with open(self.path('disk0.img'), 'r+b') as f:
-                    f.seek(9 * MIB)         # what was never replicated
-                    f.write(bytes([99]) * MIB)
+                self.lose_a(vm)
             for i, block in enumerate(commands):
                 output = self.run_block(block)
                 if heading.startswith('On A'):
@@ -109,13 +105,38 @@ class Runbook(TestCase):
                     self.assertIn('EPOCH', output)
                 elif heading.startswith('Test') and i == 0:
                     self.try_test(vm)
+                elif heading.startswith('The disaster') and i == 0:
+                    self.assertIn('with its sidecar', output)
                 elif heading.startswith('The disaster') and i == 1:
-                    vm = self.qmp('vm-b')
-                    self.write(vm, 68, 5)
+                    self.write_on_b(68, 5)
                 elif heading.startswith('Back') and i == 1:
-                    vm = self.qmp('vm-b')
+                    self.write_on_b(85, 7)
+                elif heading.startswith('Back') and i == 2:
+                    self.are_back()
+                elif heading.startswith('Back') and i == 4:
+                    vm = self.qmp('vm')
                     self.wait_until_sent(vm)
-                    self.write(vm, 85, 7)
+
+    def write_on_b(self, pattern, offset_mib):
+        """The socket has one client at a time, and the page is to be one."""
+        vm = self.qmp('vm-b')
+        self.write(vm, pattern, offset_mib)
+        vm.close()
+
+    def lose_a(self, vm):
+        """With something on its disk that was never replicated."""
+        with open(self.path('keeper.pid')) as f:
+            keeper = int(f.read())
+        with open(self.path('vm.pid')) as f:
+            pid = int(f.read())
+        os.kill(keeper, signal.SIGSTOP)
+        self.write(vm, 99, 9)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not os.path.exists(f'/proc/{pid}'), 'the end of A')
+        os.kill(keeper, signal.SIGCONT)
+        self.is_on('disk0.img', 99, 9)
+
+    def are_back(self):
         for name in 'disk0-base.img', 'disk0.img':
             for pattern, offset_mib in ((17, 1), (0, 2), (51, 3), (68, 5),
                                         (85, 7), (0, 9)):

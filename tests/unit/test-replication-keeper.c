@@ -426,6 +426,30 @@ static void wait_applied(uint64_t epoch)
 
 /* --- tests --- */
 
+/* What only a keeper writes is not taken from a client. */
+static void test_origin_refused(void **state)
+{
+    static const WeirLogOp ops[] = { WEIR_LOG_LACK, WEIR_LOG_ORIGIN };
+
+    (void)state;
+    start();
+    connect();
+    assert_int_equal(send(make_disk(1, "vda", DISK_BYTES)), 0);
+    for (int i = 0; i < 2; i++) {
+        uint8_t data[WEIR_LOG_DATA_ALIGN_BYTES] = { 0 };
+        WeirLogRecord record = { .op = ops[i] };
+
+        record.bytes = record.op == WEIR_LOG_LACK ? 4096 : 0;
+        record.crc = record.op == WEIR_LOG_LACK
+                     ? 0 : weir_log_data_crc(data, WEIR_LOG_ORIGIN_BYTES);
+        assert_int_equal(send(make((WeirLogPacket) {
+            .records = 1, .commit = true }, &record, data,
+            weir_log_data_room(weir_log_data_bytes(&record)))), -EINVAL);
+        assert_non_null(strstr(t.err, "only a keeper"));
+    }
+    assert_int_equal(info().epoch, 0);
+}
+
 static void test_format(void **state)
 {
     (void)state;
@@ -1116,6 +1140,7 @@ int main(void)
         TEST(test_points),
         TEST(test_names_that_are_none),
         TEST(test_refused),
+        TEST(test_origin_refused),
         TEST(test_other_disk),
         TEST(test_sessions),
         TEST(test_session_of_the_same_life),

@@ -15,7 +15,8 @@
 #include "common/crc32c.h"
 #include "common/le.h"
 #include "replication/bitmap.h"
-#include "replication/sidecar.h"
+#include "replication/lineage.h"
+#include "replication/sidecar-bits.h"
 
 #define BLOCK WEIR_BITMAP_BLOCK_BYTES
 #define BLOCKS_MAX 300
@@ -197,7 +198,8 @@ static void test_refused(void **state)
     } cases[] = {
         { 0, 8, 5, -EINVAL },                   /* magic */
         { 8, 4, 2, -ENOTSUP },                  /* version */
-        { 16, 8, 1, -ENOTSUP },                 /* incompatible features */
+        { 16, 8, 2, -ENOTSUP },                 /* incompatible features */
+        { 16, 8, 1, -EBADMSG },                 /* lineage, and there is none */
         { 24, 8, 1, 0 },                        /* compatible ones */
         { 80, 1, 0, -EBADMSG },                 /* no name */
         { 144, 8, UINT64_C(1) << 62, -EBADMSG },        /* regions */
@@ -206,10 +208,13 @@ static void test_refused(void **state)
         { 152, 8, WEIR_SIDECAR_REGION_BYTES * 3, -EBADMSG },
         { 152, 8, WEIR_SIDECAR_REGION_BYTES + 512, -EBADMSG },
         { 160, 4, 4096, -EBADMSG },             /* block */
-        { 164, 4, 3, -EBADMSG },                /* flags */
+        { 164, 4, 5, -EBADMSG },                /* flags */
+        { 164, 4, 3, -EBADMSG },                /* base, without the feature */
         { 164, 4, 0, -EBADMSG },                /* sectors, and not clean */
         { 272, 4, 4, -EBADMSG },                /* sectors */
-        { 276, 1, 1, -EBADMSG },                /* not zero */
+        { 276, 1, 1, -EBADMSG },                /* writer */
+        { 280, 8, 1, -EBADMSG },                /* parent, the same */
+        { 368, 1, 1, -EBADMSG },
         { 4095, 1, 1, -EBADMSG },
     };
 
@@ -258,6 +263,165 @@ static void test_bits(void **state)
     }
 }
 
+/* --- lineage --- */
+
+static void test_lineage_header(void **state)
+{
+    WeirSidecar s, with = sample;
+
+    (void)state;
+    memset(copies, 0, sizeof(copies));
+    with.base = true;
+    put(&with);
+    assert_int_equal(get(&s), 0);
+    assert_memory_equal(&s, &with, sizeof(s));
+    with.base = false;
+    with.parent = (WeirLogGeneration) { 1, 4, "parent" };
+    with.until = (WeirLogCommit) { 20, 4096, "chain", 5 };
+    put(&with);
+    assert_int_equal(get(&s), 0);
+    assert_memory_equal(&s, &with, sizeof(s));
+}
+
+/* What went on behind a point at epoch 10 of generation 1, which had 14. */
+static const WeirLogOrigin child = {
+    .group = "group", .generation = { 2, 11, "child" },
+    .commit = { .epoch = 10 }, .parent = { 1, 1, "old" },
+    .until = { .epoch = 14 }, .writer = 9, .lives = { 5 },
+};
+
+static void check_lineage(const WeirLogOrigin *other, WeirLineage lineage)
+{
+    assert_int_equal(weir_lineage_compare(&child, other), lineage);
+    assert_int_equal(weir_lineage_compare(other, &child), lineage);
+}
+
+static void test_lineage(void **state)
+{
+    WeirLogOrigin other = { .group = "group", .generation = { 1, 1, "old" },
+                            .lives = { 10, 9 } };
+    WeirLogOrigin grandchild = { .group = "group", .generation = { 3, 11, "g" },
+                                 .parent = { 2, 11, "child" } };
+
+    (void)state;
+    for (uint64_t epoch = 0; epoch < 20; epoch++) {
+        other.commit.epoch = epoch;
+        check_lineage(&other, epoch <= 14 ? WEIR_LINEAGE_BOTH
+                                          : WEIR_LINEAGE_ALL);
+    }
+    other.commit.epoch = 12;
+    other.lives[1] = 8;                 /* it is not the one that was used */
+    check_lineage(&other, WEIR_LINEAGE_ALL);
+    other.lives[0] = 9;
+    check_lineage(&other, WEIR_LINEAGE_BOTH);
+    other.generation.first_epoch = 2;   /* it was set back */
+    check_lineage(&other, WEIR_LINEAGE_BOTH);
+    other.generation.uuid[0]++;
+    check_lineage(&other, WEIR_LINEAGE_APART);
+    other.generation = (WeirLogGeneration) { 0 };
+    check_lineage(&other, WEIR_LINEAGE_APART);
+    other = child;
+    check_lineage(&other, WEIR_LINEAGE_BOTH);
+    other.commit.epoch++;               /* one of them has gone on */
+    check_lineage(&other, WEIR_LINEAGE_APART);
+    other = child;
+    other.group[0]++;
+    check_lineage(&other, WEIR_LINEAGE_APART);
+    grandchild.until.epoch = 10;
+    check_lineage(&grandchild, WEIR_LINEAGE_BOTH);
+    other = (WeirLogOrigin) { .group = "group", .generation = { 1, 1, "old" } };
+    assert_int_equal(weir_lineage_compare(&grandchild, &other),
+                     WEIR_LINEAGE_APART);
+}
+
+/* --- bits on a device --- */
+
+static uint8_t device_data[1 << 20];
+static int writes_left;
+
+static int read_device(void *opaque, uint64_t offset, uint64_t bytes,
+                       void *buf)
+{
+    (void)opaque;
+    assert_true(offset + bytes <= sizeof(device_data));
+    memcpy(buf, device_data + offset, bytes);
+    return 0;
+}
+
+static int write_device(void *opaque, uint64_t offset, uint64_t bytes,
+                        const void *buf)
+{
+    (void)opaque;
+    assert_true(offset + bytes <= sizeof(device_data));
+    if (writes_left-- == 0) {
+        return -EIO;
+    }
+    memcpy(device_data + offset, buf, bytes);
+    return 0;
+}
+
+static int flush_device(void *opaque)
+{
+    (void)opaque;
+    return 0;
+}
+
+static const WeirSidecarDevice device = { NULL, read_device, write_device,
+                                          flush_device };
+
+static void check_dirty(const WeirBitmap *least, bool exactly)
+{
+    WeirSidecar s;
+    WeirBitmap dirty;
+
+    memcpy(copies, device_data, sizeof(copies));
+    assert_int_equal(get(&s), 0);
+    assert_int_equal(weir_bitmap_init(&dirty, s.disk_bytes), 0);
+    assert_int_equal(weir_sidecar_dirty(&device, &s, &dirty), 0);
+    for (uint64_t at = 0; at < s.disk_bytes; at += BLOCK) {
+        bool is = weir_bitmap_any(&dirty, at, 1);
+        bool was = weir_bitmap_any(least, at, 1);
+
+        assert_true(is || !was);
+        assert_true(is == was || !exactly);
+    }
+    weir_bitmap_destroy(&dirty);
+}
+
+/* bytes: of the device. A write fails after some: the older one holds. */
+static void put_bits(uint64_t bytes)
+{
+    WeirSidecar s = sample;
+    WeirBitmap before, after;
+    int writes = 0, ret;
+
+    assert_int_equal(weir_bitmap_init(&before, s.disk_bytes), 0);
+    assert_int_equal(weir_bitmap_init(&after, s.disk_bytes), 0);
+    weir_bitmap_mark(&before, 70000, 1 << 20);
+    weir_bitmap_mark(&after, UINT64_C(3) << 30, UINT64_C(1) << 30);
+    do {
+        memset(device_data, 0, sizeof(device_data));
+        s = sample;
+        writes_left = 1000;
+        assert_int_equal(weir_sidecar_put(&device, &s, bytes, &before), 0);
+        check_dirty(&before, s.clean);
+        s.instance++;
+        writes_left = writes++;
+        ret = weir_sidecar_put(&device, &s, bytes, &after);
+        check_dirty(ret < 0 ? &before : &after, ret == 0 && s.clean);
+    } while (ret < 0);
+    assert_true(writes > 2);
+    weir_bitmap_destroy(&before);
+    weir_bitmap_destroy(&after);
+}
+
+static void test_put(void **state)
+{
+    (void)state;
+    put_bits(weir_sidecar_bytes(sample.disk_bytes));
+    put_bits(WEIR_SIDECAR_BLOCKS_OFFSET);
+}
+
 static void test_region_bytes(void **state)
 {
     (void)state;
@@ -279,6 +443,9 @@ int main(void)
         cmocka_unit_test(test_header),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_lineage_header),
+        cmocka_unit_test(test_lineage),
+        cmocka_unit_test(test_put),
         cmocka_unit_test(test_region_bytes),
     };
 
