@@ -199,7 +199,7 @@ static int mark_chapter(WeirKeeper *k, Chapter *c, const WeirLogCommit *point,
         const WeirChapterRecord *r = &all.records[i];
 
         if (r->record.disk == d->number && r->record.position > point->end &&
-            !WITHOUT_RULE(40)) {
+            !WITHOUT_RULE(42)) {
             mark(&d->dirty, r->from, r->bytes);
         }
     }

@@ -37,7 +37,7 @@
  * its epochs are durable; 37 they are of the generations that they have; 38 its
  * blocks are checked; 39 only what is up to its last epoch counts; 40
  * what a promotion drops, 41 what one before it has dropped, is in the sidecars
- * of bases.
+ * of bases; 42 also what is in chapters.
  */
 #ifdef WEIR_KEEPER_MUTATIONS
 extern unsigned weir_keeper_mutation;

@@ -16,7 +16,7 @@
  * last, or that knows more than the log had, is believed; 14, what an image
  * lacks is not durable in the source's sidecar before that names the log; 40,
  * what a promotion drops is not in sidecars; 41, what an earlier one has
- * dropped is not.
+ * dropped is not; 42, what is in chapters is not.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -33,7 +33,9 @@
 #include "report.h"
 
 #define SEGMENT_BYTES WEIR_LOG_SEGMENT_BYTES_MIN
-#define LOG_BYTES (WEIR_LOG_RING_OFFSET + 4 * SEGMENT_BYTES)
+#define SEGMENTS 5                      /* so many have indexes */
+#define LOG_BYTES (WEIR_LOG_RING_OFFSET + SEGMENTS * SEGMENT_BYTES + \
+                   SEGMENTS * SEGMENT_BYTES / WEIR_LOG_CHAPTER_SHARE)
 #define DISKS 2
 #define SECTOR 512u
 #define DISK_BYTES (UINT64_C(512) << 10)        /* at most */
