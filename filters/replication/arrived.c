@@ -72,7 +72,9 @@ static void take_records(Arrived *a, const uint8_t *head, const uint8_t *data)
             }
             a->records[n++] = (WeirIndexRecord) {
                 .offset = r.offset, .bytes = r.bytes, .position = position,
-                .crc = r.crc, .disk = r.disk, .op = (uint8_t)r.op,
+                .crc = r.crc, .disk = (uint8_t)r.disk, .op = (uint8_t)r.op,
+                .packed_sectors = (uint16_t)(r.packed_bytes > 0 ? room /
+                                             WEIR_LOG_DATA_ALIGN_BYTES : 0),
             };
         }
         position += room;

@@ -14,9 +14,19 @@ typedef struct WeirIndexRecord {
     uint64_t offset, bytes;     /* as in the log */
     uint64_t position;          /* of its data in the log */
     uint32_t crc;
-    uint16_t disk;
+    uint16_t packed_sectors;    /* of 512 bytes that its data has in the log;
+                                   0: it is not compressed */
+    uint8_t disk;
     uint8_t op;                 /* WeirLogOp, but for MARK */
 } WeirIndexRecord;
+
+/* How much of the log its data takes; op: WEIR_LOG_WRITE. */
+static inline uint64_t weir_index_stored_bytes(const WeirIndexRecord *r)
+{
+    return r->packed_sectors > 0
+           ? (uint64_t)r->packed_sectors * WEIR_LOG_DATA_ALIGN_BYTES
+           : r->bytes;
+}
 
 typedef struct WeirIndexEpoch {
     WeirLogCommit commit;

@@ -31,7 +31,8 @@
  * superblock are written again when a log is opened; 27 open points; 28 only
  * points are applied; 29 reads of the log end before its space is free; 30 only
  * what is durable is applied; 31 later points are not open; 32 bases are
- * flushed; 33 the horizon; 34 one flush at a time.
+ * flushed; 33 the horizon; 34 one flush at a time; 36 what is compressed is
+ * decompressed when it comes.
  */
 #ifdef WEIR_KEEPER_MUTATIONS
 extern unsigned weir_keeper_mutation;
@@ -220,11 +221,12 @@ void weir_keeper_hold(WeirKeeper *k, LogRead *read, uint64_t position);
 void weir_keeper_release(WeirKeeper *k, LogRead *read);
 
 /*
- * The data of a record, checked. No lock is held. Yields. Returns 0;
- * -EBADMSG: it is damaged; an error of the device.
+ * The data of a record, checked. packed_bytes: that it has in the log, 0: it is
+ * not compressed. No lock is held. Yields. Returns 0; -EBADMSG: it is damaged;
+ * -ENOMEM; an error of the device.
  */
-int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint64_t bytes,
-                      uint32_t crc, uint8_t *buf);
+int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint32_t packed_bytes,
+                      uint64_t bytes, uint32_t crc, uint8_t *buf);
 
 /*
  * What a record does to its disk. old_bytes: its length before, follows it.

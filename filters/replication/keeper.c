@@ -9,6 +9,7 @@
 
 #include "common/le.h"
 #include "common/zero.h"
+#include "replication/compress.h"
 #include "replication/scan.h"
 
 #define EMPTY_BYTES (UINT64_C(1) << 20)
@@ -281,12 +282,34 @@ void weir_keeper_release(WeirKeeper *k, LogRead *read)
     weir_keeper_changed(k);
 }
 
-int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint64_t bytes,
-                      uint32_t crc, uint8_t *buf)
+static int read_at(WeirKeeper *k, uint64_t position, uint64_t bytes,
+                   uint8_t *buf)
 {
-    int ret = k->host->read_log(k->host->opaque,
-                                WEIR_LOG_RING_OFFSET +
-                                position % k->ring_bytes, bytes, buf);
+    return k->host->read_log(k->host->opaque, WEIR_LOG_RING_OFFSET +
+                                              position % k->ring_bytes,
+                             bytes, buf);
+}
+
+static int read_packed(WeirKeeper *k, uint64_t position, uint32_t packed_bytes,
+                       uint64_t bytes, uint8_t *buf)
+{
+    uint8_t *packed = malloc(packed_bytes);
+    WeirDecompressor *d = weir_decompressor_new();
+    int ret = packed && d ? read_at(k, position, packed_bytes, packed)
+                          : -ENOMEM;
+
+    ret = ret < 0 ? ret : weir_decompress(d, packed, packed_bytes, buf, bytes);
+    weir_decompressor_free(d);
+    free(packed);
+    return ret;
+}
+
+int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint32_t packed_bytes,
+                      uint64_t bytes, uint32_t crc, uint8_t *buf)
+{
+    int ret = packed_bytes > 0
+              ? read_packed(k, position, packed_bytes, bytes, buf)
+              : read_at(k, position, bytes, buf);
 
     return ret < 0 ? ret : weir_log_data_crc(buf, bytes) == crc ||
                            WITHOUT_RULE(24) ? 0 : -EBADMSG;
@@ -302,6 +325,7 @@ bool weir_record_extent(const WeirIndexRecord *r, uint64_t epoch,
         extent->kind = WEIR_EXTENT_DATA;
         extent->position = r->position;
         extent->record_bytes = (uint32_t)r->bytes;
+        extent->packed_bytes = r->packed_sectors * WEIR_LOG_DATA_ALIGN_BYTES;
         extent->crc = r->crc;
         return true;
     case WEIR_LOG_ZERO:

@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "replication/compress.h"
+
 /* Packets that may be ahead of one that has not come yet. */
 #define ARRIVED_MAX 1024
 #define ARRIVED_BYTES_MAX (UINT64_C(64) << 20)
@@ -84,6 +86,17 @@ static int parse(Request *r)
     if (weir_log_packet_check_data(&p, r->data, r->data + p.head_bytes,
                                    &why) < 0 && !WITHOUT_RULE(16)) {
         return no_packet(r, why);
+    }
+    if (!WITHOUT_RULE(36)) {
+        int ret = weir_packed_check(&p, r->data, r->data + p.head_bytes, &why);
+
+        if (ret == -EINVAL) {
+            return no_packet(r, why);
+        }
+        if (ret < 0) {
+            weir_keeper_say(r->err, r->err_size, "no memory");
+            return ret;
+        }
     }
     r->arrived = weir_arrived_new(&p, r->data, r->data + p.head_bytes);
     if (!r->arrived) {
@@ -182,6 +195,10 @@ static int check_place(WeirKeeper *k, const Request *r)
     uint64_t bytes = weir_log_packet_bytes(p);
     uint64_t at = p->position % k->sb.segment_bytes;
 
+    if (p->packed && !k->sb.zstd) {
+        return no_packet(r, "it is compressed, and the log takes nothing "
+                         "compressed");
+    }
     if (weir_log_offset(&k->sb, p->position) != r->offset ||
         p->first != (at == 0) || bytes > k->sb.segment_bytes - at) {
         return no_packet(r, "it is not where it belongs");

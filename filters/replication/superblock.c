@@ -35,6 +35,8 @@
 #define FLAG_INCOMPLETE 1u
 #define FLAG_APPLICATION 2u
 #define FLAGS (FLAG_INCOMPLETE | FLAG_APPLICATION)
+#define INCOMPATIBLE_ZSTD 1u
+#define INCOMPATIBLE INCOMPATIBLE_ZSTD
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'R', 'L', 'O', 'G' };
 
@@ -81,6 +83,7 @@ int weir_log_superblock_shape(WeirLogSuperblock *sb, uint64_t device_bytes)
     sb->segment_bytes = segment;
     sb->segments = segments < WEIR_LOG_SEGMENTS_MAX ? (uint32_t)segments
                                                     : WEIR_LOG_SEGMENTS_MAX;
+    sb->zstd = true;
     sb->history_count = 1;
     sb->history[0].number = 1;
     sb->history[0].first_epoch = 1;
@@ -155,6 +158,7 @@ void weir_log_superblock_write(uint8_t *buf, const WeirLogSuperblock *sb)
     memset(buf, 0, WEIR_LOG_SUPERBLOCK_BYTES);
     memcpy(buf, magic, sizeof(magic));
     le_put(buf + 8, VERSION, 4);
+    le_put(buf + 16, sb->zstd ? INCOMPATIBLE_ZSTD : 0, 8);
     le_put(buf + 32, sb->sequence, 8);
     memcpy(buf + 40, sb->group, WEIR_LOG_UUID_BYTES);
     le_put(buf + 56, sb->segment_bytes, 8);
@@ -178,7 +182,8 @@ static int check_copy(const uint8_t *buf)
                                            ~0u)) {
         return -EINVAL;
     }
-    return le_get(buf + 8, 4) != VERSION || le_get(buf + 16, 8) ||
+    return le_get(buf + 8, 4) != VERSION ||
+           (le_get(buf + 16, 8) & ~(uint64_t)INCOMPATIBLE) ||
            (le_get(buf + 152, 8) & ~(uint64_t)FLAGS) ? -ENOTSUP : 0;
 }
 
@@ -263,6 +268,7 @@ int weir_log_superblock_read(WeirLogSuperblock *sb, const uint8_t *copies,
     sb->horizon = le_get(buf + 144, 8);
     sb->base_incomplete = le_get(buf + 152, 8) & FLAG_INCOMPLETE;
     sb->application_consistent = le_get(buf + 152, 8) & FLAG_APPLICATION;
+    sb->zstd = le_get(buf + 16, 8) & INCOMPATIBLE_ZSTD;
     sb->history_count = (uint32_t)le_get(buf + 68, 4);
     if (sb->history_count > WEIR_LOG_HISTORY_MAX) {
         return fail(err, err_size, -EINVAL, "the history of the replication "

@@ -53,6 +53,7 @@ typedef struct WeirLogSuperblock {
                                    up to anchor.epoch: none but those before */
     bool base_incomplete;       /* what is at the anchor is no point in time */
     bool application_consistent;        /* it is, and such a one */
+    bool zstd;                  /* data may be compressed */
     uint32_t history_count;     /* 1..WEIR_LOG_HISTORY_MAX */
     WeirLogGeneration history[WEIR_LOG_HISTORY_MAX];    /* oldest first */
 } WeirLogSuperblock;
@@ -60,7 +61,8 @@ typedef struct WeirLogSuperblock {
 /*
  * Shape a new log for a device of so many bytes.
  * sb: segment_bytes as wished, 0: 64 MiB, or less if that makes fewer than 16
- * segments; the rest is set but for identities, and all zeroes.
+ * segments; the rest is set but for identities, and all zeroes. It takes all
+ * that there is.
  * Does not block. Returns 0; -EINVAL: no such segment; -ENOSPC: the device is
  * too small.
  */
