@@ -17,8 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "replication/compress.h"
-
 #define BATCH_BYTES (UINT64_C(32) << 20)
 #define WRITE_BYTES (UINT64_C(1) << 20)
 #define READ_BYTES (UINT64_C(2) << 20)
@@ -407,12 +405,12 @@ static int unpack_run(Batch *b, Part *p, const Run *run, const uint8_t *data)
     int ret = 0;
 
     if (run->packed > 0) {
-        d = weir_decompressor_new();
+        d = weir_keeper_take_decompressor(b->k);
         to = add_run(p, run->packed);
         ret = d && to ? 0 : -ENOMEM;
     }
     ret = ret < 0 ? ret : check_run(b, p, run, data, d, to);
-    weir_decompressor_free(d);
+    weir_keeper_give_decompressor(b->k, d);
     return ret;
 }
 

@@ -50,7 +50,8 @@ int weir_decompress(WeirDecompressor *d, const void *data, size_t packed_bytes,
  * Takes memory for the longest of them.
  * Returns 0, -ENOMEM or -EINVAL, *why.
  */
-int weir_packed_check(const WeirLogPacket *p, const uint8_t *head,
-                      const uint8_t *data, const char **why);
+int weir_packed_check(WeirDecompressor *d, const WeirLogPacket *p,
+                      const uint8_t *head, const uint8_t *data,
+                      const char **why);
 
 #endif

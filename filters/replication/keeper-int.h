@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "replication/compress.h"
 #include "replication/cursor.h"
 #include "replication/index.h"
 #include "replication/keeper.h"
@@ -140,6 +141,8 @@ struct WeirKeeper {
     WeirView *views;
     uint32_t view_count;
     LogRead *reads;
+    WeirDecompressor *idle;             /* nobody uses it; NULL: there is
+                                           none. To make one is not cheap */
 
     /* applying */
     uint64_t applied;                   /* bases have it, and are flushed */
@@ -219,6 +222,10 @@ uint64_t weir_keeper_pinned_last(const WeirKeeper *k);
 /* Keep a place of the log from being used again, while it is read. */
 void weir_keeper_hold(WeirKeeper *k, LogRead *read, uint64_t position);
 void weir_keeper_release(WeirKeeper *k, LogRead *read);
+
+/* No lock is held. NULL: no memory; that need not be given back. */
+WeirDecompressor *weir_keeper_take_decompressor(WeirKeeper *k);
+void weir_keeper_give_decompressor(WeirKeeper *k, WeirDecompressor *d);
 
 /*
  * The data of a record, checked. packed_bytes: that it has in the log, 0: it is

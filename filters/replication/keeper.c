@@ -9,7 +9,6 @@
 
 #include "common/le.h"
 #include "common/zero.h"
-#include "replication/compress.h"
 #include "replication/scan.h"
 
 #define EMPTY_BYTES (UINT64_C(1) << 20)
@@ -140,6 +139,7 @@ void weir_keeper_free(WeirKeeper *k)
         k->arrived = next;
     }
     weir_index_destroy(&k->index);
+    weir_decompressor_free(k->idle);
     pthread_mutex_destroy(&k->lock);
     free(k);
 }
@@ -290,16 +290,38 @@ static int read_at(WeirKeeper *k, uint64_t position, uint64_t bytes,
                              bytes, buf);
 }
 
+WeirDecompressor *weir_keeper_take_decompressor(WeirKeeper *k)
+{
+    WeirDecompressor *d;
+
+    weir_keeper_lock(k);
+    d = k->idle;
+    k->idle = NULL;
+    weir_keeper_unlock(k);
+    return d ? d : weir_decompressor_new();
+}
+
+void weir_keeper_give_decompressor(WeirKeeper *k, WeirDecompressor *d)
+{
+    weir_keeper_lock(k);
+    if (!k->idle) {
+        k->idle = d;
+        d = NULL;
+    }
+    weir_keeper_unlock(k);
+    weir_decompressor_free(d);
+}
+
 static int read_packed(WeirKeeper *k, uint64_t position, uint32_t packed_bytes,
                        uint64_t bytes, uint8_t *buf)
 {
     uint8_t *packed = malloc(packed_bytes);
-    WeirDecompressor *d = weir_decompressor_new();
+    WeirDecompressor *d = weir_keeper_take_decompressor(k);
     int ret = packed && d ? read_at(k, position, packed_bytes, packed)
                           : -ENOMEM;
 
     ret = ret < 0 ? ret : weir_decompress(d, packed, packed_bytes, buf, bytes);
-    weir_decompressor_free(d);
+    weir_keeper_give_decompressor(k, d);
     free(packed);
     return ret;
 }

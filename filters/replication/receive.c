@@ -18,8 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "replication/compress.h"
-
 /* Packets that may be ahead of one that has not come yet. */
 #define ARRIVED_MAX 1024
 #define ARRIVED_BYTES_MAX (UINT64_C(64) << 20)
@@ -66,8 +64,24 @@ static int no_packet(const Request *r, const char *why)
     return -EINVAL;
 }
 
+/* What comes out of the compressed data is what the writer has meant. */
+static int check_packed(WeirKeeper *k, const Request *r,
+                        const WeirLogPacket *p)
+{
+    WeirDecompressor *d = weir_keeper_take_decompressor(k);
+    const char *why;
+    int ret = d ? weir_packed_check(d, p, r->data, r->data + p->head_bytes,
+                                    &why) : -ENOMEM;
+
+    weir_keeper_give_decompressor(k, d);
+    if (ret == -ENOMEM) {
+        weir_keeper_say(r->err, r->err_size, "no memory");
+    }
+    return ret == -EINVAL ? no_packet(r, why) : ret;
+}
+
 /* All that can be told without the state of the keeper. */
-static int parse(Request *r)
+static int parse(WeirKeeper *k, Request *r)
 {
     uint32_t head = r->bytes < WEIR_LOG_HEADER_BYTES
                     ? 0 : weir_log_packet_peek(r->data);
@@ -87,14 +101,10 @@ static int parse(Request *r)
                                    &why) < 0 && !WITHOUT_RULE(16)) {
         return no_packet(r, why);
     }
-    if (!WITHOUT_RULE(36)) {
-        int ret = weir_packed_check(&p, r->data, r->data + p.head_bytes, &why);
+    if (p.packed && !WITHOUT_RULE(36)) {
+        int ret = check_packed(k, r, &p);
 
-        if (ret == -EINVAL) {
-            return no_packet(r, why);
-        }
         if (ret < 0) {
-            weir_keeper_say(r->err, r->err_size, "no memory");
             return ret;
         }
     }
@@ -390,7 +400,7 @@ int weir_keeper_write(WeirKeeper *k, uint64_t offset, uint64_t bytes,
                             ? "the superblock is the keeper's" : "length");
     } else {
         ret = collect(&r, iov, niov);
-        ret = ret < 0 ? ret : parse(&r);
+        ret = ret < 0 ? ret : parse(k, &r);
     }
     if (ret < 0) {
         weir_keeper_refuse(k);

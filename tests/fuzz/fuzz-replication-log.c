@@ -216,7 +216,7 @@ static void decompress(const WeirLogScan *s)
     const uint8_t *data = s->buf + s->packet.head_bytes;
     WeirDecompressor *d = weir_decompressor_new();
     const char *why = NULL;
-    bool sound = weir_packed_check(&s->packet, s->buf, data, &why) == 0;
+    bool sound = weir_packed_check(d, &s->packet, s->buf, data, &why) == 0;
 
     must(sound || why, "refused without a reason");
     for (uint32_t i = 0; i < s->packet.records; i++) {

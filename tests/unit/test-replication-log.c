@@ -254,11 +254,14 @@ static int check_packed(const Made *made, const char **why)
 {
     WeirLogPacket p;
     const uint8_t *data = made->bytes + made->packet.head_bytes;
+    WeirDecompressor *d = weir_decompressor_new();
     int ret = weir_log_packet_read(&p, made->bytes, why);
 
     ret = ret < 0 ? ret : weir_log_packet_check_data(&p, made->bytes, data,
                                                      why);
-    return ret < 0 ? ret : weir_packed_check(&p, made->bytes, data, why);
+    ret = ret < 0 ? ret : weir_packed_check(d, &p, made->bytes, data, why);
+    weir_decompressor_free(d);
+    return ret;
 }
 
 static void a_compressed_record_reads_as_it_was_written(void **state)
