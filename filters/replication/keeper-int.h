@@ -228,12 +228,13 @@ WeirDecompressor *weir_keeper_take_decompressor(WeirKeeper *k);
 void weir_keeper_give_decompressor(WeirKeeper *k, WeirDecompressor *d);
 
 /*
- * The data of a record, checked. packed_bytes: that it has in the log, 0: it is
- * not compressed. No lock is held. Yields. Returns 0; -EBADMSG: it is damaged;
- * -ENOMEM; an error of the device.
+ * The data of a record, checked. packed_sectors: as in the index. No lock is
+ * held. Yields. Returns 0; -EBADMSG: it is damaged; -ENOMEM; an error of the
+ * device.
  */
-int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint32_t packed_bytes,
-                      uint64_t bytes, uint32_t crc, uint8_t *buf);
+int weir_keeper_fetch(WeirKeeper *k, uint64_t position,
+                      uint32_t packed_sectors, uint64_t bytes, uint32_t crc,
+                      uint8_t *buf);
 
 /*
  * What a record does to its disk. old_bytes: its length before, follows it.

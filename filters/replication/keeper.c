@@ -326,11 +326,13 @@ static int read_packed(WeirKeeper *k, uint64_t position, uint32_t packed_bytes,
     return ret;
 }
 
-int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint32_t packed_bytes,
-                      uint64_t bytes, uint32_t crc, uint8_t *buf)
+int weir_keeper_fetch(WeirKeeper *k, uint64_t position,
+                      uint32_t packed_sectors, uint64_t bytes, uint32_t crc,
+                      uint8_t *buf)
 {
-    int ret = packed_bytes > 0
-              ? read_packed(k, position, packed_bytes, bytes, buf)
+    int ret = packed_sectors > 0
+              ? read_packed(k, position, packed_sectors *
+                            WEIR_LOG_DATA_ALIGN_BYTES, bytes, buf)
               : read_at(k, position, bytes, buf);
 
     return ret < 0 ? ret : weir_log_data_crc(buf, bytes) == crc ||
@@ -347,7 +349,7 @@ bool weir_record_extent(const WeirIndexRecord *r, uint64_t epoch,
         extent->kind = WEIR_EXTENT_DATA;
         extent->position = r->position;
         extent->record_bytes = (uint32_t)r->bytes;
-        extent->packed_bytes = r->packed_sectors * WEIR_LOG_DATA_ALIGN_BYTES;
+        extent->packed_sectors = r->packed_sectors;
         extent->crc = r->crc;
         return true;
     case WEIR_LOG_ZERO:

@@ -23,10 +23,9 @@ typedef struct WeirExtent {
     uint64_t position;          /* DATA: where the data of the record is */
     uint32_t at;                /* DATA: bytes into that where this begins */
     uint32_t record_bytes;      /* DATA: of all of it */
-    uint32_t packed_bytes;      /* DATA: that it has in the log; 0: it is not
-                                   compressed */
     uint32_t crc;               /* DATA: the same */
-    WeirExtentKind kind;
+    uint16_t packed_sectors;    /* DATA: as in its WeirIndexRecord */
+    uint8_t kind;               /* WeirExtentKind */
 } WeirExtent;
 
 typedef struct WeirMap {

@@ -272,7 +272,7 @@ WeirViewPiece weir_view_status(WeirView *v, uint64_t offset, uint64_t bytes,
 
 static int fetch(WeirView *v, const WeirExtent *e, uint8_t *data)
 {
-    return weir_keeper_fetch(v->keeper, e->position, e->packed_bytes,
+    return weir_keeper_fetch(v->keeper, e->position, e->packed_sectors,
                              e->record_bytes, e->crc, data);
 }
 
