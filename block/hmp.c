@@ -105,6 +105,11 @@ static void print_replication(Monitor *mon, const WeirReplicationInfo *info)
                    info->connections);
     monitor_printf(mon, "    behind        %" PRIu64 " ms, %s\n", info->rpo,
                    queued);
+    if (info->plain_bytes != info->sent_bytes) {
+        g_autofree char *plain = size_to_str(info->plain_bytes);
+
+        monitor_printf(mon, "    compressed    %s to %s\n", plain, sent);
+    }
     if (info->resync_bytes) {
         g_autofree char *left = size_to_str(info->resync_bytes);
         g_autofree char *total = size_to_str(info->resync_total);

@@ -700,7 +700,8 @@ static bool check_same(const WeirReplicationConfig *a,
         a->source.epoch_bytes != b->source.epoch_bytes ? "epoch-bytes" :
         a->source.max_memory_bytes != b->source.max_memory_bytes ?
         "max-memory" :
-        a->source.max_rate != b->source.max_rate ? "max-rate" : NULL;
+        a->source.max_rate != b->source.max_rate ? "max-rate" :
+        a->source.compress != b->source.compress ? "compress" : NULL;
 
     if (what) {
         error_setg(errp, "weir-replication: '%s' is another one than that "
@@ -844,6 +845,7 @@ void weir_replication_query(BlockDriverState *bs, WeirFilterInfo *node)
     out->queued_bytes = info.queued_bytes;
     out->memory_bytes = info.memory_bytes;
     out->sent_bytes = info.sent_bytes;
+    out->plain_bytes = info.plain_bytes;
     out->rate = info.rate;
     out->resync_bytes = disk.resync_bytes;
     out->resync_total = disk.resync_total;

@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include "block/block-io.h"
+#include "block/thread-pool.h"
 #include "weir-replication.h"
 
 /* --- by requests --- */
@@ -215,6 +216,29 @@ static int coroutine_fn flush_log(void *opaque)
     return weir_replication_log_flush(weir_replication_log(opaque));
 }
 
+/* --- computing --- */
+
+typedef struct Computation {
+    void (*fn)(void *arg);
+    void *arg;
+} Computation;
+
+static int run_computation(void *opaque)
+{
+    Computation *c = opaque;
+
+    c->fn(c->arg);
+    return 0;
+}
+
+static void coroutine_fn compute(void *opaque, void (*fn)(void *arg),
+                                 void *arg)
+{
+    Computation c = { fn, arg };
+
+    thread_pool_submit_co(run_computation, &c);
+}
+
 const WeirSourceHost weir_replication_host = {
     .read_disk     = read_disk,
     .write_disk    = write_disk,
@@ -228,4 +252,5 @@ const WeirSourceHost weir_replication_host = {
     .read_log      = read_log,
     .write_log     = write_log,
     .flush_log     = flush_log,
+    .compute       = compute,
 };

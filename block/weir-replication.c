@@ -23,7 +23,7 @@
 
 static const char *const replication_options[] = {
     "disk-id", "mode", "on-loss", "epoch-interval", "epoch-bytes",
-    "max-memory", "max-rate", "target-timeout", "rpo-limit", NULL
+    "max-memory", "max-rate", "compress", "target-timeout", "rpo-limit", NULL
 };
 
 static const char *const replication_mutable_options[] = {
@@ -96,6 +96,8 @@ static void config_from_qapi(WeirReplicationConfig *config,
             .max_memory_bytes = opts->has_max_memory ? opts->max_memory
                                                      : 256 * MiB,
             .max_rate = opts->has_max_rate ? opts->max_rate : 0,
+            .compress = opts->has_compress &&
+                        opts->compress == WEIR_REPLICATION_COMPRESS_ZSTD,
         },
         .target_timeout_ms = opts->has_target_timeout ? opts->target_timeout
                                                       : 10000,

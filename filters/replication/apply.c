@@ -49,7 +49,7 @@ typedef struct Part {
     size_t first, count;
     WeirMap maps[WEIR_LOG_DISKS_MAX];
     const uint8_t **data;       /* of each record; NULL: not needed */
-    uint8_t **runs;             /* what was read */
+    uint8_t **runs;             /* what was read, and what became of that */
     size_t n_runs;
 } Part;
 
@@ -203,7 +203,8 @@ static void copy_disks(Batch *b)
         if (l->epoch <= b->commit.epoch && !b->disks[l->disk].known &&
             !b->touched[l->disk]) {
             b->records[b->count] = (WeirIndexRecord) {
-                .bytes = l->bytes, .disk = l->disk, .op = WEIR_LOG_DISK };
+                .bytes = l->bytes, .disk = (uint8_t)l->disk,
+                .op = WEIR_LOG_DISK };
             follow(b, &b->records[b->count++]);
         }
     }
@@ -416,12 +417,24 @@ static void mark_needed(Part *p)
     }
 }
 
-/* Records from `from` on that are read at once; *bytes: all of it. */
-static size_t run_length(const Batch *b, const Part *p, size_t from,
-                         uint64_t *bytes)
+/* Records from `from` on that are read at once. */
+typedef struct Run {
+    size_t from, count;
+    uint64_t position, bytes;   /* in the log */
+    uint64_t packed;            /* what is compressed has so much then */
+} Run;
+
+static uint64_t unpacked_bytes(const WeirIndexRecord *r)
 {
-    uint64_t start = b->records[p->first + from].position;
-    uint64_t end = start + b->records[p->first + from].bytes;
+    return r->packed_sectors > 0 ? r->bytes : 0;
+}
+
+static Run find_run(const Batch *b, const Part *p, size_t from)
+{
+    const WeirIndexRecord *first = &b->records[p->first + from];
+    uint64_t start = first->position;
+    uint64_t end = start + weir_index_stored_bytes(first);
+    uint64_t packed = unpacked_bytes(first);
     size_t i = from + 1;
 
     for (; i < p->count; i++) {
@@ -431,30 +444,44 @@ static size_t run_length(const Batch *b, const Part *p, size_t from,
             continue;
         }
         if (r->position < end || r->position - end > GAP_BYTES ||
-            r->position + r->bytes - start > READ_BYTES ||
+            r->position + weir_index_stored_bytes(r) - start > READ_BYTES ||
+            packed + unpacked_bytes(r) > READ_BYTES ||
             r->position / b->k->ring_bytes != start / b->k->ring_bytes) {
             break;
         }
-        end = r->position + r->bytes;
+        end = r->position + weir_index_stored_bytes(r);
+        packed += unpacked_bytes(r);
     }
-    *bytes = end - start;
-    return i - from;
+    return (Run) { from, i - from, start, end - start, packed };
 }
 
-static int check_run(Batch *b, Part *p, size_t from, size_t n,
-                     const uint8_t *run)
+/* What is compressed goes to `to`, which gets on. */
+static int unpack(const WeirIndexRecord *r, WeirDecompressor *d,
+                  const uint8_t **data, uint8_t **to)
 {
-    uint64_t start = b->records[p->first + from].position;
+    int ret = 0;
 
-    for (size_t i = from; i < from + n; i++) {
+    if (r->packed_sectors > 0) {
+        ret = weir_decompress(d, *data, weir_index_stored_bytes(r), *to,
+                              r->bytes);
+        *data = *to;
+        *to += r->bytes;
+    }
+    return ret < 0 || (weir_log_data_crc(*data, r->bytes) != r->crc &&
+                       !WITHOUT_RULE(24)) ? -EBADMSG : 0;
+}
+
+static int check_run(Batch *b, Part *p, const Run *run, const uint8_t *data,
+                     WeirDecompressor *d, uint8_t *to)
+{
+    for (size_t i = run->from; i < run->from + run->count; i++) {
         const WeirIndexRecord *r = &b->records[p->first + i];
 
         if (!p->data[i]) {
             continue;
         }
-        p->data[i] = run + (r->position - start);
-        if (weir_log_data_crc(p->data[i], r->bytes) != r->crc &&
-            !WITHOUT_RULE(24)) {
+        p->data[i] = data + (r->position - run->position);
+        if (unpack(r, d, &p->data[i], &to) < 0) {
             snprintf(b->message, sizeof(b->message), "the replication log is "
                      "damaged at %llu: what follows cannot be applied",
                      (unsigned long long)r->position);
@@ -464,26 +491,51 @@ static int check_run(Batch *b, Part *p, size_t from, size_t n,
     return 0;
 }
 
-static int read_run(Batch *b, Part *p, size_t from, size_t n, uint64_t bytes)
+/* Memory for the data of a run. */
+static uint8_t *add_run(Part *p, uint64_t bytes)
 {
-    const WeirKeeperHost *host = b->k->host;
-    uint64_t position = b->records[p->first + from].position;
     uint8_t *run = aligned_alloc(WEIR_LOG_ALIGN_BYTES,
                                  weir_log_packet_room(bytes));
+
+    if (run) {
+        p->runs[p->n_runs++] = run;
+    }
+    return run;
+}
+
+static int unpack_run(Batch *b, Part *p, const Run *run, const uint8_t *data)
+{
+    WeirDecompressor *d = NULL;
+    uint8_t *to = NULL;
+    int ret = 0;
+
+    if (run->packed > 0) {
+        d = weir_keeper_take_decompressor(b->k);
+        to = add_run(p, run->packed);
+        ret = d && to ? 0 : -ENOMEM;
+    }
+    ret = ret < 0 ? ret : check_run(b, p, run, data, d, to);
+    weir_keeper_give_decompressor(b->k, d);
+    return ret;
+}
+
+static int read_run(Batch *b, Part *p, const Run *run)
+{
+    const WeirKeeperHost *host = b->k->host;
+    uint8_t *data = add_run(p, run->bytes);
     int ret;
 
-    if (!run) {
+    if (!data) {
         return -ENOMEM;
     }
-    p->runs[p->n_runs++] = run;
     ret = host->read_log(host->opaque, WEIR_LOG_RING_OFFSET +
-                         position % b->k->ring_bytes, bytes, run);
+                         run->position % b->k->ring_bytes, run->bytes, data);
     if (ret < 0) {
         snprintf(b->message, sizeof(b->message), "the replication log cannot "
                  "be read: %s", strerror(-ret));
         return ret;
     }
-    return check_run(b, p, from, n, run);
+    return unpack_run(b, p, run, data);
 }
 
 static int read_data(Batch *b, Part *p)
@@ -491,14 +543,13 @@ static int read_data(Batch *b, Part *p)
     int ret = 0;
 
     for (size_t i = 0; i < p->count && ret == 0;) {
-        uint64_t bytes;
-        size_t n = 1;
+        Run run = { .count = 1 };
 
         if (p->data[i]) {
-            n = run_length(b, p, i, &bytes);
-            ret = read_run(b, p, i, n, bytes);
+            run = find_run(b, p, i);
+            ret = read_run(b, p, &run);
         }
-        i += n;
+        i += run.count;
     }
     return ret;
 }
@@ -512,7 +563,7 @@ static int part_init(Batch *b, Part *p, size_t first, uint64_t *sizes)
     p->first = first;
     p->count = part_length(b, first);
     p->data = calloc(p->count + 1, sizeof(*p->data));
-    p->runs = calloc(p->count + 1, sizeof(*p->runs));
+    p->runs = calloc(2 * p->count + 1, sizeof(*p->runs));
     if (!p->data || !p->runs) {
         ret = -ENOMEM;
     }

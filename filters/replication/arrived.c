@@ -71,10 +71,7 @@ static void take_records(Arrived *a, const uint8_t *head, const uint8_t *data)
                 a->disk[disks].record = n;
                 weir_log_disk_read(&a->disk[disks++].what, data);
             }
-            a->records[n++] = (WeirIndexRecord) {
-                .offset = r.offset, .bytes = r.bytes, .position = position,
-                .crc = r.crc, .disk = r.disk, .op = (uint8_t)r.op,
-            };
+            a->records[n++] = weir_index_record(&r, position);
         }
         position += room;
         data += room;

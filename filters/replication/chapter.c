@@ -165,6 +165,8 @@ bool weir_chapter_record_of(WeirChapterRecord *out, const WeirIndexRecord *r,
     return true;
 }
 
+#define RECORD_LONGER 0x80u
+
 static void write_record(uint8_t *at, const WeirChapterRecord *r,
                          uint64_t begin)
 {
@@ -176,14 +178,23 @@ static void write_record(uint8_t *at, const WeirChapterRecord *r,
     le_put(at + 16, (r->record.position - begin) / UNIT_BYTES, 4);
     le_put(at + 20, r->order, 4);
     le_put(at + 24, r->record.crc, 4);
-    le_put(at + 28, r->record.disk, 2);
-    at[30] = r->record.op;
-    at[31] = longer;
+    at[28] = r->record.disk;
+    at[29] = (uint8_t)(r->record.op | (longer ? RECORD_LONGER : 0));
+    le_put(at + 30, r->record.packed_sectors, 2);
+}
+
+/* What is compressed takes less. */
+static bool is_packed_soundly(const WeirIndexRecord *r)
+{
+    return r->packed_sectors == 0 ||
+           (r->op == WEIR_LOG_WRITE &&
+            weir_index_stored_bytes(r) < weir_log_data_room(r->bytes));
 }
 
 static bool is_sound(const WeirChapterRecord *r)
 {
     return r->record.disk < WEIR_LOG_DISKS_MAX &&
+           is_packed_soundly(&r->record) &&
            r->from <= WEIR_LOG_RANGE_END_MAX &&
            r->bytes <= WEIR_LOG_RANGE_END_MAX - r->from &&
            (r->record.op == WEIR_LOG_WRITE
@@ -201,11 +212,12 @@ static int read_record(WeirChapterRecord *r, const uint8_t *at, uint64_t begin)
         .offset = r->from, .bytes = r->bytes,
         .position = begin + le_get(at + 16, 4) * UNIT_BYTES,
         .crc = (uint32_t)le_get(at + 24, 4),
-        .disk = (uint16_t)le_get(at + 28, 2), .op = at[30],
+        .packed_sectors = (uint16_t)le_get(at + 30, 2),
+        .disk = at[28], .op = (uint8_t)(at[29] & ~RECORD_LONGER),
     };
     if (r->record.op == WEIR_LOG_RESIZE) {
         r->record.offset = 0;
-        r->record.bytes = r->from + (at[31] ? r->bytes : 0);
+        r->record.bytes = r->from + (at[29] & RECORD_LONGER ? r->bytes : 0);
     }
     return is_sound(r) ? 0 : -EINVAL;
 }

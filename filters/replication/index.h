@@ -15,9 +15,32 @@ typedef struct WeirIndexRecord {
     uint64_t offset, bytes;     /* as in the log */
     uint64_t position;          /* of its data in the log */
     uint32_t crc;
-    uint16_t disk;
+    uint16_t packed_sectors;    /* of 512 bytes that its data has in the log;
+                                   0: it is not compressed */
+    uint8_t disk;
     uint8_t op;                 /* WeirLogOp, but for MARK */
 } WeirIndexRecord;
+
+/* position: of its data. */
+static inline WeirIndexRecord weir_index_record(const WeirLogRecord *r,
+                                                uint64_t position)
+{
+    return (WeirIndexRecord) {
+        .offset = r->offset, .bytes = r->bytes, .position = position,
+        .crc = r->crc, .disk = (uint8_t)r->disk, .op = (uint8_t)r->op,
+        .packed_sectors = (uint16_t)((r->packed_bytes +
+                                      WEIR_LOG_DATA_ALIGN_BYTES - 1) /
+                                     WEIR_LOG_DATA_ALIGN_BYTES),
+    };
+}
+
+/* How much of the log its data takes; op: WEIR_LOG_WRITE. */
+static inline uint64_t weir_index_stored_bytes(const WeirIndexRecord *r)
+{
+    return r->packed_sectors > 0
+           ? (uint64_t)r->packed_sectors * WEIR_LOG_DATA_ALIGN_BYTES
+           : r->bytes;
+}
 
 /* 96 bytes. */
 typedef struct WeirIndexEpoch {

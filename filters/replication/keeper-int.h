@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "replication/chapter.h"
+#include "replication/compress.h"
 #include "replication/cursor.h"
 #include "replication/index.h"
 #include "replication/keeper.h"
@@ -37,7 +38,8 @@
  * its epochs are durable; 37 they are of the generations that they have; 38 its
  * blocks are checked; 39 only what is up to its last epoch counts; 40
  * what a promotion drops, 41 what one before it has dropped, is in the sidecars
- * of bases; 42 also what is in chapters.
+ * of bases; 42 also what is in chapters; 43 what
+ * is compressed is decompressed when it comes.
  */
 #ifdef WEIR_KEEPER_MUTATIONS
 extern unsigned weir_keeper_mutation;
@@ -191,6 +193,8 @@ struct WeirKeeper {
     WeirView *views;
     uint32_t view_count;
     LogRead *reads;
+    WeirDecompressor *idle;             /* nobody uses it; NULL: there is
+                                           none. To make one is not cheap */
 
     /* applying */
     uint64_t applied;                   /* bases have it, and are flushed */
@@ -288,12 +292,18 @@ void weir_keeper_promote_bases(WeirKeeper *k,
 void weir_keeper_hold(WeirKeeper *k, LogRead *read, uint64_t position);
 void weir_keeper_release(WeirKeeper *k, LogRead *read);
 
+/* No lock is held. NULL: no memory; that need not be given back. */
+WeirDecompressor *weir_keeper_take_decompressor(WeirKeeper *k);
+void weir_keeper_give_decompressor(WeirKeeper *k, WeirDecompressor *d);
+
 /*
- * The data of a record, checked. No lock is held. Yields. Returns 0;
- * -EBADMSG: it is damaged; an error of the device.
+ * The data of a record, checked. packed_sectors: as in the index. No lock is
+ * held. Yields. Returns 0; -EBADMSG: it is damaged; -ENOMEM; an error of the
+ * device.
  */
-int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint64_t bytes,
-                      uint32_t crc, uint8_t *buf);
+int weir_keeper_fetch(WeirKeeper *k, uint64_t position,
+                      uint32_t packed_sectors, uint64_t bytes, uint32_t crc,
+                      uint8_t *buf);
 
 /* --- chapters --- */
 

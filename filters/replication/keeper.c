@@ -65,6 +65,7 @@ void weir_keeper_free(WeirKeeper *k)
     }
     weir_keeper_free_chapters(k);
     weir_index_destroy(&k->index);
+    weir_decompressor_free(k->idle);
     pthread_mutex_destroy(&k->lock);
     free(k);
 }
@@ -224,12 +225,58 @@ void weir_keeper_release(WeirKeeper *k, LogRead *read)
     weir_keeper_changed(k);
 }
 
-int weir_keeper_fetch(WeirKeeper *k, uint64_t position, uint64_t bytes,
-                      uint32_t crc, uint8_t *buf)
+static int read_at(WeirKeeper *k, uint64_t position, uint64_t bytes,
+                   uint8_t *buf)
 {
-    int ret = k->host->read_log(k->host->opaque,
-                                WEIR_LOG_RING_OFFSET +
-                                position % k->ring_bytes, bytes, buf);
+    return k->host->read_log(k->host->opaque, WEIR_LOG_RING_OFFSET +
+                                              position % k->ring_bytes,
+                             bytes, buf);
+}
+
+WeirDecompressor *weir_keeper_take_decompressor(WeirKeeper *k)
+{
+    WeirDecompressor *d;
+
+    weir_keeper_lock(k);
+    d = k->idle;
+    k->idle = NULL;
+    weir_keeper_unlock(k);
+    return d ? d : weir_decompressor_new();
+}
+
+void weir_keeper_give_decompressor(WeirKeeper *k, WeirDecompressor *d)
+{
+    weir_keeper_lock(k);
+    if (!k->idle) {
+        k->idle = d;
+        d = NULL;
+    }
+    weir_keeper_unlock(k);
+    weir_decompressor_free(d);
+}
+
+static int read_packed(WeirKeeper *k, uint64_t position, uint32_t packed_bytes,
+                       uint64_t bytes, uint8_t *buf)
+{
+    uint8_t *packed = malloc(packed_bytes);
+    WeirDecompressor *d = weir_keeper_take_decompressor(k);
+    int ret = packed && d ? read_at(k, position, packed_bytes, packed)
+                          : -ENOMEM;
+
+    ret = ret < 0 ? ret : weir_decompress(d, packed, packed_bytes, buf, bytes);
+    weir_keeper_give_decompressor(k, d);
+    free(packed);
+    return ret;
+}
+
+int weir_keeper_fetch(WeirKeeper *k, uint64_t position,
+                      uint32_t packed_sectors, uint64_t bytes, uint32_t crc,
+                      uint8_t *buf)
+{
+    int ret = packed_sectors > 0
+              ? read_packed(k, position, packed_sectors *
+                            WEIR_LOG_DATA_ALIGN_BYTES, bytes, buf)
+              : read_at(k, position, bytes, buf);
 
     return ret < 0 ? ret : weir_log_data_crc(buf, bytes) == crc ||
                            WITHOUT_RULE(24) ? 0 : -EBADMSG;
@@ -245,6 +292,7 @@ bool weir_record_extent(const WeirIndexRecord *r, uint64_t epoch,
         extent->kind = WEIR_EXTENT_DATA;
         extent->position = r->position;
         extent->record_bytes = (uint32_t)r->bytes;
+        extent->packed_sectors = r->packed_sectors;
         extent->crc = r->crc;
         return true;
     case WEIR_LOG_ZERO:

@@ -24,7 +24,8 @@ typedef struct WeirExtent {
     uint32_t at;                /* DATA: bytes into that where this begins */
     uint32_t record_bytes;      /* DATA: of all of it */
     uint32_t crc;               /* DATA: the same */
-    WeirExtentKind kind;
+    uint16_t packed_sectors;    /* DATA: as in its WeirIndexRecord */
+    uint8_t kind;               /* WeirExtentKind */
 } WeirExtent;
 
 typedef struct WeirMap {

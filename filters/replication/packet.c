@@ -20,7 +20,8 @@
  *    7  1 flags, RECORD_ below
  *    8  8 offset
  *   16  8 length
- *   24  8 0
+ *   24  4 compressed: bytes of its data
+ *   28  4 compressed: CRC-32C of that
  *
  * data of an ORIGIN record, 216 bytes
  *    0 16 group                        104 32 parent, a generation
@@ -47,6 +48,7 @@
 #define COMMIT_CONSISTENT 1u
 #define COMMIT_APPLICATION 2u
 #define RECORD_RESYNC 1u
+#define RECORD_ZSTD 2u
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'P', 'K', 'T', '1' };
 
@@ -144,9 +146,12 @@ static void write_record(uint8_t *at, const WeirLogRecord *r)
     le_put(at, r->crc, 4);
     le_put(at + 4, r->disk, 2);
     at[6] = (uint8_t)r->op;
-    at[7] = r->resync ? RECORD_RESYNC : 0;
+    at[7] = (uint8_t)((r->resync ? RECORD_RESYNC : 0) |
+                      (r->packed_bytes > 0 ? RECORD_ZSTD : 0));
     le_put(at + 8, r->offset, 8);
     le_put(at + 16, r->bytes, 8);
+    le_put(at + 24, r->packed_bytes, 4);
+    le_put(at + 28, r->packed_crc, 4);
 }
 
 static void write_header(uint8_t *head, const WeirLogPacket *p)
@@ -221,6 +226,8 @@ void weir_log_record_read(WeirLogRecord *r, const uint8_t *head, uint32_t i)
     r->resync = at[7] & RECORD_RESYNC;
     r->offset = le_get(at + 8, 8);
     r->bytes = le_get(at + 16, 8);
+    r->packed_bytes = (uint32_t)le_get(at + 24, 4);
+    r->packed_crc = (uint32_t)le_get(at + 28, 4);
 }
 
 static bool length_is_sound(const WeirLogRecord *r)
@@ -245,22 +252,42 @@ static bool length_is_sound(const WeirLogRecord *r)
     }
 }
 
+/* What is compressed takes less room. The length has been looked at. */
+static bool packing_is_sound(const WeirLogRecord *r, uint8_t flags)
+{
+    if (flags & RECORD_ZSTD) {
+        return r->op == WEIR_LOG_WRITE && r->packed_bytes > 0 &&
+               weir_log_data_room(r->packed_bytes) <
+               weir_log_data_room(r->bytes);
+    }
+    return r->packed_bytes == 0 && r->packed_crc == 0;
+}
+
 static bool record_is_sound(const WeirLogRecord *r, const uint8_t *at)
 {
     return r->disk < WEIR_LOG_DISKS_MAX && length_is_sound(r) &&
            r->offset <= WEIR_LOG_RANGE_END_MAX &&
            r->bytes <= WEIR_LOG_RANGE_END_MAX - r->offset &&
            (r->crc == 0 || weir_log_data_bytes(r) > 0) &&
-           (at[7] & ~RECORD_RESYNC) == 0 && weir_is_zero(at + 24, 8);
+           (at[7] & ~(RECORD_RESYNC | RECORD_ZSTD)) == 0 &&
+           packing_is_sound(r, at[7]);
 }
 
-/* All records; *data_bytes: what they have together. */
-static bool table_is_sound(const WeirLogPacket *p, const uint8_t *head,
-                           uint64_t *data_bytes)
+/* Without its being compressed. */
+static uint64_t plain_room(const WeirLogRecord *r)
+{
+    return weir_log_data_room(r->packed_bytes > 0 ? r->bytes
+                                                  : weir_log_data_bytes(r));
+}
+
+/* All records; *data_bytes: what they have together, *plain_bytes: would. */
+static bool table_is_sound(WeirLogPacket *p, const uint8_t *head,
+                           uint64_t *data_bytes, uint64_t *plain_bytes)
 {
     const uint8_t *at = head + WEIR_LOG_HEADER_BYTES;
 
-    *data_bytes = 0;
+    *data_bytes = *plain_bytes = 0;
+    p->packed = false;
     for (uint32_t i = 0; i < p->records; i++, at += WEIR_LOG_RECORD_BYTES) {
         WeirLogRecord r;
 
@@ -269,6 +296,8 @@ static bool table_is_sound(const WeirLogPacket *p, const uint8_t *head,
             return false;
         }
         *data_bytes += weir_log_data_room(weir_log_data_bytes(&r));
+        *plain_bytes += plain_room(&r);
+        p->packed = p->packed || r.packed_bytes > 0;
     }
     return weir_is_zero(at, (size_t)(head + p->head_bytes - at));
 }
@@ -320,7 +349,7 @@ int weir_log_packet_read(WeirLogPacket *p, const uint8_t *head,
                          const char **why)
 {
     uint32_t head_bytes = weir_log_packet_peek(head);
-    uint64_t data_bytes;
+    uint64_t data_bytes, plain_bytes;
 
     if (head_bytes == 0) {
         *why = "no packet";
@@ -333,10 +362,11 @@ int weir_log_packet_read(WeirLogPacket *p, const uint8_t *head,
     read_header(p, head);
     *why = !flags_are_known(head, p->commit) ? "unknown flags" :
            !place_is_sound(p) ? "epoch or position that cannot be" :
-           !table_is_sound(p, head, &data_bytes) ? "record that cannot be" :
+           !table_is_sound(p, head, &data_bytes, &plain_bytes)
+           ? "record that cannot be" :
            data_bytes != p->data_bytes ? "length of its data" :
-           weir_log_packet_bytes(p) > WEIR_LOG_PACKET_BYTES_MAX
-           ? "too long" : NULL;
+           weir_log_packet_room(head_bytes + plain_bytes) >
+           WEIR_LOG_PACKET_BYTES_MAX ? "too long" : NULL;
     return *why ? -EINVAL : 0;
 }
 
@@ -350,7 +380,8 @@ int weir_log_packet_check_data(const WeirLogPacket *p, const uint8_t *head,
 
         weir_log_record_read(&r, head, i);
         bytes = weir_log_data_bytes(&r);
-        if (bytes > 0 && weir_log_data_crc(data, bytes) != r.crc) {
+        if (bytes > 0 && weir_log_data_crc(data, bytes) !=
+                         (r.packed_bytes > 0 ? r.packed_crc : r.crc)) {
             *why = "checksum of its data";
             return -EINVAL;
         }

@@ -42,6 +42,9 @@ typedef enum WeirLogOp {
 
 typedef struct WeirLogRecord {
     uint32_t crc;               /* of its data, see weir_log_data_crc() */
+    uint32_t packed_bytes;      /* WEIR_LOG_WRITE: it is compressed to so much;
+                                   0: it is not */
+    uint32_t packed_crc;        /* of that; 0: the same */
     uint16_t disk;
     WeirLogOp op;
     bool resync;                /* copied, not written by the guest */
@@ -77,6 +80,7 @@ typedef struct WeirLogPacket {
     uint64_t epoch;
     uint32_t number;            /* in its epoch */
     uint32_t records;
+    bool packed;                /* one of them is compressed; set by reading */
     bool first, last;           /* of a segment; last: without records */
     bool commit;
     bool consistent;            /* commit */
@@ -90,10 +94,11 @@ typedef struct WeirLogPacket {
     uint32_t crc;               /* with the chain as zeroes */
 } WeirLogPacket;
 
-/* How much a record has as data. */
+/* How much a record has as data in its packet. */
 static inline uint64_t weir_log_data_bytes(const WeirLogRecord *r)
 {
-    return r->op == WEIR_LOG_WRITE || r->op == WEIR_LOG_MARK ? r->bytes :
+    return r->packed_bytes > 0 ? r->packed_bytes :
+           r->op == WEIR_LOG_WRITE || r->op == WEIR_LOG_MARK ? r->bytes :
            r->op == WEIR_LOG_DISK ? WEIR_LOG_DISK_BYTES :
            r->op == WEIR_LOG_ORIGIN ? WEIR_LOG_ORIGIN_BYTES : 0;
 }
@@ -186,7 +191,8 @@ int weir_log_packet_read(WeirLogPacket *p, const uint8_t *head,
 void weir_log_record_read(WeirLogRecord *r, const uint8_t *head, uint32_t i);
 
 /*
- * Check the data of all records.
+ * Check the data of all records, as it is there: see weir_packed_check() for
+ * the rest of what is compressed.
  * head: that was read. data: p->data_bytes.
  * Returns 0 or -EINVAL, *why.
  */

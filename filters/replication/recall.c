@@ -413,12 +413,9 @@ static int rebuild_packet(Rebuild *b, const WeirLogScan *scan)
         WeirIndexRecord record;
 
         weir_log_record_read(&r, scan->buf, i);
-        record = (WeirIndexRecord) {
-            .offset = r.offset, .bytes = r.bytes, .position = position,
-            .crc = r.crc, .disk = r.disk, .op = (uint8_t)r.op,
-        };
+        record = weir_index_record(&r, position);
         position += weir_log_data_room(weir_log_data_bytes(&r));
-        if (r.op != WEIR_LOG_MARK &&
+        if (!weir_log_is_remark(r.op) &&
             weir_chapter_record_of(&out, &record, (uint32_t)b->records.count,
                                    &b->bytes[r.disk])) {
             ret = add(&b->records, &out);

@@ -66,8 +66,24 @@ static int no_packet(const Request *r, const char *why)
     return -EINVAL;
 }
 
+/* What comes out of the compressed data is what the writer has meant. */
+static int check_packed(WeirKeeper *k, const Request *r,
+                        const WeirLogPacket *p)
+{
+    WeirDecompressor *d = weir_keeper_take_decompressor(k);
+    const char *why;
+    int ret = d ? weir_packed_check(d, p, r->data, r->data + p->head_bytes,
+                                    &why) : -ENOMEM;
+
+    weir_keeper_give_decompressor(k, d);
+    if (ret == -ENOMEM) {
+        weir_keeper_say(r->err, r->err_size, "no memory");
+    }
+    return ret == -EINVAL ? no_packet(r, why) : ret;
+}
+
 /* All that can be told without the state of the keeper. */
-static int parse(Request *r)
+static int parse(WeirKeeper *k, Request *r)
 {
     uint32_t head = r->bytes < WEIR_LOG_HEADER_BYTES
                     ? 0 : weir_log_packet_peek(r->data);
@@ -86,6 +102,13 @@ static int parse(Request *r)
     if (weir_log_packet_check_data(&p, r->data, r->data + p.head_bytes,
                                    &why) < 0 && !WITHOUT_RULE(16)) {
         return no_packet(r, why);
+    }
+    if (p.packed && !WITHOUT_RULE(43)) {
+        int ret = check_packed(k, r, &p);
+
+        if (ret < 0) {
+            return ret;
+        }
     }
     r->arrived = weir_arrived_new(&p, r->data, r->data + p.head_bytes);
     if (!r->arrived) {
@@ -191,6 +214,10 @@ static int check_place(WeirKeeper *k, const Request *r)
     uint64_t bytes = weir_log_packet_bytes(p);
     uint64_t at = p->position % k->sb.segment_bytes;
 
+    if (p->packed && !k->sb.zstd) {
+        return no_packet(r, "it is compressed, and the log takes nothing "
+                         "compressed");
+    }
     if (weir_log_offset(&k->sb, p->position) != r->offset ||
         p->first != (at == 0) || bytes > k->sb.segment_bytes - at) {
         return no_packet(r, "it is not where it belongs");
@@ -429,7 +456,7 @@ int weir_keeper_write(WeirKeeper *k, uint64_t offset, uint64_t bytes,
                             ? "the superblock is the keeper's" : "length");
     } else {
         ret = collect(&r, iov, niov);
-        ret = ret < 0 ? ret : parse(&r);
+        ret = ret < 0 ? ret : parse(k, &r);
     }
     if (ret < 0) {
         weir_keeper_refuse(k);
@@ -511,7 +538,7 @@ int weir_keeper_flush(WeirKeeper *k)
     int ret;
 
     weir_keeper_lock(k);
-    if (WITHOUT_RULE(36)) {
+    if (WITHOUT_RULE(43)) {
         weir_keeper_seal(k, k->valid.epoch, false);
     }
     ret = k->loss == LOSS_NONE ? weir_keeper_flush_locked(k) : -EIO;

@@ -68,6 +68,11 @@ static int read_end(WeirSource *s, uint64_t device_bytes, Place *p,
     if (ret == 0) {
         ret = weir_log_superblock_read(&p->sb, copies, device_bytes, p->err,
                                        p->err_size);
+        if (ret == 0 && s->config.compress && !p->sb.zstd) {
+            snprintf(p->err, p->err_size, "the replication log takes nothing "
+                     "compressed: it was made without that");
+            ret = -ENOTSUP;
+        }
         if (ret < 0) {
             return ret;
         }

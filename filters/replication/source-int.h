@@ -7,6 +7,7 @@
 
 #include "common/ranges.h"
 #include "replication/bitmap.h"
+#include "replication/compress.h"
 #include "replication/epoch.h"
 #include "replication/source.h"
 #include "replication/writer.h"
@@ -94,10 +95,13 @@ struct WeirSource {
     uint32_t flush_failures;            /* so often */
     WeirLogSuperblock sb;
     WeirLogWriter writer;
+    WeirCompressor *compressor;         /* set at new, the sender's; NULL:
+                                           nothing is compressed */
     bool announce;                      /* the session begins with all disks */
     WeirLogCommit durable;
     uint64_t connections;
     uint64_t sent_bytes;
+    uint64_t plain_bytes;
     uint64_t send_ns;                   /* not earlier, for max_rate */
     uint64_t rate_second;               /* the newest of: */
     uint64_t rate_bytes[WEIR_SOURCE_RATE_SECONDS];
@@ -221,6 +225,27 @@ void weir_source_send_next(WeirSource *s);
 
 /* The committer of a session; arg: the source. Locks itself. */
 void weir_source_commit(void *arg);
+
+/* --- source-pack.c --- */
+
+/* Entries of an epoch, as the records of a packet. */
+typedef struct WeirSourcePack {
+    const WeirEpochEntry *entries;
+    uint32_t entry_count;
+    WeirCompressor *compressor;
+    WeirLogRecord *records;
+    const uint8_t **data;               /* of each record, if it has some;
+                                           what is compressed is padded */
+    uint32_t count;
+    uint64_t data_bytes;                /* with what lies between */
+    uint8_t *buf;                       /* what was compressed */
+    uint64_t used;                      /* of it */
+} WeirSourcePack;
+
+/* count: may be 0. Yields if something is to compress. Returns 0 or -ENOMEM. */
+int weir_source_pack(WeirSource *s, const WeirEpochEntry *entries,
+                     uint32_t count, WeirSourcePack *pack);
+void weir_source_pack_free(WeirSourcePack *pack);
 
 /* --- source-connect.c --- */
 

@@ -15,7 +15,9 @@ typedef struct Packet {
     WeirSource *source;
     WeirEpoch *epoch;
     uint64_t offset, bytes;
+    uint64_t plain_bytes;       /* that would be without compression */
     uint8_t *head;
+    WeirSourcePack pack;        /* or all zeroes */
     WeirLogRecord *records;
     size_t niov;
     struct iovec iov[];
@@ -25,6 +27,7 @@ typedef struct Packet {
 
 static void free_packet(Packet *p)
 {
+    weir_source_pack_free(&p->pack);
     free(p->records);
     free(p->head);
     free(p);
@@ -58,6 +61,7 @@ static void write_packet(void *arg)
         weir_source_lose_log(s);
     } else {
         s->sent_bytes += p->bytes;
+        s->plain_bytes += p->plain_bytes;
         count_rate(s, p->bytes);
     }
     weir_source_changed(s);
@@ -112,13 +116,17 @@ static void slow_down(WeirSource *s, uint64_t bytes)
     }
 }
 
-/* Once its head has been made. */
-static void send_packet(Packet *p, const WeirLogPacket *log)
+/* Once its head has been made. plain_bytes: of its data; 0: not compressed. */
+static void send_packet(Packet *p, const WeirLogPacket *log,
+                        uint64_t plain_bytes)
 {
     WeirSource *s = p->source;
 
     p->offset = weir_log_offset(&s->sb, log->position);
     p->bytes = weir_log_packet_bytes(log);
+    p->plain_bytes = plain_bytes > 0 ? weir_log_packet_room(log->head_bytes +
+                                                            plain_bytes)
+                                     : p->bytes;
     add_padding(p, p->bytes - log->head_bytes - log->data_bytes);
     s->packets++;
     p->epoch->packets++;
@@ -214,7 +222,7 @@ static int send_disks(WeirSource *s, WeirEpoch *epoch, bool last)
         return -EIO;
     }
     add_iov(p, p->head, log.head_bytes + data_bytes);
-    send_packet(p, &log);
+    send_packet(p, &log, 0);
     s->announce = s->announce && last;
     return 0;
 }
@@ -249,21 +257,62 @@ static int make_way(WeirSource *s, WeirEpoch *epoch, uint64_t bytes)
     return ret < 0 ? ret : begin_segment(s, epoch, bytes);
 }
 
-static void add_entry(Packet *p, const WeirEpochEntry *entry)
+/* What is compressed is padded already. */
+static void add_record(Packet *p, const WeirLogRecord *r, const uint8_t *data)
 {
-    uint64_t bytes = weir_log_data_bytes(&entry->record);
+    uint64_t bytes = weir_log_data_bytes(r), room = weir_log_data_room(bytes);
 
-    if (bytes > 0) {
-        add_iov(p, entry->piece.data, bytes);
-        add_padding(p, weir_log_data_room(bytes) - bytes);
+    if (r->packed_bytes > 0) {
+        add_iov(p, data, room);
+    } else if (bytes > 0) {
+        add_iov(p, data, bytes);
+        add_padding(p, room - bytes);
     }
+}
+
+/* A packet of what was packed, which it takes over; NULL: no memory. */
+static Packet *packed_packet(WeirSource *s, WeirEpoch *epoch,
+                             WeirSourcePack *pack)
+{
+    Packet *p = new_packet(s, epoch, pack->count, 0);
+
+    if (!p) {
+        weir_source_pack_free(pack);
+        return NULL;
+    }
+    memcpy(p->records, pack->records, pack->count * sizeof(*p->records));
+    p->pack = *pack;
+    return p;
+}
+
+static void note_lengths(WeirSource *s, const WeirEpochEntry *entries,
+                         uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (entries[i].record.op == WEIR_LOG_RESIZE) {
+            weir_source_disk_of(s, entries[i].record.disk)->sent_bytes =
+                entries[i].record.bytes;
+        }
+    }
+}
+
+static int place_packed(WeirSource *s, WeirLogPacket *log, Packet *p)
+{
+    int ret = make_way(s, p->epoch, weir_log_head_bytes(p->pack.count) +
+                                    p->pack.data_bytes);
+
+    ret = ret < 0 ? ret : place(s, log, p);
+    if (ret < 0) {
+        free_packet(p);
+    }
+    return ret;
 }
 
 static int send_part(WeirSource *s, WeirEpoch *epoch,
                      const WeirEpochPart *part)
 {
     WeirLogPacket log = {
-        .records = part->count, .commit = part->ends,
+        .commit = part->ends,
         .consistent = part->ends && epoch->consistent,
         .application_consistent = part->ends && epoch->application_consistent,
         .wall_ns = part->ends ? epoch->wall_ns : 0,
@@ -272,27 +321,28 @@ static int send_part(WeirSource *s, WeirEpoch *epoch,
     /* an epoch may be empty, and has no entries then */
     const WeirEpochEntry *entries = part->count
                                     ? epoch->entries + part->first : NULL;
-    Packet *p = new_packet(s, epoch, part->count, 0);
+    WeirSourcePack pack;
+    Packet *p;
+    int ret = weir_source_pack(s, entries, part->count, &pack);
 
+    if (ret < 0) {
+        return ret;
+    }
+    log.records = pack.count;
+    p = packed_packet(s, epoch, &pack);
     if (!p) {
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < part->count; i++) {
-        p->records[i] = entries[i].record;
-    }
-    if (place(s, &log, p) < 0) {
-        free_packet(p);
-        return -EIO;
+    ret = place_packed(s, &log, p);
+    if (ret < 0) {
+        return ret;
     }
     add_iov(p, p->head, log.head_bytes);
-    for (uint32_t i = 0; i < part->count; i++) {
-        add_entry(p, &entries[i]);
-        if (entries[i].record.op == WEIR_LOG_RESIZE) {
-            weir_source_disk_of(s, entries[i].record.disk)->sent_bytes =
-                entries[i].record.bytes;
-        }
+    for (uint32_t i = 0; i < p->pack.count; i++) {
+        add_record(p, &p->records[i], p->pack.data[i]);
     }
-    send_packet(p, &log);
+    note_lengths(s, entries, part->count);
+    send_packet(p, &log, part->data_bytes);
     return 0;
 }
 
@@ -310,10 +360,8 @@ static int send_epoch(WeirSource *s, WeirEpoch *epoch)
 
     for (;;) {
         WeirEpochPart part = weir_epoch_part(epoch, first, packet_bytes(s));
-        int ret = make_way(s, epoch, weir_log_head_bytes(part.count) +
-                                     part.data_bytes);
+        int ret = send_part(s, epoch, &part);
 
-        ret = ret < 0 ? ret : send_part(s, epoch, &part);
         if (ret < 0 || part.ends) {
             return ret;
         }

@@ -32,7 +32,10 @@ int weir_source_new(WeirSource **out, const WeirTasks *tasks,
     if (s->open) {
         s->open->serial = FIRST_SERIAL;
     }
-    if (!s->open ||
+    if (config->compress) {
+        s->compressor = weir_compressor_new();
+    }
+    if (!s->open || (config->compress && !s->compressor) ||
         weir_memory_new(&s->memory, config->max_memory_bytes) < 0) {
         weir_source_free(s);
         return -ENOMEM;
@@ -68,6 +71,7 @@ void weir_source_free(WeirSource *s)
         s->forgotten = next;
     }
     weir_memory_free(s->memory);
+    weir_compressor_free(s->compressor);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -544,6 +548,7 @@ void weir_source_info(WeirSource *s, WeirSourceInfo *info)
     info->epoch = s->durable.epoch;
     info->memory_bytes = weir_memory_used_bytes(s->memory);
     info->sent_bytes = s->sent_bytes;
+    info->plain_bytes = s->plain_bytes;
     info->rate = rate(s, now);
     info->connections = s->connections;
     info->rpo_ns = rpo_ns(s, now);

@@ -65,6 +65,8 @@ typedef struct WeirSourceConfig {
     uint64_t epoch_bytes;       /* an epoch with so much ends at once */
     uint64_t max_memory_bytes;
     uint64_t max_rate;          /* bytes per second to the log; 0: no limit */
+    bool compress;              /* what gets shorter by it; the log has to be
+                                   one that takes that */
 } WeirSourceConfig;
 
 #define WEIR_SOURCE_FUA 1u      /* durable when it has ended */
@@ -102,6 +104,13 @@ typedef struct WeirSourceHost {
      * written before may be lost although it is read.
      */
     int (*flush_log)(void *opaque);
+
+    /*
+     * Run fn(arg), which computes and does not call anybody, in a thread where
+     * that keeps no request from going on. Yields until it has ended. NULL: it
+     * is run where the source is.
+     */
+    void (*compute)(void *opaque, void (*fn)(void *arg), void *arg);
 } WeirSourceHost;
 
 typedef struct WeirSourceInfo {
@@ -112,6 +121,7 @@ typedef struct WeirSourceInfo {
     uint64_t rpo_ns;            /* age of the oldest of these; 0: none */
     uint64_t memory_bytes;
     uint64_t sent_bytes;        /* to the log, all in all */
+    uint64_t plain_bytes;       /* that would be without compression */
     uint64_t rate;              /* of that, in the last seconds, per second */
     uint64_t connections;
 } WeirSourceInfo;

@@ -31,13 +31,14 @@
 #define HISTORY_AT 512
 #define SEGMENT_BYTES_WISHED (UINT64_C(64) << 20)
 #define SEGMENTS_WISHED 16
-#define FEATURE_ORIGINS 2u
-#define FEATURES FEATURE_ORIGINS
 #define FLAG_INCOMPLETE 1u
 #define FLAG_APPLICATION 2u
 #define FLAGS (FLAG_INCOMPLETE | FLAG_APPLICATION)
 #define COMPATIBLE_KEPT 1u
 #define COMPATIBLE_CHAPTERS 2u
+#define INCOMPATIBLE_ZSTD 1u
+#define INCOMPATIBLE_ORIGINS 2u
+#define INCOMPATIBLE (INCOMPATIBLE_ZSTD | INCOMPATIBLE_ORIGINS)
 
 static const char magic[8] = { 'W', 'E', 'I', 'R', 'R', 'L', 'O', 'G' };
 
@@ -101,6 +102,7 @@ int weir_log_superblock_shape(WeirLogSuperblock *sb, uint64_t device_bytes)
     sb->chapter_bytes = chapter;
     sb->segments = segments < WEIR_LOG_SEGMENTS_MAX ? (uint32_t)segments
                                                     : WEIR_LOG_SEGMENTS_MAX;
+    sb->zstd = true;
     sb->history_count = 1;
     sb->history[0].number = 1;
     sb->history[0].first_epoch = 1;
@@ -187,7 +189,8 @@ void weir_log_superblock_write(uint8_t *buf, const WeirLogSuperblock *sb)
     memset(buf, 0, WEIR_LOG_SUPERBLOCK_BYTES);
     memcpy(buf, magic, sizeof(magic));
     le_put(buf + 8, VERSION, 4);
-    le_put(buf + 16, sb->has_origins ? FEATURE_ORIGINS : 0, 8);
+    le_put(buf + 16, (sb->zstd ? INCOMPATIBLE_ZSTD : 0) |
+                     (sb->has_origins ? INCOMPATIBLE_ORIGINS : 0), 8);
     le_put(buf + 24, (sb->is_kept ? COMPATIBLE_KEPT : 0) |
                      (sb->chapter_bytes ? COMPATIBLE_CHAPTERS : 0), 8);
     le_put(buf + 32, sb->sequence, 8);
@@ -215,7 +218,7 @@ static int check_copy(const uint8_t *buf)
         return -EINVAL;
     }
     return le_get(buf + 8, 4) != VERSION ||
-           (le_get(buf + 16, 8) & ~(uint64_t)FEATURES) ||
+           (le_get(buf + 16, 8) & ~(uint64_t)INCOMPATIBLE) ||
            (le_get(buf + 152, 8) & ~(uint64_t)FLAGS) ? -ENOTSUP : 0;
 }
 
@@ -295,7 +298,7 @@ int weir_log_superblock_read(WeirLogSuperblock *sb, const uint8_t *copies,
     memset(sb, 0, sizeof(*sb));
     sb->is_kept = le_get(buf + 24, 8) & COMPATIBLE_KEPT;
     sb->sequence = le_get(buf + 32, 8);
-    sb->has_origins = le_get(buf + 16, 8) & FEATURE_ORIGINS;
+    sb->has_origins = le_get(buf + 16, 8) & INCOMPATIBLE_ORIGINS;
     memcpy(sb->group, buf + 40, WEIR_LOG_UUID_BYTES);
     sb->segment_bytes = le_get(buf + 56, 8);
     sb->segments = (uint32_t)le_get(buf + 64, 4);
@@ -306,6 +309,7 @@ int weir_log_superblock_read(WeirLogSuperblock *sb, const uint8_t *copies,
     sb->horizon = le_get(buf + 144, 8);
     sb->base_incomplete = le_get(buf + 152, 8) & FLAG_INCOMPLETE;
     sb->application_consistent = le_get(buf + 152, 8) & FLAG_APPLICATION;
+    sb->zstd = le_get(buf + 16, 8) & INCOMPATIBLE_ZSTD;
     sb->history_count = (uint32_t)le_get(buf + 68, 4);
     if (sb->history_count > WEIR_LOG_HISTORY_MAX) {
         return fail(err, err_size, -EINVAL, "the history of the replication "

@@ -59,6 +59,7 @@ typedef struct WeirLogSuperblock {
     bool application_consistent;        /* it is, and such a one */
     bool is_kept;               /* whoever tells it takes leaves: see leave.h;
                                    never so on disk */
+    bool zstd;                  /* data may be compressed */
     uint32_t history_count;     /* 1..WEIR_LOG_HISTORY_MAX */
     WeirLogGeneration history[WEIR_LOG_HISTORY_MAX];    /* oldest first */
 } WeirLogSuperblock;

@@ -29,6 +29,20 @@ typedef struct Window {
     WeirMap map;                /* what is outside of the part does not count */
 } Window;
 
+/*
+ * A record of which a part was read: the next part is read soon. All of one has
+ * to be read, checked, and decompressed, whatever is wanted.
+ */
+typedef struct Kept {
+    uint64_t position;          /* of the record */
+    uint8_t *data;              /* NULL: there is none */
+    bool reading;               /* somebody is at it; others wait */
+    unsigned users;
+    uint64_t used;              /* the higher, the later */
+} Kept;
+
+#define KEPT_RECORDS 4
+
 struct WeirView {
     WeirKeeper *keeper;         /* set at open, as all up to next */
     Base *base;                 /* NULL: none */
@@ -40,6 +54,8 @@ struct WeirView {
     size_t chapter_count;
     WeirView *next;             /* keeper's lock, as for all that follows */
     Window windows[WINDOWS];
+    Kept kept[KEPT_RECORDS];
+    uint64_t kept_serial;
 };
 
 uint64_t weir_keeper_pinned(const WeirKeeper *k)
@@ -244,6 +260,9 @@ void weir_view_close(WeirView *v)
         weir_map_destroy(&v->windows[i].map);
     }
     weir_map_destroy(&v->map);
+    for (int i = 0; i < KEPT_RECORDS; i++) {
+        free(v->kept[i].data);
+    }
     free(v->chapters);
     free(v);
 }
@@ -310,6 +329,7 @@ static int add_found(Search *s, size_t chapter, const WeirChapterRecord *r)
             .offset = r->from, .bytes = r->bytes, .epoch = r->record.position,
             .position = data ? r->record.position : 0,
             .record_bytes = data ? (uint32_t)r->bytes : 0,
+            .packed_sectors = r->record.packed_sectors,
             .crc = data ? r->record.crc : 0,
             .kind = data ? WEIR_EXTENT_DATA :
                     r->record.op == WEIR_LOG_DISCARD ? WEIR_EXTENT_DISCARD
@@ -544,22 +564,120 @@ int weir_view_status(WeirView *v, uint64_t offset, uint64_t bytes,
 
 /* --- read --- */
 
-/* All of a record is read, since its checksum is of all of it. */
+static int fetch(WeirView *v, const WeirExtent *e, uint8_t *data)
+{
+    return weir_keeper_fetch(v->keeper, e->position, e->packed_sectors,
+                             e->record_bytes, e->crc, data);
+}
+
+/* The record if it is kept, or the place to keep it; NULL: all are in use. */
+static Kept *find_kept(WeirView *v, uint64_t position)
+{
+    Kept *place = NULL;
+
+    for (int i = 0; i < KEPT_RECORDS; i++) {
+        Kept *kept = &v->kept[i];
+
+        if (kept->data && kept->position == position) {
+            return kept;
+        }
+        if (kept->users == 0 && (!place || kept->used < place->used)) {
+            place = kept;
+        }
+    }
+    return place;
+}
+
+/* The lock is held. Yields. Returns 0 or an error: then nothing is kept. */
+static int fill_kept(WeirView *v, Kept *kept, const WeirExtent *e)
+{
+    int ret;
+
+    free(kept->data);
+    kept->data = malloc(e->record_bytes);
+    if (!kept->data) {
+        return -ENOMEM;
+    }
+    kept->position = e->position;
+    kept->reading = true;
+    weir_keeper_unlock(v->keeper);
+    ret = fetch(v, e, kept->data);
+    weir_keeper_lock(v->keeper);
+    kept->reading = false;
+    if (ret < 0) {
+        free(kept->data);
+        kept->data = NULL;
+    }
+    weir_keeper_changed(v->keeper);
+    return ret;
+}
+
+/* As fill_kept(). *out: has one more user. */
+static int take_kept(WeirView *v, const WeirExtent *e, Kept **out)
+{
+    Kept *kept;
+    int ret = 0;
+
+    while ((kept = find_kept(v, e->position)) && kept->reading) {
+        weir_keeper_wait(v->keeper, WEIR_TASKS_FOREVER);
+    }
+    *out = kept;
+    if (!kept) {
+        return 0;
+    }
+    kept->users++;
+    kept->used = ++v->kept_serial;
+    if (!kept->data || kept->position != e->position) {
+        ret = fill_kept(v, kept, e);
+    }
+    kept->users -= ret < 0;
+    return ret;
+}
+
+static void give_kept(WeirView *v, Kept *kept)
+{
+    weir_keeper_lock(v->keeper);
+    kept->users--;
+    weir_keeper_unlock(v->keeper);
+}
+
+/* Part of a record, of which all has to be read. */
+static int read_part(WeirView *v, const WeirExtent *e, uint64_t at,
+                     uint64_t bytes, uint8_t *buf)
+{
+    Kept *kept;
+    uint8_t *data;
+    int ret;
+
+    weir_keeper_lock(v->keeper);
+    ret = take_kept(v, e, &kept);
+    weir_keeper_unlock(v->keeper);
+    if (ret < 0) {
+        return ret;
+    }
+    if (kept) {
+        memcpy(buf, kept->data + at, bytes);
+        give_kept(v, kept);
+        return 0;
+    }
+    data = malloc(e->record_bytes);
+    ret = data ? fetch(v, e, data) : -ENOMEM;
+    if (ret == 0) {
+        memcpy(buf, data + at, bytes);
+    }
+    free(data);
+    return ret;
+}
+
 static int read_record(WeirView *v, const Piece *piece, uint64_t offset,
                        uint8_t *buf, char *err, size_t err_size)
 {
     const WeirExtent *e = &piece->extent;
-    bool whole = piece->bytes == e->record_bytes;
-    uint8_t *data = whole ? buf : malloc(e->record_bytes);
-    int ret = data ? weir_keeper_fetch(v->keeper, e->position, e->record_bytes,
-                                       e->crc, data) : -ENOMEM;
+    int ret = piece->bytes == e->record_bytes
+              ? fetch(v, e, buf)
+              : read_part(v, e, e->at + (offset - e->offset), piece->bytes,
+                          buf);
 
-    if (ret == 0 && !whole) {
-        memcpy(buf, data + e->at + (offset - e->offset), piece->bytes);
-    }
-    if (!whole) {
-        free(data);
-    }
     if (ret == -EBADMSG) {
         weir_keeper_say(err, err_size, "the replication log is damaged at %llu",
                         (unsigned long long)e->position);

@@ -21,6 +21,7 @@
 
 #include "coop.h"
 #include "memdisk.h"
+#include "replication/compress.h"
 #include "replication/keeper-int.h"
 #include "replication/point.h"
 #include "replication/scan.h"
@@ -98,7 +99,8 @@ static struct {
 
 static uint64_t seed_now, instants, cuts, epochs, views, promotions, points,
                 lives_lived, base_writes, refused, furthest, chapters, rebuilt,
-                sealed;
+                sealed, packed;
+static WeirCompressor *compressor;
 static uint32_t every = 1;
 
 static void place(void)
@@ -598,17 +600,28 @@ static void send(void *arg)
     coop_queue_wake(&wr.moved);
 }
 
+/* As it is or, if every second of what can be, compressed. */
+static void put_data(WeirLogRecord *r, const uint8_t *plain, uint8_t *data)
+{
+    r->crc = weir_log_data_crc(plain, r->bytes);
+    if (r->crc % 2 == 0 || weir_compress(compressor, r, plain, data) == 0) {
+        memcpy(data, plain, r->bytes);
+    }
+    packed += r->packed_bytes > 0;
+}
+
 static void put_sectors(WeirLogRecord *r, uint8_t *data)
 {
     Images *images = &wr.images;
     uint8_t *at = images->disks[r->disk] + r->offset;
+    uint8_t kinds_of_bytes = coop_random() % 2 ? 0xff : 3;
 
     for (uint64_t i = 0; i < r->bytes; i++) {
-        at[i] = r->op == WEIR_LOG_WRITE ? (uint8_t)coop_random() : 0;
+        at[i] = r->op == WEIR_LOG_WRITE
+                ? (uint8_t)coop_random() & kinds_of_bytes : 0;
     }
     if (r->op == WEIR_LOG_WRITE) {
-        memcpy(data, at, r->bytes);
-        r->crc = weir_log_data_crc(data, r->bytes);
+        put_data(r, at, data);
     }
     memset(images->unknown[r->disk] + r->offset / SECTOR,
            r->op == WEIR_LOG_DISCARD, r->bytes / SECTOR);
@@ -1354,6 +1367,7 @@ int main(int argc, char **argv)
     uint64_t seed = 1, runs = 1, lives = 8;
 
     report.place = place;
+    compressor = weir_compressor_new();
     for (int i = 1; i + 1 < argc; i += 2) {
         uint64_t value = strtoull(argv[i + 1], NULL, 0);
 
@@ -1379,7 +1393,8 @@ int main(int argc, char **argv)
     printf("%llu cuts at %llu instants of %llu lives, %llu epochs, %llu points "
            "looked at after cuts, %llu opened, %llu promotions, %llu writes to "
            "bases, %llu packets refused, %llu laps at most, %llu chapters "
-           "written, %llu found, %llu of them damaged: nothing wrong\n",
+           "written, %llu found, %llu of them damaged, %llu records "
+           "compressed: nothing wrong\n",
            (unsigned long long)cuts, (unsigned long long)instants,
            (unsigned long long)lives_lived, (unsigned long long)epochs,
            (unsigned long long)points, (unsigned long long)views,
@@ -1387,6 +1402,7 @@ int main(int argc, char **argv)
            (unsigned long long)refused,
            (unsigned long long)(furthest / (SEGMENTS * SEGMENT_BYTES)),
            (unsigned long long)sealed, (unsigned long long)chapters,
-           (unsigned long long)rebuilt);
-    return weir_keeper_mutation ? 1 : 0;
+           (unsigned long long)rebuilt, (unsigned long long)packed);
+    weir_compressor_free(compressor);
+    return weir_keeper_mutation || packed == 0 ? 1 : 0;
 }

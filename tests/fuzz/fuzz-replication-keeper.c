@@ -16,6 +16,8 @@
  *   8 read a point: epoch from the last (1)
  *   9 another session
  *  10 an epoch that is put in order of its second packet first
+ *  11 as 0, compressed
+ *  12 as 1, compressed, with the checksum of what is compressed put right too
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -25,6 +27,7 @@
 
 #include "common/crc32c.h"
 #include "common/le.h"
+#include "replication/compress.h"
 #include "replication/point.h"
 #include "replication/scan.h"
 #include "replication/view.h"
@@ -236,7 +239,28 @@ static int send(const WeirLogPacket *p)
                weir_log_packet_bytes(p));
 }
 
-static bool make_epoch(WeirLogPacket *p, uint8_t fill, uint32_t bytes)
+/* Not all the same, but much of it again and again. */
+static uint64_t compress(WeirLogRecord *r, uint8_t fill, uint8_t *data)
+{
+    static uint8_t plain[DISK_BYTES];
+    WeirCompressor *c = weir_compressor_new();
+    uint64_t room;
+
+    for (uint32_t i = 0; i < r->bytes; i++) {
+        plain[i] = (uint8_t)(fill + (i * i >> 5) % 23);
+    }
+    r->crc = weir_log_data_crc(plain, r->bytes);
+    room = weir_compress(c, r, plain, data);
+    if (room == 0) {
+        room = weir_log_data_room(r->bytes);
+        memcpy(data, plain, r->bytes);
+    }
+    weir_compressor_free(c);
+    return room;
+}
+
+static bool make_epoch(WeirLogPacket *p, uint8_t fill, uint32_t bytes,
+                       bool compressed)
 {
     static uint8_t data[DISK_BYTES];
     WeirLogRecord records[] = {
@@ -244,7 +268,7 @@ static bool make_epoch(WeirLogPacket *p, uint8_t fill, uint32_t bytes)
         { .op = WEIR_LOG_ZERO, .offset = 512, .bytes = 512 },
         { .op = WEIR_LOG_MARK, .bytes = 3 },
     };
-    uint64_t room = weir_log_data_room(bytes);
+    uint64_t room;
 
     memset(data, fill, sizeof(data));
     records[0].bytes = bytes ? bytes : 512;
@@ -253,6 +277,9 @@ static bool make_epoch(WeirLogPacket *p, uint8_t fill, uint32_t bytes)
     }
     room = weir_log_data_room(records[0].bytes);
     records[0].crc = weir_log_data_crc(data, records[0].bytes);
+    if (compressed) {
+        room = compress(&records[0], fill, data);
+    }
     memcpy(data + room, "abc", 3);
     records[2].crc = weir_log_data_crc(data + room, 3);
     *p = (WeirLogPacket) { .records = 3, .commit = true,
@@ -261,7 +288,8 @@ static bool make_epoch(WeirLogPacket *p, uint8_t fill, uint32_t bytes)
 }
 
 /* What goes before it, and the packet. */
-static bool prepare(WeirLogPacket *p, uint8_t fill, uint8_t sectors)
+static bool prepare(WeirLogPacket *p, uint8_t fill, uint8_t sectors,
+                    bool compressed)
 {
     if (!connected) {
         connect();
@@ -276,7 +304,19 @@ static bool prepare(WeirLogPacket *p, uint8_t fill, uint8_t sectors)
         (!make_disk(p) || send(p) < 0)) {
         return false;
     }
-    return connected && make_epoch(p, fill, sectors % 100 * 512u);
+    return connected && make_epoch(p, fill, sectors % 100 * 512u, compressed);
+}
+
+/* That of the first record. */
+static void seal_data(void)
+{
+    uint32_t head = weir_log_packet_peek(packet);
+    uint64_t bytes = le_get(packet + WEIR_LOG_HEADER_BYTES + 24, 4);
+
+    if (head > 0 && head + bytes <= sizeof(packet)) {
+        le_put(packet + WEIR_LOG_HEADER_BYTES + 28,
+               weir_log_data_crc(packet + head, bytes), 4);
+    }
 }
 
 static void seal(void)
@@ -316,22 +356,25 @@ static void change(Input *in, uint8_t *at, size_t room, unsigned place_bytes)
     }
 }
 
-static void good_epoch(Input *in)
+static void good_epoch(Input *in, bool compressed)
 {
     uint8_t fill = (uint8_t)take(in, 1), sectors = (uint8_t)take(in, 1);
     WeirLogPacket p;
 
-    if (prepare(&p, fill, sectors)) {
+    if (prepare(&p, fill, sectors, compressed)) {
         send(&p);
     }
 }
 
-static void bad_packet(Input *in, bool sealed)
+static void bad_packet(Input *in, bool sealed, bool compressed)
 {
     WeirLogPacket p;
 
-    if (prepare(&p, 3, 4)) {
+    if (prepare(&p, 3, compressed ? 64 : 4, compressed)) {
         change(in, packet, weir_log_packet_bytes(&p), 2);
+        if (compressed) {
+            seal_data();
+        }
         if (sealed) {
             seal();
         }
@@ -344,11 +387,11 @@ static void turned_epoch(void)
     static uint8_t first[WEIR_LOG_ALIGN_BYTES];
     WeirLogPacket a = { .records = 0 }, b;
 
-    if (!prepare(&b, 1, 1) || send(&b) < 0 || !make(&a, NULL, NULL, 0)) {
+    if (!prepare(&b, 1, 1, false) || send(&b) < 0 || !make(&a, NULL, NULL, 0)) {
         return;
     }
     memcpy(first, packet, sizeof(first));
-    if (make_epoch(&b, 5, 1024) && send(&b) == 0) {
+    if (make_epoch(&b, 5, 1024, false) && send(&b) == 0) {
         put(first, weir_log_offset(&sb, a.position), sizeof(first));
     }
 }
@@ -422,15 +465,15 @@ static void look(uint32_t back)
 
 static bool step(Input *in)
 {
-    switch (take(in, 1) % 11) {
+    switch (take(in, 1) % 13) {
     case 0:
-        good_epoch(in);
+        good_epoch(in, false);
         break;
     case 1:
-        bad_packet(in, true);
+        bad_packet(in, true, false);
         break;
     case 2:
-        bad_packet(in, false);
+        bad_packet(in, false, false);
         break;
     case 3:
         if (weir_keeper_flush(k) == 0) {
@@ -458,6 +501,12 @@ static bool step(Input *in)
         break;
     case 9:
         connect();
+        break;
+    case 11:
+        good_epoch(in, true);
+        break;
+    case 12:
+        bad_packet(in, true, true);
         break;
     default:
         turned_epoch();

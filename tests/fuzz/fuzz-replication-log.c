@@ -8,7 +8,7 @@
  * The input is a byte of flags, and changes to a log that was good: part (1
  * byte), place (2), length (1), bytes. Part: 0 and 1 the superblocks, from 2 on
  * the packets. Flags: 1, checksums are put right afterwards; 2, the chains of
- * commits too.
+ * commits too. The data of every second epoch is compressed.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,6 +17,7 @@
 
 #include "common/crc32c.h"
 #include "common/le.h"
+#include "replication/compress.h"
 #include "replication/scan.h"
 #include "replication/writer.h"
 
@@ -70,8 +71,11 @@ static void put_disk(WeirLogWriter *w)
     put(w, &p, &record, data);
 }
 
-static void put_epoch(WeirLogWriter *w, const uint8_t *data, uint32_t length)
+static void put_epoch(WeirLogWriter *w, const uint8_t *data, uint32_t length,
+                      bool compressed)
 {
+    static uint8_t packed[WEIR_COMPRESS_BYTES_MAX];
+    WeirCompressor *c = weir_compressor_new();
     WeirLogRecord records[] = {
         { .op = WEIR_LOG_WRITE, .bytes = length,
           .crc = weir_log_data_crc(data, length) },
@@ -82,6 +86,11 @@ static void put_epoch(WeirLogWriter *w, const uint8_t *data, uint32_t length)
     WeirLogPacket last = { .last = true };
     uint64_t all = weir_log_head_bytes(3) + length;
 
+    if (compressed) {
+        must(weir_compress(c, &records[0], data, packed) > 0, "no shorter");
+        data = packed;
+    }
+    weir_compressor_free(c);
     if (weir_log_writer_next(w, all) == WEIR_LOG_NEXT_LAST) {
         put(w, &last, NULL, data);
     }
@@ -97,6 +106,9 @@ static void make(void)
     static uint8_t data[400 << 10];
     WeirLogWriter w;
 
+    for (uint32_t i = 0; i < sizeof(data); i++) {
+        data[i] = (uint8_t)((i * i >> 5) % 23);
+    }
     made = calloc(1, DEVICE_BYTES);
     bytes = malloc(DEVICE_BYTES);
     sb.segment_bytes = WEIR_LOG_SEGMENT_BYTES_MIN;
@@ -106,7 +118,7 @@ static void make(void)
     weir_log_superblock_write(made + WEIR_LOG_SUPERBLOCK_BYTES, &sb);
     weir_log_writer_init(&w, &sb, &start, 1);
     for (unsigned i = 0; i < EPOCHS; i++) {
-        put_epoch(&w, data, sizeof(data) >> i);
+        put_epoch(&w, data, sizeof(data) >> (i + 2 * (i % 2)), i % 2);
     }
 }
 
@@ -132,6 +144,30 @@ static void change_all(const uint8_t *data, size_t size)
     }
 }
 
+/* Of what is compressed, as the head says. */
+static void seal_data(uint8_t *head, uint32_t head_bytes)
+{
+    uint8_t *data = head + head_bytes;
+
+    for (uint32_t i = 0; i < le_get(head + 68, 4); i++) {
+        uint8_t *at = head + WEIR_LOG_HEADER_BYTES + i * WEIR_LOG_RECORD_BYTES;
+        WeirLogRecord r;
+        uint64_t n;
+
+        weir_log_record_read(&r, head, i);
+        n = weir_log_data_bytes(&r);
+        if (n > (uint64_t)(bytes + DEVICE_BYTES - data)) {
+            return;
+        }
+        if (r.packed_bytes > 0) {
+            le_put(at + 28, weir_log_data_crc(data, n), 4);
+        }
+        n = weir_log_data_room(n);
+        data += n < (uint64_t)(bytes + DEVICE_BYTES - data)
+                ? n : (uint64_t)(bytes + DEVICE_BYTES - data);
+    }
+}
+
 static void seal(bool chains)
 {
     uint8_t chain[WEIR_LOG_CHAIN_BYTES] = { 0 };
@@ -151,6 +187,7 @@ static void seal(bool chains)
             packets[i] + head_bytes > DEVICE_BYTES) {
             continue;
         }
+        seal_data(head, head_bytes);
         le_put(head + 8, crc_without(head, head_bytes, 8, ~0u), 4);
         if (chains && weir_log_packet_read(&p, head, &why) == 0) {
             weir_log_chain_step(chain, &p);
@@ -173,6 +210,38 @@ static int read_log(void *opaque, uint64_t offset, uint64_t length, void *buf)
     return 0;
 }
 
+/* What a reader makes of the compressed records of a packet. */
+static void decompress(const WeirLogScan *s)
+{
+    const uint8_t *data = s->buf + s->packet.head_bytes;
+    WeirDecompressor *d = weir_decompressor_new();
+    const char *why = NULL;
+    bool sound = weir_packed_check(d, &s->packet, s->buf, data, &why) == 0;
+
+    must(sound || why, "refused without a reason");
+    for (uint32_t i = 0; i < s->packet.records; i++) {
+        WeirLogRecord r;
+
+        weir_log_record_read(&r, s->buf, i);
+        if (r.packed_bytes > 0) {
+            uint64_t room = weir_log_data_room(r.packed_bytes);
+            uint8_t *plain = malloc(r.bytes), *copy = malloc(room);
+            int ret;
+
+            /* of its own, so that a byte too far is noticed */
+            memcpy(copy, data, room);
+            ret = weir_decompress(d, copy, room, plain, r.bytes);
+            must(!sound || (ret == 0 && r.crc ==
+                            weir_log_data_crc(plain, r.bytes)),
+                 "it was sound, and cannot be read");
+            free(plain);
+            free(copy);
+        }
+        data += weir_log_data_room(weir_log_data_bytes(&r));
+    }
+    weir_decompressor_free(d);
+}
+
 static void scan(const WeirLogSuperblock *read, bool changed)
 {
     WeirLogCommit end;
@@ -182,7 +251,9 @@ static void scan(const WeirLogSuperblock *read, bool changed)
     must(changed || end.epoch <= EPOCHS, "an epoch that nobody wrote");
     must(weir_log_scan_init(&s, read_log, NULL, read, &read->anchor) == 0,
          "no memory");
-    for (int ret = 0; ret >= 0; ret = weir_log_scan_next(&s)) {
+    for (int ret = weir_log_scan_next(&s); ret >= 0;
+         ret = weir_log_scan_next(&s)) {
+        decompress(&s);
         must(s.cursor.commit.end - read->tail <= weir_log_ring_bytes(read),
              "an epoch outside of the ring");
     }

@@ -207,5 +207,160 @@ class Replica(ReplicationTest):
         self.quit_both(keeper, source)
 
 
+def crc32c(data):
+    """As in superblocks: begun with ~0, not inverted at the end."""
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc
+
+
+class Compressed(ReplicationTest):
+    """One disk, compress=zstd.  content() gets much shorter by it, random
+    bytes do not."""
+
+    def begin(self):
+        self.the_keeper = self.keeper()
+        self.begin_source('zstd')
+
+    def begin_source(self, compress):
+        self.the_source = self.source(compress=compress)
+        self.wait_for_status(self.the_source, 'streaming')
+        self.client, = self.clients()
+
+    def end_source(self):
+        self.client.shutdown()
+        self.the_source.quit()
+
+    def sent(self):
+        self.wait_until_sent(self.the_source)
+        info = self.replication_info(self.the_source)
+        return info['sent-bytes'], info['plain-bytes']
+
+    def write(self, tag, size=2 * MIB):
+        """Some of what gets shorter, and some of what does not, of all
+        lengths; up to where one record of it is longer than all."""
+        for _ in range(20):
+            blocks = random.choice([1, 1, 7, 64, size // BLOCK])
+            first = random.randrange(4096 - blocks)
+            data = random.randbytes(blocks * BLOCK) if random.randrange(2) \
+                else b''.join(content(first + i, tag) for i in range(blocks))
+            self.client.pwrite(data, first * BLOCK)
+
+    def check_parts(self, point, image):
+        """In small parts, and in any order."""
+        with self.open_replica(self.the_keeper, point=point) as client:
+            for at in range(0, MIB // 2, BLOCK):
+                self.assertEqual(client.pread(BLOCK, at),
+                                 image[at:at + BLOCK])
+            for _ in range(50):
+                at = random.randrange(len(image) - 1)
+                count = min(random.choice([1, 512, 5000, 200000]),
+                            len(image) - at)
+                self.assertEqual(client.pread(count, at),
+                                 image[at:at + count])
+
+    def test_plain_and_compressed_in_one_log(self):
+        images = {}
+        self.begin()
+        for i, compress in enumerate(['zstd', 'off', 'zstd']):
+            if i > 0:
+                self.begin_source(compress)
+            self.write(i + 1)
+            self.mark(self.the_source, compress + str(i))
+            images[f'mark:{compress}{i}'] = \
+                self.file_content(self.disk_files[0])
+            self.end_source()
+        self.the_keeper.quit()
+        self.the_keeper = self.keeper()
+        for point, image in images.items():
+            self.assertEqual(self.read_replica(self.the_keeper, point=point),
+                             image)
+            self.check_parts(point, image)
+        self.the_keeper.cmd('weir-journal-promote', {
+            'job-id': 'failover', 'node-name': 'journal'})
+        self.the_keeper.qmp.event('JOB_STATUS_CHANGE', lambda data:
+                                  data['status'] == 'concluded')
+        self.the_keeper.quit()
+        self.assertEqual(self.file_content(self.base_files[0]), image)
+
+    def test_only_what_gets_shorter(self):
+        self.begin()
+        before = self.sent()
+        for at in range(0, 4 * MIB, MIB):
+            self.client.pwrite(b''.join(content(i, 1) for i in range(256)), at)
+        sent, plain = (a - b for a, b in zip(self.sent(), before))
+        self.assertGreater(plain, 4 * MIB)
+        self.assertLess(sent, MIB)
+        before = self.sent()
+        for at in range(0, 4 * MIB, MIB):
+            self.client.pwrite(random.randbytes(MIB), at)
+        sent, plain = (a - b for a, b in zip(self.sent(), before))
+        self.assertEqual(sent, plain)
+        self.end_source()
+        self.begin_source('off')
+        self.write(1)
+        sent, plain = self.sent()
+        self.assertEqual(sent, plain)
+        self.end_source()
+        self.the_keeper.quit()
+
+    def test_source_is_killed(self):
+        self.begin()
+        stamps = Stamps()
+        for _ in range(3):
+            writer = Writer([self.client], stamps)
+            writer.start()
+            writer.more(200)
+            self.kill(self.the_source)
+            writer.end()
+            self.begin_source('zstd')
+        self.end_source()
+        self.assertEqual(self.read_replica(self.the_keeper),
+                         self.file_content(self.disk_files[0]))
+        self.the_keeper.quit()
+
+    def test_log_that_takes_nothing_compressed(self):
+        """One as it was made before: the source says so, and sends nothing;
+        without compression it does."""
+        self.keeper().quit()
+        with open(self.log, 'r+b') as f:
+            block = bytearray(f.read(4096))
+            self.assertEqual(block[16], 1)
+            block[16] = 0
+            block[12:16] = bytes(4)
+            block[12:16] = crc32c(block).to_bytes(4, 'little')
+            f.seek(0)
+            f.write(block)
+        self.the_keeper = self.keeper()
+        self.the_source = self.source(compress='zstd')
+        self.the_source.qmp.event(
+            'WEIR_STATE', lambda data: 'takes nothing compressed' in
+            data.get('reason', ''))
+        self.assertEqual(self.replication_info(self.the_source)['sent-bytes'],
+                         0)
+        self.the_source.quit()
+        self.begin_source('off')
+        self.write(1)
+        self.mark(self.the_source, 'end')
+        self.end_source()
+        self.assertEqual(self.read_replica(self.the_keeper),
+                         self.file_content(self.disk_files[0]))
+        self.the_keeper.quit()
+
+    def test_options(self):
+        self.begin()
+        self.the_source.cmd('blockdev-add', {
+            'driver': 'null-co', 'node-name': 'disk1', 'size': MIB})
+        self.assertFails("'compress'", self.the_source.cmd, 'blockdev-add',
+                         self.replication(1))
+        self.assertFails("'lz4'", self.the_source.cmd, 'blockdev-add',
+                         self.replication(1, compress='lz4'))
+        self.end_source()
+        self.the_keeper.quit()
+
+
 if __name__ == '__main__':
     main()

@@ -14,7 +14,7 @@ BUILD = os.environ['WEIR_MESON_BUILD']
 ENGINE_LIBRARIES = {'common': ('isa-l/crc.h',),
                     'encryption': ('libcryptsetup.h', 'gcrypt.h',
                                    'gpg-error.h', 'json-c/json.h'),
-                    'replication': ('gcrypt.h',)}
+                    'replication': ('gcrypt.h', 'zstd.h')}
 LIBC = re.compile(r'(sys|linux|arpa|netinet)/[a-z_]+\.h|[a-z0-9]+\.h')
 NOT_LIBC = ('glib.h', 'gio.h', 'yaml.h', 'libnbd.h', 'zlib.h', 'zstd.h')
 

@@ -16,6 +16,9 @@
 
 #include <cmocka.h>
 
+#include "common/crc32c.h"
+#include "common/le.h"
+#include "replication/compress.h"
 #include "replication/leave.h"
 #include "replication/point.h"
 #include "replication/scan.h"
@@ -31,6 +34,7 @@ typedef struct Device {
     pthread_mutex_t lock;
     uint8_t *data;
     uint64_t bytes, room;
+    uint64_t read_bytes;
     int write_error, flush_error;
 } Device;
 
@@ -55,6 +59,7 @@ static int read_device(void *opaque, uint64_t offset, uint64_t bytes, void *buf)
 
     pthread_mutex_lock(&d->lock);
     memcpy(buf, d->data + offset, bytes);
+    d->read_bytes += bytes;
     pthread_mutex_unlock(&d->lock);
     return 0;
 }
@@ -374,11 +379,43 @@ static Sent make_write(uint8_t fill, uint64_t offset, uint64_t bytes,
                 weir_log_data_room(bytes));
 }
 
+/* Byte `at` of a write that has different ones. */
+static uint8_t pattern(uint8_t fill, uint64_t at)
+{
+    return (uint8_t)(fill + at / 512 * (at % 3 == 0));
+}
+
+/* The same, compressed, of many bytes. */
+static Sent make_packed(uint8_t fill, uint64_t offset, uint64_t bytes)
+{
+    static uint8_t plain[DISK_BYTES], data[DISK_BYTES];
+    WeirCompressor *c = weir_compressor_new();
+    WeirLogRecord record = { .op = WEIR_LOG_WRITE, .offset = offset,
+                             .bytes = bytes };
+    uint64_t room;
+
+    for (uint64_t i = 0; i < bytes; i++) {
+        plain[i] = pattern(fill, i);
+    }
+    record.crc = weir_log_data_crc(plain, bytes);
+    room = weir_compress(c, &record, plain, data);
+    assert_true(room > 0 && room < bytes);
+    weir_compressor_free(c);
+    return make((WeirLogPacket) { .records = 1, .commit = true,
+                                  .consistent = true }, &record, data, room);
+}
+
 /* An epoch with one write. */
 static void epoch(uint8_t fill, uint64_t offset, uint64_t bytes)
 {
     make_way(DISK_BYTES + 4096);
     assert_int_equal(send(make_write(fill, offset, bytes, true)), 0);
+}
+
+static void packed_epoch(uint8_t fill, uint64_t offset, uint64_t bytes)
+{
+    make_way(DISK_BYTES + 4096);
+    assert_int_equal(send(make_packed(fill, offset, bytes)), 0);
 }
 
 static void marked_epoch(const char *mark)
@@ -1066,6 +1103,169 @@ static void test_base_fails(void **state)
     assert_int_equal(byte_at(2, 0), 2);
 }
 
+/* --- compressed --- */
+
+/* Some bytes of a point from an offset on, of a write with that fill. */
+static void assert_pattern(WeirView *view, uint8_t fill, uint64_t offset,
+                           uint64_t bytes)
+{
+    static uint8_t data[DISK_BYTES];
+
+    assert_int_equal(weir_view_read(view, offset, bytes, data, t.err,
+                                    sizeof(t.err)), 0);
+    for (uint64_t i = 0; i < bytes; i++) {
+        assert_int_equal(data[i], pattern(fill, offset + i));
+    }
+}
+
+/* All of a record is read, and a part; plain ones lie over and beside it. */
+static void test_packed_point(void **state)
+{
+    WeirView *view;
+
+    (void)state;
+    start();
+    connect();
+    packed_epoch(5, 0, DISK_BYTES);
+    epoch(9, 1000, 24);
+    flush();
+    assert_int_equal(try_open(), 0);    /* as it is read from the device, too */
+    assert_int_equal(weir_view_open(&view, t.k, "vda", 1, t.err,
+                                    sizeof(t.err)), 0);
+    assert_pattern(view, 5, 0, DISK_BYTES);
+    assert_pattern(view, 5, DISK_BYTES - 1, 1);
+    assert_pattern(view, 5, 777, 4096);
+    weir_view_close(view);
+    assert_int_equal(byte_at(2, 999), pattern(5, 999));
+    assert_int_equal(byte_at(2, 1000), 9);
+    assert_int_equal(byte_at(2, 1023), 9);
+    assert_int_equal(byte_at(2, 1024), pattern(5, 1024));
+}
+
+/* In small parts, a record is read from the log once, compressed or not. */
+static void test_parts_are_read_once(void **state)
+{
+    WeirView *view;
+    uint64_t before;
+
+    (void)state;
+    start();
+    connect();
+    packed_epoch(5, 0, DISK_BYTES);
+    epoch(6, 0, DISK_BYTES);
+    flush();
+    for (uint64_t point = 1; point <= 2; point++) {
+        assert_int_equal(weir_view_open(&view, t.k, "vda", point, t.err,
+                                        sizeof(t.err)), 0);
+        before = t.log.read_bytes;
+        for (uint64_t at = 0; at < DISK_BYTES; at += 512) {
+            uint8_t data[512];
+
+            assert_int_equal(weir_view_read(view, at, 512, data, t.err,
+                                            sizeof(t.err)), 0);
+            assert_int_equal(data[1], point == 1 ? pattern(5, at + 1) : 6);
+        }
+        assert_true(t.log.read_bytes - before <=
+                    (point == 1 ? DISK_BYTES / 4 : DISK_BYTES));
+        weir_view_close(view);
+    }
+}
+
+/* Compressed and plain, newer over older, of which some is not needed. */
+static void test_packed_apply(void **state)
+{
+    (void)state;
+    start();
+    connect();
+    packed_epoch(1, 0, DISK_BYTES);
+    epoch(2, 4096, 4096);
+    packed_epoch(3, 8192, 8192);
+    packed_epoch(4, 8192, 8192);
+    flush();
+    weir_keeper_apply_to(t.k, 4);
+    begin_applying();
+    wait_applied(4);
+    for (uint64_t i = 0; i < DISK_BYTES; i++) {
+        assert_int_equal(t.base.data[i],
+                         i >= 8192 && i < 16384 ? pattern(4, i - 8192) :
+                         i >= 4096 && i < 8192 ? 2 : pattern(1, i));
+    }
+    assert_int_equal(byte_at(4, 8192), 4);
+}
+
+/* The writer meant something else: he must hear of that, not the replica. */
+static void test_packed_refused(void **state)
+{
+    uint8_t *before = malloc(LOG_BYTES);
+    Sent bad;
+
+    (void)state;
+    start();
+    connect();
+    make_way(DISK_BYTES + 4096);
+    memcpy(before, t.log.data, LOG_BYTES);
+    bad = make_packed(5, 0, DISK_BYTES);
+    bad.data[WEIR_LOG_HEADER_BYTES] ^= 1;
+    le_put(bad.data + 8, crc_without(bad.data, bad.p.head_bytes, 8, ~0u), 4);
+    assert_int_equal(send(bad), -EINVAL);
+    assert_non_null(strstr(t.err, "decompressed"));
+    assert_memory_equal(before, t.log.data, LOG_BYTES);
+    free(before);
+}
+
+/* A log that was made before there was compression. */
+static void test_log_takes_nothing_packed(void **state)
+{
+    (void)state;
+    start();
+    shut();
+    le_put(t.log.data + 16, 0, 8);
+    le_put(t.log.data + 12, crc_without(t.log.data, WEIR_LOG_SUPERBLOCK_BYTES,
+                                        12, ~0u), 4);
+    assert_int_equal(try_open(), 0);
+    connect();
+    assert_false(t.sb.zstd);
+    make_way(DISK_BYTES + 4096);
+    assert_int_equal(send(make_packed(5, 0, DISK_BYTES)), -EINVAL);
+    assert_non_null(strstr(t.err, "takes nothing compressed"));
+    connect();
+    assert_int_equal(send(make_disk(1, "vda", DISK_BYTES)), 0);
+    epoch(6, 0, DISK_BYTES);
+    flush();
+    assert_int_equal(byte_at(1, 0), 6);
+}
+
+static void test_packed_damage(void **state)
+{
+    uint64_t offset;
+    Sent bad;
+
+    (void)state;
+    start();
+    connect();
+    epoch(1, 0, 512);
+    make_way(DISK_BYTES + 4096);
+    bad = make_packed(5, 0, DISK_BYTES);
+    offset = bad.offset + bad.p.head_bytes;
+    assert_int_equal(send(bad), 0);
+    flush();
+    for (uint64_t at = 0; at < 64; at++) {
+        t.log.data[offset + at] ^= 1;
+        assert_int_equal(byte_at(2, 600), -EIO);
+        assert_non_null(strstr(t.err, "damaged"));
+        t.log.data[offset + at] ^= 1;
+    }
+    assert_int_equal(byte_at(2, 600), pattern(5, 600));
+    t.log.data[offset] ^= 1;
+    weir_keeper_apply_to(t.k, 2);
+    begin_applying();
+    for (int i = 0; i < 3000 && info().apply_error == 0; i++) {
+        nanosleep(&(struct timespec) { 0, 10000000 }, NULL);
+    }
+    assert_int_equal(info().apply_error, -EBADMSG);
+    assert_int_equal(t.base.data[0], 0);
+}
+
 /* --- many at once --- */
 
 #define EPOCHS 400
@@ -1085,6 +1285,7 @@ static void *read_points(void *arg)
             continue;
         }
         for (int i = 0; i < 10; i++) {
+            /* the first 512 bytes are the same, if compressed or not */
             assert_int_equal(weir_view_read(view, 0, sizeof(data), data, err,
                                             sizeof(err)), 0);
             assert_int_equal(data[0], (uint8_t)epoch);
@@ -1116,7 +1317,7 @@ static void test_threads(void **state)
         if (end > 3 * SEGMENT) {
             wait_for_tail((end / SEGMENT - 3) * SEGMENT);
         }
-        epoch((uint8_t)i, 0, 4096 + i % 8 * 4096);
+        (i % 2 ? epoch : packed_epoch)((uint8_t)i, 0, 4096 + i % 8 * 4096);
         if (i % 3 == 0) {
             flush();
         }
@@ -1158,6 +1359,12 @@ int main(void)
         TEST(test_damage),
         TEST(test_damage_is_not_applied),
         TEST(test_base_fails),
+        TEST(test_packed_point),
+        TEST(test_parts_are_read_once),
+        TEST(test_packed_apply),
+        TEST(test_packed_refused),
+        TEST(test_log_takes_nothing_packed),
+        TEST(test_packed_damage),
         TEST(test_threads),
     };
 

@@ -5,12 +5,15 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
+#include <zstd.h>
 
 #include "common/crc32c.h"
 #include "common/le.h"
+#include "replication/compress.h"
 #include "replication/cursor.h"
 #include "replication/writer.h"
 
@@ -122,12 +125,14 @@ static const Defect head_defects[] = {
     { 256 + 4, 2, 64, "record that cannot be" },
     { 256 + 6, 1, 0, "record that cannot be" },
     { 256 + 6, 1, 7, "record that cannot be" },
-    { 256 + 7, 1, 2, "record that cannot be" },
+    { 256 + 7, 1, 2, "record that cannot be" },     /* compressed to nothing */
+    { 256 + 7, 1, 4, "record that cannot be" },
     { 256 + 8, 8, UINT64_MAX - 100, "record that cannot be" },
     { 256 + 16, 8, 0, "record that cannot be" },
     { 256 + 16, 8, (2 << 20) + 1, "record that cannot be" },
     { 256 + 16, 8, 2 << 20, "length of its data" },
-    { 256 + 24, 8, 1, "record that cannot be" },
+    { 256 + 24, 4, 1, "record that cannot be" },    /* not compressed */
+    { 256 + 28, 4, 1, "record that cannot be" },
     { 288, 4, 1, "record that cannot be" },     /* a CRC of no data */
     { 288 + 8, 8, (UINT64_C(1) << 62) + 1, "record that cannot be" },
     { 288 + 16, 8, (UINT64_C(1) << 62) + 1, "record that cannot be" },
@@ -197,6 +202,214 @@ static void a_name_is_text_with_zeroes_behind(void **state)
     assert_int_equal(weir_log_disk_read(&again, data), -EINVAL);
 }
 
+/* --- compressed data --- */
+
+#define PLAIN_BYTES 6000                /* of the first record of two */
+
+static uint8_t text[PLAIN_BYTES];
+
+static void make_text(void)
+{
+    for (unsigned i = 0; i < sizeof(text); i++) {
+        text[i] = (uint8_t)"a disk holds much the same "[(i + i / 97) % 27];
+    }
+}
+
+/* A compressed record, a plain one of 700 bytes behind it. */
+static void seal_packed(Made *made, WeirLogRecord *records)
+{
+    uint8_t chain[WEIR_LOG_CHAIN_BYTES] = { 0 };
+
+    made->packet = (WeirLogPacket) {
+        .generation = 1, .session = 99, .position = 8192, .epoch = 5,
+        .records = 2,
+    };
+    weir_log_packet_write(made->bytes, &made->packet, records, chain);
+}
+
+static void make_packed(Made *made, WeirLogRecord *records)
+{
+    uint8_t *data = made->bytes + weir_log_head_bytes(2);
+    WeirCompressor *c = weir_compressor_new();
+    uint64_t room;
+
+    make_text();
+    memset(made, 0, sizeof(*made));
+    records[0] = (WeirLogRecord) {
+        .op = WEIR_LOG_WRITE, .offset = 4096, .bytes = PLAIN_BYTES,
+        .crc = weir_log_data_crc(text, PLAIN_BYTES),
+    };
+    room = weir_compress(c, &records[0], text, data);
+    weir_compressor_free(c);
+    assert_true(room > 0 && room < 4096);
+    memset(data + room, 0xa5, 700);
+    records[1] = (WeirLogRecord) {
+        .op = WEIR_LOG_WRITE, .bytes = 700,
+        .crc = weir_log_data_crc(data + room, 700),
+    };
+    seal_packed(made, records);
+}
+
+static int check_packed(const Made *made, const char **why)
+{
+    WeirLogPacket p;
+    const uint8_t *data = made->bytes + made->packet.head_bytes;
+    WeirDecompressor *d = weir_decompressor_new();
+    int ret = weir_log_packet_read(&p, made->bytes, why);
+
+    ret = ret < 0 ? ret : weir_log_packet_check_data(&p, made->bytes, data,
+                                                     why);
+    ret = ret < 0 ? ret : weir_packed_check(d, &p, made->bytes, data, why);
+    weir_decompressor_free(d);
+    return ret;
+}
+
+static void a_compressed_record_reads_as_it_was_written(void **state)
+{
+    WeirDecompressor *d = weir_decompressor_new();
+    WeirLogRecord records[2], r;
+    uint8_t plain[PLAIN_BYTES];
+    const char *why;
+    Made made;
+
+    (void)state;
+    make_packed(&made, records);
+    assert_int_equal(check_packed(&made, &why), 0);
+    weir_log_record_read(&r, made.bytes, 0);
+    assert_int_equal(r.bytes, PLAIN_BYTES);
+    assert_int_equal(r.packed_bytes, records[0].packed_bytes);
+    assert_int_equal(weir_log_data_bytes(&r), r.packed_bytes);
+    assert_int_equal(weir_decompress(d, made.bytes + 512,
+                                     weir_log_data_room(r.packed_bytes), plain,
+                                     sizeof(plain)), 0);
+    assert_memory_equal(plain, text, sizeof(text));
+    weir_decompressor_free(d);
+}
+
+static void what_gets_no_shorter_stays_as_it_is(void **state)
+{
+    static uint8_t data[128 << 10], to[sizeof(data)];
+    WeirCompressor *c = weir_compressor_new();
+    WeirLogRecord r = { .op = WEIR_LOG_WRITE, .crc = 77 }, before;
+    uint64_t random = 1;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(data); i++) {
+        random = random * UINT64_C(6364136223846793005) + 1442695040888963407;
+        data[i] = (uint8_t)(random >> 56);
+    }
+    for (r.bytes = 512; r.bytes <= sizeof(data); r.bytes *= 2) {
+        before = r;
+        assert_int_equal(weir_compress(c, &r, data, to), 0);
+        assert_memory_equal(&r, &before, sizeof(r));
+    }
+    /* short enough for a sector as it is; one byte more is not */
+    memset(data, 0, sizeof(data));
+    r.bytes = 512;
+    assert_int_equal(weir_compress(c, &r, data, to), 0);
+    r.bytes = 513;
+    assert_int_equal(weir_compress(c, &r, data, to), 512);
+    weir_compressor_free(c);
+}
+
+/* Changes of the first record that the data still fits. */
+static void each_defect_of_a_compressed_record_is_refused(void **state)
+{
+    static const Defect defects[] = {
+        { 256 + 6, 1, WEIR_LOG_ZERO, "record that cannot be" },
+        { 256 + 7, 1, 0, "record that cannot be" },
+        { 256 + 16, 8, 512, "record that cannot be" },      /* no gain */
+        { 256 + 16, 8, (2 << 20) + 1, "record that cannot be" },
+        { 256 + 24, 4, 0, "record that cannot be" },
+        { 256 + 24, 4, PLAIN_BYTES, "record that cannot be" },
+        { 256 + 24, 4, UINT32_MAX, "record that cannot be" },
+        { 256 + 28, 4, 1, "checksum of its data" },
+        { 256, 4, 1, "checksum of its data when it is decompressed" },
+        { 256 + 16, 8, PLAIN_BYTES - 1, "its data cannot be decompressed" },
+        { 256 + 16, 8, PLAIN_BYTES + 1, "its data cannot be decompressed" },
+        { 256 + 16, 8, 2 << 20, "its data cannot be decompressed" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(defects) / sizeof(defects[0]); i++) {
+        WeirLogRecord records[2];
+        const char *why = "";
+        Made made;
+
+        make_packed(&made, records);
+        le_put(made.bytes + defects[i].at, defects[i].value,
+               defects[i].bytes);
+        seal(&made);
+        assert_int_equal(check_packed(&made, &why), -EINVAL);
+        assert_string_equal(why, defects[i].why);
+    }
+}
+
+/* Whatever is where the frame should be, with checksums that fit. */
+static void assert_no_frame(const void *data, size_t bytes, uint64_t plain)
+{
+    WeirLogRecord records[2];
+    const char *why = "";
+    Made made;
+
+    make_packed(&made, records);
+    memset(made.bytes + 512, 0, sizeof(made.bytes) - 512);
+    memcpy(made.bytes + 512, data, bytes);
+    records[0].bytes = plain;
+    records[0].packed_bytes = (uint32_t)bytes;
+    records[0].packed_crc = weir_log_data_crc(data, bytes);
+    records[1].crc = weir_log_data_crc(
+        made.bytes + 512 + weir_log_data_room(bytes), 700);
+    seal_packed(&made, records);
+    assert_int_equal(check_packed(&made, &why), -EINVAL);
+    assert_string_equal(why, "its data cannot be decompressed");
+}
+
+static void only_one_whole_frame_is_taken(void **state)
+{
+    static uint8_t zeroes[2 << 20];
+    static const uint8_t skipped[12] = { 0x50, 0x2a, 0x4d, 0x18, 4 };
+    static const uint8_t old[16] = { 0x27, 0xb5, 0x2f, 0xfd };  /* v0.7 */
+    uint8_t frame[4096];
+    size_t n;
+
+    (void)state;
+    n = ZSTD_compress(frame, sizeof(frame), zeroes, sizeof(zeroes), 1);
+    assert_true(n < 1000);
+    assert_no_frame(frame, n, 4096);            /* much more comes out */
+    assert_no_frame(frame, n - 1, sizeof(zeroes));
+    assert_no_frame(frame, n + 1, sizeof(zeroes));
+    n = ZSTD_compress(frame, sizeof(frame), zeroes, 2048, 1);
+    memcpy(frame + n, frame, n);
+    assert_no_frame(frame, 2 * n, 4096);        /* two of them */
+    assert_no_frame(skipped, sizeof(skipped), 4096);
+    assert_no_frame(old, sizeof(old), 4096);
+    assert_no_frame(zeroes, 100, 4096);
+}
+
+/* What would not fit into a packet as it is, does not as a few bytes either. */
+static void a_packet_is_no_longer_than_without_compression(void **state)
+{
+    uint8_t chain[WEIR_LOG_CHAIN_BYTES] = { 0 };
+    WeirLogRecord records[3];
+    WeirLogPacket p = { .position = 8192, .epoch = 5, .records = 2 };
+    const char *why;
+    Made made;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        records[i] = (WeirLogRecord) { .op = WEIR_LOG_WRITE,
+                                       .bytes = (2 << 20) - 512,
+                                       .packed_bytes = 100 };
+    }
+    weir_log_packet_write(made.bytes, &p, records, chain);
+    assert_int_equal(weir_log_packet_read(&p, made.bytes, &why), 0);
+    p.records = 3;
+    weir_log_packet_write(made.bytes, &p, records, chain);
+    assert_int_equal(weir_log_packet_read(&p, made.bytes, &why), -EINVAL);
+    assert_string_equal(why, "too long");
+}
+
 /* --- superblock --- */
 
 static void write_copies(uint8_t *copies)
@@ -219,6 +432,7 @@ static void the_newer_whole_copy_holds(void **state)
     assert_int_equal(weir_log_superblock_read(&read, copies, DEVICE_BYTES, err,
                                               sizeof(err)), 0);
     assert_int_equal(read.sequence, 5);
+    assert_true(read.zstd);
     assert_memory_equal(read.group, sb.group, sizeof(sb.group));
     copies[WEIR_LOG_SUPERBLOCK_BYTES + 100] ^= 1;
     assert_int_equal(weir_log_superblock_read(&read, copies, DEVICE_BYTES, err,
@@ -261,7 +475,8 @@ typedef struct SuperblockDefect {
 static const SuperblockDefect superblock_defects[] = {
     { 0, 8, 0, -ENOENT, "no replication log" },
     { 8, 4, 2, -ENOTSUP, "version" },
-    { 16, 8, 1, -ENOTSUP, "features" },
+    { 16, 8, 4, -ENOTSUP, "features" },
+    { 16, 8, UINT64_C(1) << 63 | 1, -ENOTSUP, "features" },
     { 56, 8, 4096, -EINVAL, "segments" },
     { 56, 8, (8 << 20) + 1, -EINVAL, "segments" },
     { 56, 8, UINT64_C(1) << 31, -EINVAL, "segments" },
@@ -440,6 +655,11 @@ int main(void)
         cmocka_unit_test(a_packet_reads_as_it_was_written),
         cmocka_unit_test(each_defect_of_a_head_is_refused),
         cmocka_unit_test(changed_data_is_refused),
+        cmocka_unit_test(a_compressed_record_reads_as_it_was_written),
+        cmocka_unit_test(what_gets_no_shorter_stays_as_it_is),
+        cmocka_unit_test(each_defect_of_a_compressed_record_is_refused),
+        cmocka_unit_test(only_one_whole_frame_is_taken),
+        cmocka_unit_test(a_packet_is_no_longer_than_without_compression),
         cmocka_unit_test(a_name_is_text_with_zeroes_behind),
         cmocka_unit_test(the_newer_whole_copy_holds),
         cmocka_unit_test(shapes_fit_the_device),

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "common/zero.h"
+#include "replication/compress.h"
 #include "replication/scan.h"
 #include "replication/source.h"
 
@@ -144,12 +145,36 @@ static int flush_log(void *opaque)
     return read_log(opaque, 0, 1, &byte);
 }
 
+typedef struct Work {
+    void (*fn)(void *arg);
+    void *arg;
+} Work;
+
+static void *do_work(void *opaque)
+{
+    const Work *work = opaque;
+
+    work->fn(work->arg);
+    return NULL;
+}
+
+static void compute(void *opaque, void (*fn)(void *arg), void *arg)
+{
+    Work work = { fn, arg };
+    pthread_t thread;
+
+    (void)opaque;
+    assert_int_equal(pthread_create(&thread, NULL, do_work, &work), 0);
+    pthread_join(thread, NULL);
+}
+
 static const WeirSourceHost host = {
     .read_disk = read_disk, .write_disk = write_disk, .zero_disk = zero_disk,
     .discard_disk = discard_disk, .flush_disk = flush_nothing,
     .status_disk = status_disk, .read_sidecar = read_sidecar,
     .write_sidecar = write_sidecar, .flush_sidecar = flush_nothing,
     .read_log = read_log, .write_log = write_log, .flush_log = flush_log,
+    .compute = compute,
 };
 
 /* --- tasks are threads --- */
@@ -366,11 +391,12 @@ static void make_log(void)
     weir_log_superblock_write(log_bytes, &sb);
 }
 
-static void open_source(WeirSourceMode mode)
+static void open_source(WeirSourceMode mode, bool compress)
 {
     const WeirSourceConfig config = {
         .mode = mode, .epoch_interval_ns = 5000000, .epoch_bytes = 1 << 20,
         .max_memory_bytes = 8 << 20, .max_rate = UINT64_C(400) << 20,
+        .compress = compress,
     };
     char err[256], name[8] = "disk0";
 
@@ -416,6 +442,22 @@ static void catch_up(void)
     } while (info.state != WEIR_SOURCE_STREAMING || info.rpo_ns > 0);
 }
 
+static void replay_write(const WeirLogRecord *r, const uint8_t *data)
+{
+    uint8_t *to = seen[r->disk] + r->offset;
+    WeirDecompressor *d;
+
+    if (r->packed_bytes == 0) {
+        memcpy(to, data, r->bytes);
+    } else {
+        d = weir_decompressor_new();
+        assert_int_equal(weir_decompress(d, data, r->packed_bytes, to,
+                                         r->bytes), 0);
+        weir_decompressor_free(d);
+    }
+    assert_int_equal(weir_log_data_crc(to, r->bytes), r->crc);
+}
+
 static void replay(const WeirLogScan *scan)
 {
     const uint8_t *data = scan->buf + scan->packet.head_bytes;
@@ -425,7 +467,7 @@ static void replay(const WeirLogScan *scan)
 
         weir_log_record_read(&r, scan->buf, i);
         if (r.op == WEIR_LOG_WRITE) {
-            memcpy(seen[r.disk] + r.offset, data, r.bytes);
+            replay_write(&r, data);
         } else if (r.op == WEIR_LOG_ZERO || r.op == WEIR_LOG_DISCARD) {
             memset(seen[r.disk] + r.offset, 0, r.bytes);
         }
@@ -480,12 +522,26 @@ static void end(pthread_t runner)
     }
 }
 
-static void run(WeirSourceMode mode)
+/* What clients write is all the same byte each time. */
+static void check_sent(bool compress)
+{
+    WeirSourceInfo info;
+
+    weir_source_info(source, &info);
+    assert_true(info.sent_bytes > 0);
+    if (compress) {
+        assert_true(info.sent_bytes < info.plain_bytes / 4);
+    } else {
+        assert_int_equal(info.sent_bytes, info.plain_bytes);
+    }
+}
+
+static void run(WeirSourceMode mode, bool compress)
 {
     pthread_t runner, troubled;
 
     make_log();
-    open_source(mode);
+    open_source(mode, compress);
     pthread_create(&runner, NULL, run_source, NULL);
     pthread_create(&troubled, NULL, trouble, NULL);
     work();
@@ -494,19 +550,55 @@ static void run(WeirSourceMode mode)
     pthread_mutex_unlock(&log_lock);
     pthread_join(troubled, NULL);
     catch_up();
+    check_sent(compress);
     end(runner);
 }
 
 static void test_async(void **state)
 {
     (void)state;
-    run(WEIR_SOURCE_ASYNC);
+    run(WEIR_SOURCE_ASYNC, false);
 }
 
 static void test_flush_sync(void **state)
 {
     (void)state;
-    run(WEIR_SOURCE_FLUSH_SYNC);
+    run(WEIR_SOURCE_FLUSH_SYNC, false);
+}
+
+static void test_compress(void **state)
+{
+    (void)state;
+    run(WEIR_SOURCE_ASYNC, true);
+}
+
+/* One that was made before there was compression; nothing is written to it. */
+static void test_log_takes_nothing_compressed(void **state)
+{
+    WeirLogSuperblock sb = { .segment_bytes = UINT64_C(64) << 20 };
+    char err[256] = "";
+
+    (void)state;
+    log_bytes = calloc(1, LOG_BYTES);
+    assert_int_equal(weir_log_superblock_shape(&sb, LOG_BYTES), 0);
+    sb.zstd = false;
+    weir_log_superblock_write(log_bytes, &sb);
+    open_source(WEIR_SOURCE_ASYNC, true);
+    assert_int_equal(weir_source_connect(source, LOG_BYTES, err, sizeof(err)),
+                     -ENOTSUP);
+    assert_non_null(strstr(err, "takes nothing compressed"));
+    weir_source_free(source);
+    open_source(WEIR_SOURCE_ASYNC, false);
+    assert_int_equal(weir_source_connect(source, LOG_BYTES, err, sizeof(err)),
+                     0);
+    weir_source_stop(source);
+    weir_source_run(source);
+    wait_for_tasks();
+    weir_source_free(source);
+    free(log_bytes);
+    while (conds > 0) {
+        pthread_cond_destroy(&cond[--conds]);
+    }
 }
 
 static int connect_source(void)
@@ -537,7 +629,7 @@ static void test_a_refused_disk_keeps_no_one(void **state)
 
     (void)state;
     make_log();
-    open_source(WEIR_SOURCE_ASYNC);
+    open_source(WEIR_SOURCE_ASYNC, false);
     pthread_create(&runner, NULL, run_source, NULL);
     refuse_disk("late");
     catch_up();
@@ -556,6 +648,8 @@ int main(void)
         cmocka_unit_test(test_async),
         cmocka_unit_test(test_flush_sync),
         cmocka_unit_test(test_a_refused_disk_keeps_no_one),
+        cmocka_unit_test(test_compress),
+        cmocka_unit_test(test_log_takes_nothing_compressed),
     };
 
     return cmocka_run_group_tests(tests_, NULL, NULL);
