@@ -538,7 +538,7 @@ int weir_keeper_flush(WeirKeeper *k)
     int ret;
 
     weir_keeper_lock(k);
-    if (WITHOUT_RULE(43)) {
+    if (WITHOUT_RULE(36)) {
         weir_keeper_seal(k, k->valid.epoch, false);
     }
     ret = k->loss == LOSS_NONE ? weir_keeper_flush_locked(k) : -EIO;
