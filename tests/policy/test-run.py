@@ -70,8 +70,8 @@ class WholePolicies(VmTest):
         def nodes():
             return [node for node in qmp.command("query-weir")
                     if node["driver"] == "weir-replication"]
-        wait_for(lambda: [n["status"] for n in nodes()] == ["streaming"] * 2,
-                 "both disks being replicated")
+        wait_for(lambda: [(n["status"], n["state"]) for n in nodes()] ==
+                 [("streaming", "ok")] * 2, "both disks being replicated")
         self.assertEqual({n["disk-id"] for n in nodes()},
                          {"vm-one", "vm-two"})
         self.assertEqual(len({n["log"] for n in nodes()}), 1)
