@@ -295,3 +295,45 @@ class ReplicationTest(TestCase):
     def file_content(self, filename):
         with open(filename, 'rb') as f:
             return f.read()
+
+
+class WriterTest(ReplicationTest):
+    """One whose clients write all the time."""
+
+    flush_every = 20
+    points_to_check = 0
+
+    def setUp(self):
+        super().setUp()
+        self.stamps = Stamps(self.disks, self.disk_size // BLOCK)
+
+    def begin_to_write(self):
+        self.writer = Writer(self.clients(), self.stamps, self.flush_every)
+        self.writer.start()
+        self.writer.more()
+
+    def end_writer(self):
+        """It had no error."""
+        self.writer.end()
+        self.assertIsNone(self.writer.error)
+        for client in self.writer.clients:
+            client.shutdown()
+
+    def check_end(self):
+        """The writer had no error, and all gets there."""
+        self.end_writer()
+        self.mark(self.the_source, 'end')
+        images = self.replicas(self.the_keeper)
+        self.assertEqual(self.stamps.prefix(images), len(self.stamps.log))
+        self.check_points()
+        self.the_source.quit()
+        self.the_keeper.quit()
+
+    def check_points(self):
+        """Some of them: each is a prefix of what was written."""
+        points = self.points(self.the_keeper)
+        for point in random.sample(points, min(self.points_to_check,
+                                               len(points))):
+            images = self.replicas(self.the_keeper, f'epoch:{point["epoch"]}')
+            if any(any(image) for image in images):
+                self.stamps.prefix(images)

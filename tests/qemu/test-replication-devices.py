@@ -13,19 +13,18 @@ import nbd
 
 from cachetest import BLOCK, MIB
 from linktest import Link
-from replicationtest import ReplicationTest, Stamps, Writer, only_long
+from replicationtest import WriterTest, only_long
 from weirtest import blockdev, main, wait_for
 
 DISK = 4 * MIB
 FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 
 
-class DeviceTest(ReplicationTest):
+class DeviceTest(WriterTest):
     disk_size = DISK
 
     def setUp(self):
         super().setUp()
-        self.stamps = Stamps(self.disks, DISK // BLOCK)
         self.failing = {}               # images that nbdkit serves
 
     def serve(self, filename, error):
@@ -62,25 +61,6 @@ class DeviceTest(ReplicationTest):
         self.the_source = self.source(**options)
         self.wait_for_status(self.the_source, 'streaming')
         self.begin_to_write()
-
-    def begin_to_write(self):
-        self.writer = Writer(self.clients(), self.stamps, flush_every=20)
-        self.writer.start()
-        self.writer.more()
-
-    def end_writer(self):
-        self.writer.end()
-        self.assertIsNone(self.writer.error)
-        for client in self.writer.clients:
-            client.shutdown()
-
-    def check_end(self):
-        self.end_writer()
-        self.mark(self.the_source, 'end')
-        images = self.replicas(self.the_keeper)
-        self.assertEqual(self.stamps.prefix(images), len(self.stamps.log))
-        self.the_source.quit()
-        self.the_keeper.quit()
 
     def keeper_state(self, state, reason=''):
         """An event tells so, and the query."""

@@ -5,54 +5,24 @@ notice in async mode, and each point in time is the disks after a number of
 writes, in their order."""
 
 import os
-import random
 import subprocess
 import time
 
-import nbd
-
-from cachetest import BLOCK, KIB, MIB, content, nbd_connect
-from replicationtest import ReplicationTest, Stamps, Writer
+from cachetest import BLOCK, content, nbd_connect
+from replicationtest import WriterTest
 from weirtest import blockdev, main, wait_for
 
 
-class Faults(ReplicationTest):
+class Faults(WriterTest):
     """One disk, whose client writes all the time."""
 
-    def setUp(self):
-        super().setUp()
-        self.stamps = Stamps(self.disks)
+    points_to_check = 5
 
     def begin(self, **options):
         self.the_keeper = self.keeper()
         self.the_source = self.source(**options)
         self.wait_for_status(self.the_source, 'streaming')
         self.begin_to_write()
-
-    def begin_to_write(self):
-        self.writer = Writer(self.clients(), self.stamps, flush_every=20)
-        self.writer.start()
-        self.writer.more()
-
-    def check_end(self):
-        """The writer had no error, and all gets there."""
-        self.writer.end()
-        self.assertIsNone(self.writer.error)
-        for client in self.writer.clients:
-            client.shutdown()
-        self.mark(self.the_source, 'end')
-        images = self.replicas(self.the_keeper)
-        self.assertEqual(self.stamps.prefix(images), len(self.stamps.log))
-        self.check_points()
-        self.the_source.quit()
-        self.the_keeper.quit()
-
-    def check_points(self, count=5):
-        points = self.points(self.the_keeper)
-        for point in random.sample(points, min(count, len(points))):
-            images = self.replicas(self.the_keeper, f'epoch:{point["epoch"]}')
-            if any(any(image) for image in images):
-                self.stamps.prefix(images)
 
     def wait_for_state(self, state, reason=''):
         self.wait_for_info(

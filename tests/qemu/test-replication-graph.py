@@ -3,13 +3,9 @@
 """Replication of disks to which things are done meanwhile: options, drains,
 snapshots, new lengths, filters that come and go, I/O threads."""
 
-import threading
-
-import nbd
-
-from cachetest import BLOCK, KIB, MIB, content, nbd_connect
-from replicationtest import DISK, ReplicationTest, Stamps, Writer
-from weirtest import blockdev, main, run, wait_for
+from cachetest import BLOCK, MIB, nbd_connect
+from replicationtest import DISK, ReplicationTest, Stamps, Writer, WriterTest
+from weirtest import blockdev, main
 
 
 class Options(ReplicationTest):
@@ -97,37 +93,21 @@ class Options(ReplicationTest):
         self.wait_for_status(self.the_source, 'streaming')
 
 
-class Busy(ReplicationTest):
+class Busy(WriterTest):
     """A client writes all the time."""
 
+    flush_every = 10
     export_options = ''
 
     def setUp(self):
         super().setUp()
-        self.stamps = Stamps(self.disks)
         self.the_keeper = self.keeper()
         self.the_source = self.start_source()
         self.wait_for_status(self.the_source, 'streaming')
-        self.writer = Writer(self.clients(), self.stamps, flush_every=10)
-        self.writer.start()
-        self.writer.more()
+        self.begin_to_write()
 
     def start_source(self):
         return self.source(export_options=self.export_options)
-
-    def end_writer(self):
-        self.writer.end()
-        self.assertIsNone(self.writer.error)
-        for client in self.writer.clients:
-            client.shutdown()
-
-    def check_end(self):
-        self.end_writer()
-        self.mark(self.the_source, 'end')
-        images = self.replicas(self.the_keeper)
-        self.assertEqual(self.stamps.prefix(images), len(self.stamps.log))
-        self.the_source.quit()
-        self.the_keeper.quit()
 
     def test_drains(self):
         for i in range(20):

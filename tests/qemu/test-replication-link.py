@@ -10,7 +10,7 @@ import time
 
 from cachetest import BLOCK, MIB, nbd_connect
 from linktest import CMD_FLUSH, CMD_WRITE, Link, command_of
-from replicationtest import LONG, ReplicationTest, Stamps, Writer, only_long
+from replicationtest import LONG, WriterTest, only_long
 from weirtest import main, wait_for
 
 SECONDS = 60 if LONG else 2     # that it flaps, or is down
@@ -19,13 +19,13 @@ ERRORS = 5 if LONG else 2       # that a session ends by
 MEMORY = 8 * MIB                # the least that a source can do with
 
 
-class LinkTest(ReplicationTest):
+class LinkTest(WriterTest):
     disk_size = DISK
+    points_to_check = 2
     knows_nbd = False
 
     def setUp(self):
         super().setUp()
-        self.stamps = Stamps(self.disks, DISK // BLOCK)
         self.link = Link(self.path('link.sock'), self.keeper_sock,
                          self.knows_nbd)
         self.addCleanup(self.link.close)
@@ -38,32 +38,7 @@ class LinkTest(ReplicationTest):
         self.the_keeper = self.keeper()
         self.the_source = self.source(**options)
         self.wait_for_status(self.the_source, 'streaming')
-        self.writer = Writer(self.clients(), self.stamps, flush_every=20)
-        self.writer.start()
-        self.writer.more()
-
-    def end_writer(self):
-        self.writer.end()
-        self.assertIsNone(self.writer.error)
-        for client in self.writer.clients:
-            client.shutdown()
-
-    def check_end(self):
-        """The guest had no error, and all gets there."""
-        self.end_writer()
-        self.mark(self.the_source, 'end')
-        images = self.replicas(self.the_keeper)
-        self.assertEqual(self.stamps.prefix(images), len(self.stamps.log))
-        self.check_points()
-        self.the_source.quit()
-        self.the_keeper.quit()
-
-    def check_points(self, count=2):
-        points = self.points(self.the_keeper)
-        for point in random.sample(points, min(count, len(points))):
-            images = self.replicas(self.the_keeper, f'epoch:{point["epoch"]}')
-            if any(any(image) for image in images):
-                self.stamps.prefix(images)
+        self.begin_to_write()
 
     def memory(self):
         """The most memory that it takes, looked at all the time."""
@@ -252,9 +227,9 @@ class Wrong(LinkTest):
         wait_for(lambda: self.done >= ERRORS, 'they are changed')
         self.link.change_reply = self.link.change_request = \
             lambda conn, piece: iter([piece])
-        self.wait_for_status(self.the_source, 'streaming')
-        self.assertGreater(
-            self.replication_info(self.the_source)['connections'], 1)
+        self.wait_for_info(
+            self.the_source, lambda info: info['status'] == 'streaming' and
+            info['connections'] > 1, 'another session')
         self.check_end()
 
     def test_garbage(self):

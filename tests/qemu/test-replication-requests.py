@@ -11,7 +11,7 @@ import nbd
 
 from cachetest import BLOCK, MIB, completed, nbd_connect
 from linktest import CMD_WRITE, Link, command_of
-from replicationtest import LONG, ReplicationTest, Stamps, Writer, only_long
+from replicationtest import LONG, Stamps, Writer, WriterTest, only_long
 from vhostuser import DATA, DATA_BYTES, VhostUserBlk
 from weirtest import blockdev, main
 
@@ -21,29 +21,14 @@ DEPTH = 64
 SECTOR = 512
 
 
-class RequestTest(ReplicationTest):
+class RequestTest(WriterTest):
     disk_size = DISK
-
-    def setUp(self):
-        super().setUp()
-        self.stamps = Stamps(self.disks, DISK // BLOCK)
 
     def begin(self, args=(), **options):
         self.the_keeper = self.keeper()
         self.the_source = self.server(self.source_sock, *args,
                                       *self.source_args(**options))
         self.wait_for_status(self.the_source, 'streaming')
-
-    def begin_to_write(self):
-        self.writer = Writer(self.clients(), self.stamps, flush_every=20)
-        self.writer.start()
-        self.writer.more()
-
-    def end_writer(self):
-        self.writer.end()
-        self.assertIsNone(self.writer.error)
-        for client in self.writer.clients:
-            client.shutdown()
 
     def check_end(self):
         self.mark(self.the_source, 'end')

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cachetest import BLOCK, MIB
+from cachetest import MIB
 from linktest import Link
-from replicationtest import ReplicationTest, Stamps, Writer, only_long
-from weirtest import blockdev, main
+from replicationtest import WriterTest, only_long
+from weirtest import blockdev, main, wait_for
 
 DISK = 4 * MIB
 HOST = 'keeper.example'
@@ -98,14 +98,13 @@ def cipher_of(captured):
             return CIPHERS[struct.unpack_from('>H', hello, suite)[0]]
 
 
-class TLSTest(ReplicationTest):
+class TLSTest(WriterTest):
     """A source and a keeper whose credentials a test chooses."""
 
     disk_size = DISK
 
     def setUp(self):
         super().setUp()
-        self.stamps = Stamps(blocks=DISK // BLOCK)
         self.authority = Authority()
         self.authority.write(self.path('keeper'), 'server', HOST)
         self.authority.write(self.path('source'), 'client', 'source.example')
@@ -159,11 +158,6 @@ class TLSTest(ReplicationTest):
         self.wait_for_status(self.the_source, 'streaming')
         self.begin_to_write()
 
-    def begin_to_write(self):
-        self.writer = Writer(self.clients(), self.stamps, flush_every=20)
-        self.writer.start()
-        self.writer.more()
-
     def check_end(self):
         """All gets there, and none of it in the clear."""
         self.end_writer()
@@ -181,12 +175,6 @@ class TLSTest(ReplicationTest):
         return b'WEIRPKT1' in self.link.captured or \
             struct.pack('<QQ', self.stamps.log[0][1] + 1, 1) in \
             self.link.captured
-
-    def end_writer(self):
-        self.writer.end()
-        self.assertIsNone(self.writer.error)
-        for client in self.writer.clients:
-            client.shutdown()
 
 
 class Works(TLSTest):
@@ -261,7 +249,8 @@ class Refused(TLSTest):
             self.the_source, lambda info: info['state'] == 'degraded' and
             reason in info.get('reason', ''), f'degraded: {reason}')
         self.writer.more(50)
-        self.assertIn(told, self.the_keeper.output())
+        wait_for(lambda: told in self.the_keeper.output(),
+                 f'the keeper tells: {told}')
         self.end_writer()
         info = self.replication_info(self.the_source)
         self.assertEqual((info['status'], info['sent-bytes']),
