@@ -9,7 +9,7 @@ import random
 import time
 
 from cachetest import BLOCK, MIB, nbd_connect
-from linktest import CMD_FLUSH, CMD_WRITE, Link, command_of
+from linktest import CMD_FLUSH, CMD_WRITE, Link, command_of, unchanged
 from replicationtest import LONG, WriterTest, only_long
 from weirtest import main, wait_for
 
@@ -225,8 +225,7 @@ class Wrong(LinkTest):
 
     def goes_on(self):
         wait_for(lambda: self.done >= ERRORS, 'they are changed')
-        self.link.change_reply = self.link.change_request = \
-            lambda conn, piece: iter([piece])
+        self.link.change_reply = self.link.change_request = unchanged
         self.wait_for_info(
             self.the_source, lambda info: info['status'] == 'streaming' and
             info['connections'] > 1, 'another session')
@@ -238,10 +237,27 @@ class Wrong(LinkTest):
             [random.randbytes(len(piece))]))
         self.goes_on()
 
+    def once(self, change):
+        """The next reply becomes something else."""
+        def changed(conn, piece):
+            self.link.change_reply = unchanged
+            yield from change(conn, piece)
+        self.link.change_reply = changed
+
     def test_reply_twice(self):
+        """To the look at an idle log: while others are under way, the client
+        may take the second one for the reply to one of those."""
         self.begin()
-        self.wrong_replies(lambda conn, piece: iter([piece, piece]))
-        self.goes_on()
+        for sessions in range(2, 2 + ERRORS):
+            self.end_writer()
+            self.wait_until_sent(self.the_source)
+            self.once(lambda conn, piece: iter([piece, piece]))
+            self.wait_for_info(
+                self.the_source, lambda info, sessions=sessions:
+                info['connections'] >= sessions and
+                info['status'] == 'streaming', f'session {sessions}')
+            self.begin_to_write()
+        self.check_end()
 
     def test_no_reply(self):
         """The watchdog ends it."""
