@@ -58,7 +58,47 @@ void weir_source_drain(WeirSource *s)
     }
 }
 
-/* *flushing: it came so far that a flush may have failed. */
+/*
+ * What can be read may be there only because nobody has looked at the medium
+ * since a flush failed, in this life or an earlier one: but for what the log
+ * itself tells to be durable it is written again. If it is there, a write that
+ * is torn does no harm; if not, nobody was told that it is. A keeper has done
+ * so itself, and shows nothing else.
+ */
+static int write_again(WeirSource *s, const Place *p)
+{
+    WeirLogScan scan;
+    int ret;
+
+    if (p->sb.is_kept || WEIR_SOURCE_WITHOUT(15)) {
+        return 0;
+    }
+    ret = weir_log_scan_init(&scan, s->host->read_log, s->opaque, &p->sb,
+                             &p->told);
+    if (ret < 0) {
+        return ret;
+    }
+    while (ret >= 0 && scan.cursor.position < p->end.end) {
+        ret = weir_log_scan_next(&scan);
+        if (ret >= 0) {
+            const struct iovec iov = {
+                scan.buf, weir_log_packet_bytes(&scan.packet)
+            };
+
+            ret = s->host->write_log(s->opaque,
+                                     weir_log_offset(&p->sb,
+                                                     scan.packet.position),
+                                     iov.iov_len, &iov, 1);
+        }
+    }
+    weir_log_scan_destroy(&scan);
+    return ret == -ENODATA ? -EIO : ret < 0 ? ret : 0;
+}
+
+/*
+ * *flushing: it came so far that a flush may have failed. A session ends with
+ * a flush that fails, so each one begins here.
+ */
 static int read_end(WeirSource *s, uint64_t device_bytes, Place *p,
                     bool *flushing)
 {
@@ -79,6 +119,7 @@ static int read_end(WeirSource *s, uint64_t device_bytes, Place *p,
         ret = weir_log_find_ends(s->host->read_log, s->opaque, &p->sb,
                                  &p->told, &p->end);
     }
+    ret = ret < 0 || !s->doubtful ? ret : write_again(s, p);
     if (ret == 0) {
         *flushing = true;
         ret = s->host->flush_log(s->opaque);
@@ -349,21 +390,6 @@ static bool find_ours(const WeirSource *s, const WeirLogCommit *end,
     return false;
 }
 
-/*
- * What can be read behind a failed flush may be gone after a power cut,
- * whatever later flushes say. So it is written again, but for what the keeper
- * has made durable itself.
- */
-static const WeirLogCommit *reliable_end(const WeirSource *s, const Place *p)
-{
-    const WeirLogCommit *known = &s->durable;
-
-    /* a log cannot be gone on with behind what it tells itself */
-    known = p->told.epoch > known->epoch ? &p->told : known;
-    known = p->sb.anchor.epoch > known->epoch ? &p->sb.anchor : known;
-    return s->flush_failed && p->end.epoch > known->epoch ? known : &p->end;
-}
-
 static const WeirLogGeneration *last_generation(const WeirLogSuperblock *sb)
 {
     return &sb->history[sb->history_count - 1];
@@ -512,7 +538,6 @@ static int find_place(WeirSource *s, Place *p)
     if (ret < 0) {
         return ret;
     }
-    p->end = *reliable_end(s, p);
     if (s->connections == 0) {
         s->durable = p->end;
     } else if (!find_ours(s, &p->end, &ours)) {
@@ -637,6 +662,7 @@ int weir_source_connect(WeirSource *s, uint64_t device_bytes, char *err,
     ret = read_end(s, device_bytes, p, &flushing);
     pthread_mutex_lock(&s->lock);
     if (ret == 0) {
+        s->doubtful = false;
         ret = connect_place(s, p);
     } else if (flushing) {
         weir_source_fail_flush(s, ret);

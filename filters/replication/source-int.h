@@ -91,8 +91,9 @@ struct WeirSource {
     uint32_t added;                     /* disks, ever */
     bool sending;                       /* the sender is in an epoch */
     bool tending;                       /* the task of the sidecars runs */
-    bool flush_failed;                  /* since an epoch became durable */
-    uint32_t flush_failures;            /* so often */
+    bool doubtful;                      /* what can be read of the log may not
+                                           be durable, see write_again() */
+    uint32_t flush_failures;            /* ever */
     WeirLogSuperblock sb;
     WeirLogWriter writer;
     WeirCompressor *compressor;         /* set at new, the sender's; NULL:
@@ -145,7 +146,7 @@ static inline void weir_source_wait(WeirSource *s, uint64_t until_ns)
 static inline void weir_source_fail_flush(WeirSource *s, int ret)
 {
     if (ret != -ENOTCONN) {
-        s->flush_failed = true;
+        s->doubtful = true;
         s->flush_failures++;
     }
 }

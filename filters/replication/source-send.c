@@ -472,12 +472,15 @@ void weir_source_commit(void *arg)
         pthread_mutex_lock(&s->lock);
         if (ret < 0) {
             weir_source_fail_flush(s, ret);
+        }
+        /* where another has failed meanwhile, one that succeeds may have made
+           nothing durable */
+        if (ret < 0 || (s->flush_failures != before &&
+                        !WEIR_SOURCE_WITHOUT(16))) {
             weir_source_lose_log(s);
         } else {
             weir_source_let_go(s, last, last_commit(last));
             weir_log_writer_durable(&s->writer, &s->durable);
-            /* what was there before the failure does not fit behind it */
-            s->flush_failed = s->flush_failed && s->flush_failures != before;
         }
     }
     s->packets--;               /* it counts as one: see drain() */

@@ -26,7 +26,7 @@ int weir_source_new(WeirSource **out, const WeirTasks *tasks,
     s->opaque = opaque;
     s->config = *config;
     s->life = (uint32_t)tasks->random(tasks->opaque) | 1;
-    s->wants_point = true;
+    s->wants_point = s->doubtful = true;
     pthread_mutex_init(&s->lock, NULL);
     s->open = s->oldest = s->to_send = weir_epoch_new();
     if (s->open) {

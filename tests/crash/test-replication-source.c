@@ -24,7 +24,8 @@
  * the tail is not flushed before the space is used; 7, the disk is not flushed
  * before a region's bit is cleared; 8, a write that was only marked is not; 9,
  * a request that failed leaves its blocks clean; 10, a log that is behind what
- * the sidecar knows is gone on with.
+ * the sidecar knows is gone on with; 15, what may not be durable is not written
+ * again; 16, a flush during which another has failed counts.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -878,7 +879,8 @@ static void cut_here(MemCut local, MemCut log)
     if (found == PREFIX_NONE) {
         found = prefix_find(&last, 0);
     }
-    if (t.safe > 0 && (found == PREFIX_NONE || found < t.safe)) {
+    /* found is the first moment with that; others may have changed nothing */
+    if (t.safe > 0 && prefix_find(&last, t.safe) == PREFIX_NONE) {
         fail("so much was safe: %u; the last point has %u", t.safe, found);
     }
     take_keeper(left);
@@ -1096,12 +1098,9 @@ static void disturb(void)
         fail_soon(log_of(w), MEM_WRITE);
         break;
     case 3:
-        /* a keeper would have to write its superblock again; and the next
-           source cannot know */
-        if (!full) {
-            fail_soon(log_of(w), MEM_FLUSH);
-            log_of(w)->fault[MEM_FLUSH].forgets = !w->keeping && t.tidy;
-        }
+        /* a keeper would have to write its superblock again */
+        fail_soon(log_of(w), MEM_FLUSH);
+        log_of(w)->fault[MEM_FLUSH].forgets = !w->keeping;
         break;
     case 4:
         fail_soon(disk_of(w, disk), coop_below(2) ? MEM_WRITE : MEM_ZERO);
@@ -1221,7 +1220,8 @@ static void save_log(void)
     if (!backup.log) {
         backup.log = malloc(LOG_BYTES);
     }
-    memcpy(backup.log, log_of(w)->now, LOG_BYTES);
+    /* a source refuses to go on with what has never been there for good */
+    memcpy(backup.log, log_of(w)->stable, LOG_BYTES);
     backup.sb = w->sb;
     backup.base = w->base;
     backup.next = w->next;
@@ -1242,6 +1242,7 @@ static void restore_log(void *arg)
 static void change_log(void)
 {
     w->dark = true;
+    memdisk_repair(log_of(w));
     if (t.saved && coop_below(4) == 0) {
         coop_spawn(restore_log, NULL);
         while (turn()) {
