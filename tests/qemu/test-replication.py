@@ -317,6 +317,8 @@ class Compressed(ReplicationTest):
             self.kill(self.the_source)
             writer.end()
             self.begin_source('zstd')
+        # the keeper may let it in only when the one that was killed seems dead
+        self.wait_until_sent(self.the_source)
         self.end_source()
         self.assertEqual(self.read_replica(self.the_keeper),
                          self.file_content(self.disk_files[0]))
