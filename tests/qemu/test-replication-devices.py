@@ -122,8 +122,9 @@ class Base(DeviceTest):
     def check_base(self, error, text):
         """The log goes on receiving; points in time stay usable."""
         self.serve(self.base_files[0], error)
-        self.begin({'retain_time': 0})
+        self.begin({'retain_time': 3600})
         self.mark(self.the_source, 'before')
+        self.retain(0, 0)
         self.set_failing(self.base_files[0])
         self.keeper_state('degraded', text)
         stands = self.applied()
