@@ -24,7 +24,7 @@
 #include <string.h>
 
 #include "common/zero.h"
-#include "coop.h"
+#include "cooptasks.h"
 #include "memdisk.h"
 #include "replication/keeper-int.h"
 #include "replication/point.h"
@@ -41,16 +41,9 @@
 #define DISK_BYTES (UINT64_C(512) << 10)        /* at most */
 #define SIDECAR_BYTES (400 << 10)
 #define GUESTS 3
-#define TIMERS_MAX 64
 #define PATIENCE 2000000                 /* turns */
 #define SITE_DEVICES (1 + 2 * DISKS)
 #define SITES 2
-
-typedef struct Timer {
-    uint64_t at_ns;
-    Coop *coop;
-    CoopQueue *queue;
-} Timer;
 
 typedef struct Site {
     MemDisk devices[SITE_DEVICES];      /* log, disks, sidecars */
@@ -75,9 +68,7 @@ static struct {
 } src;
 
 static struct {
-    uint64_t clock_ns;
-    Timer timers[TIMERS_MAX];
-    uint32_t n_timers;
+    CoopClock clock;
     bool net;                           /* there is one */
     bool done;                          /* the operation that was begun */
     uint32_t guests, requests;
@@ -103,71 +94,6 @@ static void place(void)
            (unsigned long long)seed_now, (unsigned long long)failbacks,
            (unsigned long long)crashes);
 }
-
-/* --- tasks --- */
-
-static void forget_timer(const Coop *coop)
-{
-    for (uint32_t i = 0; i < t.n_timers; i++) {
-        if (t.timers[i].coop == coop) {
-            t.timers[i] = t.timers[--t.n_timers];
-            return;
-        }
-    }
-}
-
-static void wait_task(void *opaque, pthread_mutex_t *lock,
-                      WeirTaskQueue *queue, uint64_t until_ns)
-{
-    (void)opaque;
-    if (until_ns != WEIR_TASKS_FOREVER) {
-        if (t.n_timers == TIMERS_MAX) {
-            fail("too many timers");
-        }
-        t.timers[t.n_timers++] = (Timer) { until_ns, coop_self(),
-                                           (CoopQueue *)queue };
-    }
-    pthread_mutex_unlock(lock);
-    coop_queue_wait((CoopQueue *)queue);
-    forget_timer(coop_self());
-    pthread_mutex_lock(lock);
-}
-
-static void wake_task(void *opaque, WeirTaskQueue *queue)
-{
-    (void)opaque;
-    coop_queue_wake((CoopQueue *)queue);
-}
-
-static void init_queue(void *opaque, WeirTaskQueue *queue)
-{
-    (void)opaque;
-    memset(queue, 0, sizeof(*queue));
-}
-
-static void spawn(void *opaque, void (*fn)(void *arg), void *arg)
-{
-    (void)opaque;
-    coop_spawn(fn, arg);
-}
-
-static uint64_t now_ns(void *opaque)
-{
-    (void)opaque;
-    return t.clock_ns;
-}
-
-static uint64_t random_number(void *opaque)
-{
-    (void)opaque;
-    return coop_random();
-}
-
-static const WeirTasks tasks = {
-    .wait = wait_task, .wake = wake_task, .queue_init = init_queue,
-    .spawn = spawn, .now_ns = now_ns, .wall_ns = now_ns,
-    .random = random_number,
-};
 
 /* --- devices --- */
 
@@ -293,7 +219,8 @@ static int64_t length_base(void *base)
 
 static const WeirKeeperHost keeper_host[SITES] = {
 #define KEEPER_HOST(i) { \
-    .tasks = &tasks, .opaque = &sites[i].devices[0], .read_log = read_dev, \
+    .tasks = &coop_tasks, .opaque = &sites[i].devices[0], \
+    .read_log = read_dev, \
     .write_log = write_log, .flush_log = flush_dev, .read_base = read_dev, \
     .write_base = write_base, .zero_base = zero_base, \
     .discard_base = zero_base, .resize_base = resize_base, \
@@ -394,30 +321,11 @@ static const WeirSourceHost source_host = {
 
 /* --- the world --- */
 
-static bool fire_timer(void)
-{
-    uint32_t first = 0;
-    CoopQueue *queue;
-
-    if (t.n_timers == 0) {
-        return false;
-    }
-    for (uint32_t i = 1; i < t.n_timers; i++) {
-        first = t.timers[i].at_ns < t.timers[first].at_ns ? i : first;
-    }
-    queue = t.timers[first].queue;
-    t.clock_ns = t.timers[first].at_ns > t.clock_ns ? t.timers[first].at_ns
-                                                    : t.clock_ns;
-    t.timers[first] = t.timers[--t.n_timers];
-    coop_queue_wake(queue);
-    return true;
-}
-
 static bool turn(void)
 {
     uint32_t first = coop_below(SITES * SITE_DEVICES);
 
-    t.clock_ns += 1000;
+    t.clock.now_ns += 1000;
     if (coop_below(2) && coop_step()) {
         return true;
     }
@@ -428,7 +336,7 @@ static bool turn(void)
             return true;
         }
     }
-    return coop_step() || fire_timer();
+    return coop_step() || coop_fire_timer();
 }
 
 static WeirSourceState state(void)
@@ -642,7 +550,7 @@ static void begin_source(int site)
     light(&sites[site]);
     src.site = site;
     src.refused = false;
-    weir_source_new(&src.source, &tasks, &source_host, NULL, &config);
+    weir_source_new(&src.source, &coop_tasks, &source_host, NULL, &config);
     await(open_disks, &ok, "opening sidecars");
     src.runs = true;
     coop_spawn(run_source, NULL);
@@ -1128,6 +1036,7 @@ static void make_disks(void *arg)
 static void set_up(void)
 {
     memset(&t, 0, sizeof(t));
+    coop_clock = &t.clock;
     memset(&src, 0, sizeof(src));
     memset(sites, 0, sizeof(sites));
     for (int n = 0; n < SITES; n++) {

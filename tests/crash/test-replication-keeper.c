@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coop.h"
+#include "cooptasks.h"
 #include "memdisk.h"
 #include "replication/compress.h"
 #include "replication/keeper-int.h"
@@ -40,7 +40,6 @@
 #define VERSIONS 4096
 #define RECORDS_MAX 10
 #define IN_FLIGHT_MAX 6
-#define TIMERS_MAX 256
 #define TICK_NS 1000
 
 /* The disks as they are at the end of an epoch. */
@@ -58,12 +57,6 @@ typedef struct Version {
     struct Version *next;
 } Version;
 
-typedef struct Timer {
-    uint64_t at_ns;
-    Coop *coop;
-    CoopQueue *queue;
-} Timer;
-
 static struct {
     MemDisk log, bases[DISKS];
     MemDisk log_after, bases_after[DISKS];
@@ -76,9 +69,7 @@ static struct {
     uint64_t promoting;                 /* to this one, perhaps; 0: no */
     bool had_point;
     uint32_t tasks;                     /* of this life, but for the keeper's */
-    uint64_t clock_ns;
-    Timer timers[TIMERS_MAX];
-    uint32_t n_timers;
+    CoopClock clock;
     uint64_t instants;                  /* of this run */
     CoopQueue idle;                     /* those that wait for their turn */
 } t;
@@ -259,77 +250,8 @@ static int64_t length_base(void *base)
     return (int64_t)((MemDisk *)base)->bytes;
 }
 
-/* --- tasks --- */
-
-static void forget_timer(const Coop *coop)
-{
-    for (uint32_t i = 0; i < t.n_timers; i++) {
-        if (t.timers[i].coop == coop) {
-            t.timers[i] = t.timers[--t.n_timers];
-            return;
-        }
-    }
-}
-
-static void wait_until(CoopQueue *queue, uint64_t until_ns)
-{
-    if (until_ns != WEIR_TASKS_FOREVER) {
-        if (t.n_timers == TIMERS_MAX) {
-            fail("too many timers");
-        }
-        t.timers[t.n_timers++] = (Timer) { until_ns, coop_self(), queue };
-    }
-    coop_queue_wait(queue);
-    forget_timer(coop_self());
-}
-
-static void wait_task(void *opaque, pthread_mutex_t *lock,
-                      WeirTaskQueue *queue, uint64_t until_ns)
-{
-    (void)opaque;
-    pthread_mutex_unlock(lock);
-    wait_until((CoopQueue *)queue, until_ns);
-    pthread_mutex_lock(lock);
-}
-
-static void wake_task(void *opaque, WeirTaskQueue *queue)
-{
-    (void)opaque;
-    coop_queue_wake((CoopQueue *)queue);
-}
-
-static void init_queue(void *opaque, WeirTaskQueue *queue)
-{
-    (void)opaque;
-    memset(queue, 0, sizeof(*queue));
-}
-
-static void spawn(void *opaque, void (*fn)(void *arg), void *arg)
-{
-    (void)opaque;
-    coop_spawn(fn, arg);
-}
-
-static uint64_t now_ns(void *opaque)
-{
-    (void)opaque;
-    return t.clock_ns;
-}
-
-static uint64_t random_number(void *opaque)
-{
-    (void)opaque;
-    return coop_random();
-}
-
-static const WeirTasks tasks = {
-    .wait = wait_task, .queue_init = init_queue, .wake = wake_task,
-    .spawn = spawn, .now_ns = now_ns, .wall_ns = now_ns,
-    .random = random_number,
-};
-
 static const WeirKeeperHost host = {
-    .tasks = &tasks, .opaque = &t.log,
+    .tasks = &coop_tasks, .opaque = &t.log,
     .read_log = read_log, .write_log = write_log, .flush_log = flush_log,
     .read_base = read_base, .write_base = write_base, .zero_base = zero_base,
     .discard_base = discard_base, .resize_base = resize_base,
@@ -388,10 +310,7 @@ static void wake_after(void *opaque, WeirTaskQueue *queue)
     (void)queue;
 }
 
-static const WeirTasks tasks_after = {
-    .wait = wait_after, .queue_init = init_queue, .wake = wake_after,
-    .now_ns = now_ns, .wall_ns = now_ns, .random = random_number,
-};
+static WeirTasks tasks_after;           /* coop_tasks, but for waiting */
 
 static const WeirKeeperHost host_after = {
     .tasks = &tasks_after, .opaque = &t.log_after,
@@ -697,7 +616,7 @@ static void read_tail(void)
     if (sb.tail > wr.w.tail) {
         wr.w.tail = sb.tail;
     } else {
-        wait_until(&t.idle, t.clock_ns + 50 * TICK_NS);
+        coop_wait_until(&t.idle, t.clock.now_ns + 50 * TICK_NS);
     }
 }
 
@@ -787,7 +706,7 @@ static bool write_some(bool commits)
     uint8_t *data = calloc(1, BYTES_MAX);
     bool consistent = wr.resync == 0;
     WeirLogPacket p = { .commit = commits, .consistent = commits && consistent,
-                        .wall_ns = commits ? t.clock_ns : 0,
+                        .wall_ns = commits ? t.clock.now_ns : 0,
                         .records = coop_below(RECORDS_MAX + 1) };
     uint64_t bytes = 0;
     WeirLogCommit commit;
@@ -899,7 +818,7 @@ static void write_epochs(void *arg)
     (void)arg;
     while (!t.dead) {
         if (wr.lost && !connect()) {
-            wait_until(&t.idle, t.clock_ns + 20 * TICK_NS);
+            coop_wait_until(&t.idle, t.clock.now_ns + 20 * TICK_NS);
             continue;
         }
         write_epoch();
@@ -954,7 +873,7 @@ static void read_point(uint64_t epoch)
     while (reads-- > 0 && !t.dead) {
         read_some(view, disk, v);
         if (coop_below(3) == 0) {
-            wait_until(&t.idle, t.clock_ns + 100 * TICK_NS);
+            coop_wait_until(&t.idle, t.clock.now_ns + 100 * TICK_NS);
         }
     }
     weir_view_close(view);
@@ -971,7 +890,7 @@ static void read_points(void *arg)
             read_point(coop_below(2) ? o.some : coop_below(2) ? o.newest
                                                               : o.oldest);
         }
-        wait_until(&t.idle, t.clock_ns + coop_below(1000) * TICK_NS);
+        coop_wait_until(&t.idle, t.clock.now_ns + coop_below(1000) * TICK_NS);
     }
     t.tasks--;
 }
@@ -1010,7 +929,7 @@ static void promote_points(void *arg)
     while (!t.dead) {
         Offered o = { 0 };
 
-        wait_until(&t.idle, t.clock_ns + coop_below(60000) * TICK_NS);
+        coop_wait_until(&t.idle, t.clock.now_ns + coop_below(60000) * TICK_NS);
         if (t.dead) {
             break;
         }
@@ -1083,42 +1002,13 @@ static void begin_life(void *arg)
     t.tasks--;
 }
 
-static bool fire_timer(void)
-{
-    uint32_t first = 0;
-    CoopQueue *queue;
-
-    if (t.n_timers == 0) {
-        return false;
-    }
-    for (uint32_t i = 1; i < t.n_timers; i++) {
-        first = t.timers[i].at_ns < t.timers[first].at_ns ? i : first;
-    }
-    queue = t.timers[first].queue;
-    t.clock_ns = t.timers[first].at_ns > t.clock_ns ? t.timers[first].at_ns
-                                                    : t.clock_ns;
-    t.timers[first] = t.timers[--t.n_timers];
-    coop_queue_wake(queue);
-    return true;
-}
-
-static void fire_due(void)
-{
-    for (uint32_t i = 0; i < t.n_timers; i++) {
-        if (t.timers[i].at_ns <= t.clock_ns) {
-            fire_timer();
-            return;
-        }
-    }
-}
-
 static bool turn(void)
 {
     MemDisk *disks[] = { &t.log, &t.bases[0], &t.bases[1] };
     uint32_t first = coop_below(3);
 
-    t.clock_ns += TICK_NS;
-    fire_due();
+    t.clock.now_ns += TICK_NS;
+    coop_fire_due();
     if (coop_below(2) && coop_step()) {
         return true;
     }
@@ -1127,7 +1017,7 @@ static bool turn(void)
             return true;
         }
     }
-    return coop_step() || fire_timer();
+    return coop_step() || coop_fire_timer();
 }
 
 static void disturb(void)
@@ -1266,12 +1156,14 @@ static void live(uint32_t turns)
 static void come_to_an_end(void)
 {
     const Version *v;
+    uint64_t limit;
 
     begin();
     config.retain_ns = 0;
     config.apply_rate = 0;
     weir_keeper_set_config(t.keeper, &config);
-    for (uint64_t limit = t.clock_ns + 4000 * TICK_NS; t.clock_ns < limit;) {
+    limit = t.clock.now_ns + 4000 * TICK_NS;
+    while (t.clock.now_ns < limit) {
         turn();
     }
     t.dead = true;              /* of the others; the keeper goes on */
@@ -1325,7 +1217,11 @@ static void set_up(void)
     memset(&t, 0, sizeof(t));
     memset(&wr, 0, sizeof(wr));
     t.generation = 1;
-    t.clock_ns = UINT64_C(1000000000);
+    coop_clock = &t.clock;
+    tasks_after = coop_tasks;
+    tasks_after.wait = wait_after;
+    tasks_after.wake = wake_after;
+    t.clock.now_ns = UINT64_C(1000000000);
     memdisk_init(&t.log, LOG_BYTES, LOG_BYTES);
     memdisk_init(&t.log_after, LOG_BYTES, LOG_BYTES);
     for (int i = 0; i < DISKS; i++) {

@@ -33,7 +33,7 @@
 #include <string.h>
 
 #include "common/zero.h"
-#include "coop.h"
+#include "cooptasks.h"
 #include "memdisk.h"
 #include "prefix.h"
 #include "replication/bitmap.h"
@@ -51,14 +51,7 @@
 #define GUESTS 5
 #define REQUESTS 250                    /* in each life */
 #define REQUEST_SECTORS_MAX 40
-#define TIMERS_MAX 64
 #define DEVICES (1 + 2 * DISKS)
-
-typedef struct Timer {
-    uint64_t at_ns;
-    Coop *coop;
-    CoopQueue *queue;
-} Timer;
 
 /* Somewhere where a source runs. */
 typedef struct World {
@@ -68,9 +61,7 @@ typedef struct World {
     WeirLogSuperblock sb;               /* the keeper's */
     PrefixImage base;                   /* at the anchor of sb */
     PrefixImage next;                   /* at that which it is writing */
-    uint64_t clock_ns;
-    Timer timers[TIMERS_MAX];
-    uint32_t n_timers;
+    CoopClock clock;
     uint32_t power;                     /* how often that of the log went */
     uint32_t connection;                /* the source's: dead when not power */
     bool connecting, keeping, runs;
@@ -100,6 +91,12 @@ static uint64_t seed_now, every = 40, full;
 static uint64_t instants, cuts, points, lives, failed, copied, marks, packed;
 static WeirDecompressor *decompressor;
 unsigned weir_source_mutation;
+
+static void use(World *world)
+{
+    w = world;
+    coop_clock = &world->clock;
+}
 
 static MemDisk *log_of(World *world)
 {
@@ -271,65 +268,6 @@ static int flush_log(void *opaque)
     return request_log(w->connection, MEM_FLUSH, 0, 0, NULL, NULL);
 }
 
-/* --- tasks --- */
-
-static void forget_timer(const Coop *coop)
-{
-    for (uint32_t i = 0; i < w->n_timers; i++) {
-        if (w->timers[i].coop == coop) {
-            w->timers[i] = w->timers[--w->n_timers];
-            return;
-        }
-    }
-}
-
-static void wait_source(void *opaque, pthread_mutex_t *lock,
-                        WeirTaskQueue *queue, uint64_t until_ns)
-{
-    (void)opaque;
-    if (until_ns != WEIR_TASKS_FOREVER) {
-        if (w->n_timers == TIMERS_MAX) {
-            fail("too many timers");
-        }
-        w->timers[w->n_timers++] = (Timer) { until_ns, coop_self(),
-                                             (CoopQueue *)queue };
-    }
-    pthread_mutex_unlock(lock);
-    coop_queue_wait((CoopQueue *)queue);
-    forget_timer(coop_self());
-    pthread_mutex_lock(lock);
-}
-
-static void wake_source(void *opaque, WeirTaskQueue *queue)
-{
-    (void)opaque;
-    coop_queue_wake((CoopQueue *)queue);
-}
-
-static void init_queue(void *opaque, WeirTaskQueue *queue)
-{
-    (void)opaque;
-    memset(queue, 0, sizeof(*queue));
-}
-
-static void spawn(void *opaque, void (*fn)(void *arg), void *arg)
-{
-    (void)opaque;
-    coop_spawn(fn, arg);
-}
-
-static uint64_t now_ns(void *opaque)
-{
-    (void)opaque;
-    return w->clock_ns;
-}
-
-static uint64_t random_number(void *opaque)
-{
-    (void)opaque;
-    return coop_random();
-}
-
 static const WeirSourceHost host = {
     .read_disk = read_disk, .write_disk = write_disk, .zero_disk = zero_disk,
     .discard_disk = discard_disk, .flush_disk = flush_disk,
@@ -338,36 +276,11 @@ static const WeirSourceHost host = {
     .read_log = read_log, .write_log = write_log, .flush_log = flush_log,
 };
 
-static const WeirTasks tasks = {
-    .wait = wait_source, .wake = wake_source, .queue_init = init_queue,
-    .spawn = spawn, .now_ns = now_ns, .wall_ns = now_ns,
-    .random = random_number,
-};
-
-static bool fire_timer(void)
-{
-    uint32_t first = 0;
-    CoopQueue *queue;
-
-    if (w->n_timers == 0) {
-        return false;
-    }
-    for (uint32_t i = 1; i < w->n_timers; i++) {
-        first = w->timers[i].at_ns < w->timers[first].at_ns ? i : first;
-    }
-    queue = w->timers[first].queue;
-    w->clock_ns = w->timers[first].at_ns > w->clock_ns
-                  ? w->timers[first].at_ns : w->clock_ns;
-    w->timers[first] = w->timers[--w->n_timers];
-    coop_queue_wake(queue);
-    return true;
-}
-
 static bool turn(void)
 {
     uint32_t first = coop_below(DEVICES);
 
-    w->clock_ns += 1000;
+    w->clock.now_ns += 1000;
     if (coop_below(2) && coop_step()) {
         return true;
     }
@@ -376,7 +289,7 @@ static bool turn(void)
             return true;
         }
     }
-    return coop_step() || fire_timer();
+    return coop_step() || coop_fire_timer();
 }
 
 /* --- state --- */
@@ -718,7 +631,7 @@ static bool open_source(void)
     };
     bool ok = true;
 
-    if (weir_source_new(&w->source, &tasks, &host, NULL, &config) < 0) {
+    if (weir_source_new(&w->source, &coop_tasks, &host, NULL, &config) < 0) {
         fail("no source");
     }
     coop_spawn(open_disks, &ok);
@@ -847,8 +760,7 @@ static void leave(World *left, MemCut local, MemCut log)
     left->sb = from->sb;
     left->base = from->base;
     left->next = from->next;
-    left->clock_ns = from->clock_ns;
-    left->n_timers = 0;
+    left->clock = (CoopClock) { .now_ns = from->clock.now_ns };
     left->power = left->connection = 0;
 }
 
@@ -885,9 +797,9 @@ static void cut_here(MemCut local, MemCut log)
     }
     take_keeper(left);
     parked = coop_park();
-    w = left;
+    use(left);
     recover();
-    w = &worlds[0];
+    use(&worlds[0]);
     coop_unpark(parked);
     cuts++;
 }
@@ -1292,7 +1204,7 @@ static void set_up(WeirSourceMode mode)
                          SIDECAR_BYTES);
         }
     }
-    w = &worlds[0];
+    use(&worlds[0]);
     coop_spawn(make_devices, NULL);
     while (turn()) {
     }
