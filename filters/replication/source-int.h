@@ -202,6 +202,13 @@ void weir_source_give(WeirSource *s, uint64_t bytes, const WeirPiece *piece);
 void weir_source_append(WeirSource *s, const WeirLogRecord *record,
                         const WeirPiece *piece);
 
+/*
+ * Afterwards, when blocks and regions are what they are: close the open epoch
+ * if it is long enough. The sender would do that too, but may have to wait for
+ * the log, and an epoch that is longer than the log can never be sent.
+ */
+void weir_source_limit_epoch(WeirSource *s);
+
 /* A range has to be copied. */
 void weir_source_mark_dirty(WeirSourceDisk *d, uint64_t offset,
                             uint64_t bytes);

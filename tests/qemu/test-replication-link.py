@@ -197,6 +197,20 @@ class Gone(LinkTest):
         self.check_end()
 
 
+class SmallLog(LinkTest):
+    log_size = 64 * MIB
+
+    def test_more_is_written_than_it_holds(self):
+        """While the sender waits for it: no epoch gets longer than the log."""
+        self.begin(target_timeout=60000)
+        self.link.frozen = True
+        self.writer.more(100 * MIB // BLOCK)
+        info = self.replication_info(self.the_source)
+        self.assertGreater(info['queued-bytes'], self.log_size)
+        self.link.frozen = False
+        self.check_end()
+
+
 @only_long
 class GoneGroup(Gone):
     """The same with two disks."""
