@@ -51,6 +51,7 @@ class Slow(LinkTest):
         """50 ms each way: it streams all the same, and tells how far the log
         is behind."""
         self.begin()
+        self.writer.pause_s = 0.001     # or more is written than passes
         self.link.latency_s = 0.05
         rpos = []
         end = time.monotonic() + SECONDS
