@@ -93,7 +93,7 @@ struct WeirSource {
     bool sending;                       /* the sender is in an epoch */
     bool tending;                       /* the task of the sidecars runs */
     bool doubtful;                      /* what can be read of the log may not
-                                           be durable, see write_again() */
+                                           be durable, see secure_end() */
     uint32_t flush_failures;            /* ever */
     WeirLogSuperblock sb;
     WeirLogWriter writer;
