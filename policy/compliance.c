@@ -455,7 +455,7 @@ static WeirDiskStatus *compliance_foreign(const char *vm, const char *disk,
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
 
-        if (node->filter) {
+        if (node->filter && node->driver) {
             compliance_add_filter(status, node->driver, node, &verdict);
         }
     }

@@ -51,14 +51,8 @@ WeirFacts weir_facts_read(JsonObject *filter)
 
 static gint64 facts_element(JsonArray *histogram, guint index)
 {
-    JsonNode *node = index < weir_json_length(histogram)
-                         ? json_array_get_element(histogram, index) : NULL;
-
-    if (!node || !JSON_NODE_HOLDS_VALUE(node) ||
-        json_node_get_value_type(node) != G_TYPE_INT64) {
-        return 0;
-    }
-    return CLAMP(json_node_get_int(node), 0, G_MAXINT64 / 4);
+    return index >= weir_json_length(histogram) ? 0 :
+           CLAMP(weir_json_int_at(histogram, index, 0), 0, G_MAXINT64 / 4);
 }
 
 static JsonArray *facts_histogram(const gint64 *counts, guint length)
