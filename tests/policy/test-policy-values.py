@@ -174,6 +174,29 @@ class Compile(FakeTest):
         self.assertEqual({k: nodes[3][k] for k in ACME}, ACME)
         self.assertEqual(nodes[0]["filename"], "/a")
 
+    def test_several_disks(self):
+        """Of one VM, with different policies, and default ids."""
+        self.write("p.yaml", "name: p\nfilters: [{weir-dots: }]\n")
+        self.write("q.yaml", "name: q\nfilters: []\n")
+        output = self.weir_ok(
+            "compile", "--qemu-bin-dir", self.bin, "--policies",
+            self.policies, "--disk", "file=/a,format=raw,policy=p", "--disk",
+            "file=/b,format=raw,policy=q")
+        self.assertEqual(
+            [json.loads(line)["node-name"] for line in output.splitlines()],
+            ["weir-disk0-storage", "weir-disk0-dots", "weir-disk0-format",
+             "weir-disk1-storage", "weir-disk1-format"])
+        self.assertEqual(self.weir(
+            "compile", "--qemu-bin-dir", self.bin, "--policies",
+            self.policies, "--disk", "file=/a,format=raw,policy=p", "--disk",
+            "file=/b,format=raw"),
+            (2, "", "weir: compile: found no policy, expected --policy NAME\n"))
+        code, output, errors = self.weir(
+            "compile", "--policy", "p", "--disk", "file=/a,format=raw",
+            "--disk", "file=/b,format=raw,id=disk0")
+        self.assertEqual((code, output), (1, ""))
+        self.assertIn("disk0", errors)
+
     def test_several_filters_of_a_place(self):
         self.write("p.yaml", "name: p\nfilters:\n  - weir-dots:\n"
                    "  - weir-acme: {level: 1}\n")
