@@ -11,9 +11,8 @@ typedef enum WeirCompliance {
     WEIR_NON_COMPLIANT,
     WEIR_UNKNOWN,           /* the VM cannot be asked, or does not tell */
     WEIR_NOT_APPLICABLE,    /* no policy is known */
+    WEIR_COMPLIANCES,       /* how many there are */
 } WeirCompliance;
-
-#define WEIR_COMPLIANCES (WEIR_NOT_APPLICABLE + 1)
 
 typedef struct WeirVerdict {
     WeirCompliance state;

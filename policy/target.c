@@ -3,9 +3,6 @@
 
 #include <string.h>
 
-/* One that hangs keeps its thread until the timeout. */
-#define TARGET_MAX_THREADS 256
-
 void weir_target_query_clear(WeirTargetQuery *query)
 {
     g_free(query->dir);
@@ -72,12 +69,12 @@ static void target_ask(gpointer data, gpointer opaque)
     }
 }
 
+/* Each in a thread, since one that hangs keeps it until the timeout. */
 static bool target_ask_all(GPtrArray *targets, const WeirTargetQuery *query,
                            GError **error)
 {
-    GThreadPool *pool = g_thread_pool_new(
-        target_ask, (gpointer)query,
-        (int)CLAMP(targets->len, 1, TARGET_MAX_THREADS), FALSE, error);
+    GThreadPool *pool = g_thread_pool_new(target_ask, (gpointer)query, -1,
+                                          FALSE, error);
 
     if (!pool) {
         return false;

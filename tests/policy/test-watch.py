@@ -168,6 +168,37 @@ class Status(Watched):
         wait_for(lambda: not os.listdir(self.runtime), "the end of the VM")
 
 
+class Limits(VmTest):
+    def limit(self, **limits):
+        """Give the VM's disk limits; returns exit code, state and reason."""
+        with open(self.record_path(), encoding="utf-8") as file:
+            record = json.load(file)
+        record["disks"][0]["limits"] = {
+            k.replace("_", "-"): v for k, v in limits.items()}
+        with open(self.record_path(), "w", encoding="utf-8") as file:
+            json.dump(record, file)
+        code, disks = self.status()
+        return code, disks[0]["state"], disks[0]["reason"]
+
+    def test_each(self):
+        self.start("file=%s,format=raw,policy=observe" % self.disk())
+        self.assertEqual(self.limit(rpo_ns=1), (
+            4, "unknown", "no filter tells the RPO"))
+        self.assertEqual(self.limit(dirty_bytes=1), (
+            4, "unknown", "no filter tells how much data is dirty"))
+        qmp = Qmp(self.qmp_path())
+        qmp.command("human-monitor-command", {
+            "command-line": "qemu-io -d /machine/peripheral/disk0/"
+            "virtio-backend \"write 0 4k\""})
+        qmp.close()
+        code, state, reason = self.limit(latency_ns=1)
+        self.assertEqual((code, state), (3, "non-compliant"))
+        self.assertRegex(reason, r"^weir-inspect: latency \(99 %\) of \S+ \S+"
+                         " is over the limit of 1 ns$")
+        self.assertEqual(self.limit(latency_ns=10 ** 12),
+                         (0, "compliant", None))
+
+
 class Hanging(VmTest):
     def test_one_that_hangs_does_not_hold_up_the_others(self):
         for name in "a", "b", "c":
