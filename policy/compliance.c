@@ -391,6 +391,7 @@ static void compliance_disk(const WeirRecordDisk *disk, const WeirGraph *graph,
     g_autoptr(GPtrArray) chain = weir_graph_chain(root);
     const WeirGraphNode *highest = compliance_highest(chain);
     g_auto(WeirVerdict) verdict = { 0 };
+    WeirCompliance of_filters;
 
     weir_verdict_init(&verdict);
     json_array_unref(status->actual);
@@ -404,13 +405,16 @@ static void compliance_disk(const WeirRecordDisk *disk, const WeirGraph *graph,
         compliance_check_wanted(disk, graph, chain, highest, status);
         compliance_check_extra(disk, chain, status);
         compliance_sum_up(status, &verdict);
+    }
+    of_filters = verdict.state;
+    if (root) {
         compliance_check_flushes(disk, graph, chain, &verdict);
     }
     if (verdict.state == WEIR_COMPLIANT) {
         compliance_check_told(status, &verdict);
     }
     status->state = verdict.state;
-    status->since = verdict.since;
+    status->since = verdict.state == of_filters ? verdict.since : 0;
     status->reason = verdict.reasons->len ? g_strdup(verdict.reasons->str)
                                           : NULL;
 }

@@ -233,27 +233,27 @@ GPtrArray *weir_graph_chain(WeirGraphNode *root)
     return chain;
 }
 
-static bool graph_reaches(const WeirGraphNode *root, const WeirGraphNode *node,
-                          GHashTable *seen)
-{
-    if (root == node) {
-        return true;
-    }
-    if (!root || !g_hash_table_add(seen, (gpointer)root)) {
-        return false;
-    }
-    for (guint i = 0; i < root->edges->len; i++) {
-        if (graph_reaches(g_array_index(root->edges, WeirGraphEdge, i).child,
-                          node, seen)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 bool weir_graph_reaches(const WeirGraphNode *root, const WeirGraphNode *node)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    g_autoptr(GPtrArray) left = g_ptr_array_new();
 
-    return graph_reaches(root, node, seen);
+    /* Not recursive: the graph is as deep as the other side says. */
+    g_ptr_array_add(left, (gpointer)root);
+    while (left->len > 0) {
+        const WeirGraphNode *next = g_ptr_array_steal_index(left,
+                                                            left->len - 1);
+
+        if (next == node) {
+            return true;
+        }
+        if (!next || !g_hash_table_add(seen, (gpointer)next)) {
+            continue;
+        }
+        for (guint i = 0; i < next->edges->len; i++) {
+            g_ptr_array_add(left, g_array_index(next->edges, WeirGraphEdge,
+                                                i).child);
+        }
+    }
+    return false;
 }
