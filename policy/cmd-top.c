@@ -2,7 +2,9 @@
 /* weir top */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "screen.h"
@@ -22,6 +24,9 @@ typedef struct Top {
     WeirWatch *before;
     gint64 watch_us;        /* when they were */
     gint64 before_us;
+    GThread *thread;        /* looks meanwhile; NULL: none */
+    int fd;                 /* can be read when it has done so */
+    GError *error;          /* of the last look */
 } Top;
 
 static void top_clear(Top *top)
@@ -33,10 +38,9 @@ static void top_clear(Top *top)
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Top, top_clear)
 
-static bool top_look(Top *top, GError **error)
+/* Take what was seen, or NULL for an error. */
+static bool top_take(Top *top, WeirWatch *watch)
 {
-    WeirWatch *watch = weir_watch(&top->query, error);
-
     if (!watch) {
         return false;
     }
@@ -46,6 +50,11 @@ static bool top_look(Top *top, GError **error)
     top->watch = watch;
     top->watch_us = g_get_monotonic_time();
     return true;
+}
+
+static bool top_look(Top *top)
+{
+    return top_take(top, weir_watch(&top->query, &top->error));
 }
 
 /* Milliseconds until the next look. */
@@ -130,56 +139,89 @@ static bool top_do_key(Top *top, char key)
     return true;
 }
 
+static gpointer top_thread(gpointer opaque)
+{
+    Top *top = opaque;
+    WeirWatch *watch = weir_watch(&top->query, &top->error);
+
+    eventfd_write(top->fd, 1);
+    return watch;
+}
+
+/*
+ * Begin a look if it is time, and take one that has ended.  It has a thread,
+ * so that keys are heard while a VM does not answer.
+ */
+static bool top_look_meanwhile(Top *top)
+{
+    eventfd_t count;
+
+    if (top->thread && eventfd_read(top->fd, &count) == 0) {
+        return top_take(top,
+                        g_thread_join(g_steal_pointer(&top->thread)));
+    }
+    if (!top->thread && top_left(top) == 0) {
+        top->thread = g_thread_new("look", top_thread, top);
+    }
+    return true;
+}
+
+static void top_show(const Top *top)
+{
+    g_autofree char *headline = top_headline(top);
+    g_autofree char *table = top_table(top);
+    g_autofree char *text = g_strconcat(headline, table, NULL);
+
+    weir_screen_show(text);
+}
+
 static int top_run_screen(Top *top)
 {
-    GError *error = NULL;
-    bool goes_on = true;
+    bool ok = true;
+    char key = 0;
 
     /* What is wrong from the start is told on the terminal as it is. */
-    if (!top_look(top, &error)) {
-        return weir_fail(error);
+    if (!top_look(top)) {
+        return weir_fail(top->error);
     }
+    top->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     weir_screen_open();
-    while (goes_on) {
-        g_autofree char *headline = top_headline(top);
-        g_autofree char *table = top_table(top);
-        g_autofree char *text = g_strconcat(headline, table, NULL);
-
-        weir_screen_show(text);
-        goes_on = top_do_key(top, weir_screen_key(top_left(top)));
-        if (goes_on && top_left(top) == 0 && !top_look(top, &error)) {
-            weir_screen_close();
-            return weir_fail(error);
-        }
+    while ((ok = top_look_meanwhile(top)) && top_do_key(top, key)) {
+        top_show(top);
+        key = weir_screen_key(top->thread ? top->fd : -1,
+                              top->thread ? -1 : top_left(top));
     }
     weir_screen_close();
-    return WEIR_EXIT_OK;
+    if (top->thread) {
+        exit(WEIR_EXIT_OK);     /* without waiting for it */
+    }
+    close(top->fd);
+    return ok ? WEIR_EXIT_OK : weir_fail(top->error);
 }
 
 /* --- for a file or a program --- */
 
 static int top_run_batch(Top *top, bool once)
 {
-    GError *error = NULL;
     bool first = true;
 
-    if (!top_look(top, &error)) {
-        return weir_fail(error);
+    if (!top_look(top)) {
+        return weir_fail(top->error);
     }
     do {
         g_autofree char *table = NULL;
 
         g_usleep((gulong)top_left(top) * 1000);
-        if (!top_look(top, &error)) {
-            return weir_fail(error);
+        if (!top_look(top)) {
+            return weir_fail(top->error);
         }
         table = top_table(top);
         printf("%s%s", first ? "" : "\n", table);
         first = false;
         if (fflush(stdout) != 0) {
-            weir_set_error(&error, "cannot write to standard output: %s",
+            weir_set_error(&top->error, "cannot write to standard output: %s",
                            g_strerror(errno));
-            return weir_fail(error);
+            return weir_fail(top->error);
         }
     } while (!once);
     return WEIR_EXIT_OK;

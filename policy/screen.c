@@ -160,13 +160,16 @@ void weir_screen_show(const char *text)
     screen_write(out->str);
 }
 
-char weir_screen_key(int timeout_ms)
+char weir_screen_key(int fd, int timeout_ms)
 {
-    struct pollfd poll_fd = { .fd = screen_has_keys ? STDIN_FILENO : -1,
-                              .events = POLLIN };
+    struct pollfd poll_fds[] = {
+        { .fd = screen_has_keys ? STDIN_FILENO : -1, .events = POLLIN },
+        { .fd = fd, .events = POLLIN },
+    };
     char key = 0;
 
-    if (poll(&poll_fd, 1, timeout_ms) <= 0) {
+    if (poll(poll_fds, G_N_ELEMENTS(poll_fds), timeout_ms) <= 0 ||
+        !poll_fds[0].revents) {
         return 0;
     }
     if (read(STDIN_FILENO, &key, 1) <= 0) {

@@ -19,9 +19,9 @@ void weir_screen_close(void);
 void weir_screen_show(const char *text);
 
 /*
- * Wait for a key.  Returns it; 0 after @timeout_ms, or when the lines have to
- * be shown again.
+ * Wait for a key.  Returns it; 0 after @timeout_ms (-1: never), when @fd (-1:
+ * none) can be read, or the lines have to be shown again.
  */
-char weir_screen_key(int timeout_ms);
+char weir_screen_key(int fd, int timeout_ms);
 
 #endif

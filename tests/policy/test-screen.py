@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -34,10 +35,11 @@ class Screen(WeirTest):
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ,
                     struct.pack("HHHH", rows, columns, 0, 0))
 
-    def record(self, name, count=1):
-        """Of a machine that has ended."""
+    def record(self, name, count=1, pid=1, start=0, qmp="/x"):
+        """Of a machine that has ended, unless pid and start are of one."""
         with open(self.record_path(name), "w", encoding="utf-8") as file:
-            file.write('{"pid": 1, "start-time": 0, "qmp": "/x", "disks": [')
+            file.write('{"pid": %d, "start-time": %d, "qmp": "%s", "disks": ['
+                       % (pid, start, qmp))
             file.write(", ".join(
                 '{"id": "d%d", "file": "f", "policy": "p", "wanted": '
                 '[{"role": "format", "driver": "raw", "node-name": "n", '
@@ -112,6 +114,29 @@ class Screen(WeirTest):
         self.assertEqual(process.wait(GUARD_S), 1)
         self.wait_for_output(b"weir: there is no VM 'vm'")
         self.output = self.output[:self.output.index(b"weir: there is")]
+        self.assert_left()
+
+    def test_keys_while_a_vm_does_not_answer(self):
+        """The machine is this test, which says nothing on the socket."""
+        path = os.path.join(self.runtime, "vm.qmp")
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(path)
+        listener.listen(8)
+        with open("/proc/self/stat", encoding="ascii") as file:
+            start = int(file.read().rsplit(")", 1)[1].split()[19])
+        self.record("vm", pid=os.getpid(), start=start, qmp=path)
+        process = self.started("--timeout", "2", "--interval", "0.1")
+        self.assertIn(b"1 unknown", self.output)
+        time.sleep(0.3)
+        begin = time.monotonic()
+        self.output = b""
+        os.write(self.master, b">")
+        self.wait_for_output(b"by reads ")
+        os.write(self.master, b"q")
+        self.assertEqual(process.wait(GUARD_S), 0)
+        self.assertLess(time.monotonic() - begin, 1.5)
+        self.output = ENTER + self.output
         self.assert_left()
 
     def test_error_at_first(self):

@@ -288,7 +288,8 @@ class Figures(Watched):
             "VM", "DISK", "STATE", "RD/S", "WR/S", "RD-BYTES/S",
             "WR-BYTES/S", "LATENCY", "RPO", "DIRTY", "REPLICATION", "REASON"])
         self.assertRegex(lines[1], r"^vm +disk0 +non-compliant +\d+ +0 +"
-                         r"\S+ \S+ +0 B +.* \d+ \S+ +128 KiB +streaming +weir-cache: ")
+                         r"\S+ \S+ +0 B +.* \d+ \S+ +128 KiB +streaming +"
+                         "weir-cache: ")
         self.assertEqual(len(lines), 2)
 
     def check_keeper(self):
