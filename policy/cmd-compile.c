@@ -9,7 +9,7 @@
 typedef struct CompileOptions {
     WeirPolicyOptions policy;
     char *policy_name;
-    char *disk;
+    char **disks;
     char *format;
     char *vm;
 } CompileOptions;
@@ -18,7 +18,7 @@ static void compile_options_clear(CompileOptions *options)
 {
     weir_policy_options_clear(&options->policy);
     g_free(options->policy_name);
-    g_free(options->disk);
+    g_strfreev(options->disks);
     g_free(options->format);
     g_free(options->vm);
 }
@@ -57,7 +57,7 @@ static void compile_print_needs(const GPtrArray *secrets)
     }
 }
 
-/* The policy's name: from either option, but only one. */
+/* The policy's name, from one of the options; NULL after having told why. */
 static const char *compile_policy_name(const CompileOptions *options,
                                        const WeirDisk *disk)
 {
@@ -74,29 +74,72 @@ static const char *compile_policy_name(const CompileOptions *options,
     return options->policy_name ? options->policy_name : disk->policy;
 }
 
-static int compile_disk(const CompileOptions *options, const WeirDisk *disk)
+/* Add a disk to @plan and print its chain.  Returns the exit code. */
+static int compile_disk(const CompileOptions *options, WeirDaemon *daemon,
+                        WeirPlan *plan, const WeirDisk *disk)
 {
     const char *name = compile_policy_name(options, disk);
-    g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirPolicy) policy = NULL;
-    g_autoptr(WeirPlan) plan = weir_plan_new(options->vm ? options->vm
-                                                         : disk->id);
     const GPtrArray *chain;
     GError *error = NULL;
 
-    if (!name) {
-        return WEIR_EXIT_USAGE;
-    }
-    if (!(daemon = weir_daemon_start(options->policy.bin_dir, &error)) ||
-        !(policy = weir_policy_find(weir_policy_dirs(&options->policy), name,
+    if (!(policy = weir_policy_find(weir_policy_dirs(&options->policy), name,
                                     weir_daemon_schema(daemon), &error)) ||
         !weir_daemon_check(daemon, policy, &error) ||
         !(chain = weir_plan_add(plan, disk, policy, &error))) {
         return weir_fail(error);
     }
-    compile_print_needs(weir_plan_secrets(plan));
     compile_print(chain, strcmp(options->format, "qsd") == 0);
     return WEIR_EXIT_OK;
+}
+
+/* The disks of the command line, or NULL with @error set. */
+static GPtrArray *compile_parse_disks(char *const *texts, GError **error)
+{
+    g_autoptr(GPtrArray) disks = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_disk_free);
+
+    for (guint i = 0; texts[i]; i++) {
+        WeirDisk *disk = weir_disk_parse(texts[i], i, error);
+
+        if (!disk) {
+            return NULL;
+        }
+        g_ptr_array_add(disks, disk);
+    }
+    return weir_disks_distinct(disks, error) ? g_steal_pointer(&disks) : NULL;
+}
+
+static int compile_disks(const CompileOptions *options)
+{
+    g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(GPtrArray) disks = NULL;
+    g_autoptr(WeirPlan) plan = NULL;
+    GError *error = NULL;
+    int ret = WEIR_EXIT_OK;
+
+    disks = compile_parse_disks(options->disks, &error);
+    if (!disks) {
+        return weir_fail(error);
+    }
+    for (guint i = 0; i < disks->len; i++) {
+        if (!compile_policy_name(options, g_ptr_array_index(disks, i))) {
+            return WEIR_EXIT_USAGE;
+        }
+    }
+    daemon = weir_daemon_start(options->policy.bin_dir, &error);
+    if (!daemon) {
+        return weir_fail(error);
+    }
+    plan = weir_plan_new(options->vm ? options->vm :
+                         ((WeirDisk *)g_ptr_array_index(disks, 0))->id);
+    for (guint i = 0; i < disks->len && ret == WEIR_EXIT_OK; i++) {
+        ret = compile_disk(options, daemon, plan, g_ptr_array_index(disks, i));
+    }
+    if (ret == WEIR_EXIT_OK) {
+        compile_print_needs(weir_plan_secrets(plan));
+    }
+    return ret;
 }
 
 int weir_cmd_compile(int argc, char **argv)
@@ -105,22 +148,20 @@ int weir_cmd_compile(int argc, char **argv)
     GOptionEntry entries[] = {
         { "policy", 0, 0, G_OPTION_ARG_STRING, &options.policy_name,
           "The policy", "NAME" },
-        { "disk", 0, 0, G_OPTION_ARG_STRING, &options.disk,
-          "The disk: file=FILE,format=FORMAT,...", "DISK" },
+        { "disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &options.disks,
+          "A disk: file=FILE,format=FORMAT,...; may be repeated", "DISK" },
         { "format", 0, 0, G_OPTION_ARG_STRING, &options.format,
           "blockdev or qsd (default: blockdev)", "FORMAT" },
         { "name", 0, 0, G_OPTION_ARG_STRING, &options.vm,
-          "Name of the VM, for ${vm} (default: the disk's id)", "NAME" },
+          "Name of the VM, for ${vm} (default: the first disk's id)", "NAME" },
         WEIR_OPTION_POLICIES(&options.policy.dirs),
         WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
         G_OPTION_ENTRY_NULL
     };
-    g_autoptr(WeirDisk) disk = NULL;
-    GError *error = NULL;
 
     if (!weir_parse(&argc, &argv, entries, NULL,
-                    "Print the nodes that put a disk under a policy, the "
-                    "lowest first.  Nothing is\nstarted or opened.\n\n"
+                    "Print the nodes that put disks of a VM under policies, "
+                    "the lowest first.  Nothing\nis started or opened.\n\n"
                     "blockdev prints an argument of -blockdev (or of "
                     "blockdev-add) per line, qsd\nan option of "
                     "qemu-storage-daemon per line, quoted for a shell.\n\n"
@@ -143,12 +184,8 @@ int weir_cmd_compile(int argc, char **argv)
         return weir_usage("compile: found '%s', which cannot be the name of a "
                           "VM", options.vm);
     }
-    if (!options.disk) {
+    if (!options.disks) {
         return weir_usage("compile: found no disk, expected --disk DISK");
     }
-    disk = weir_disk_parse(options.disk, 0, &error);
-    if (!disk) {
-        return weir_fail(error);
-    }
-    return compile_disk(&options, disk);
+    return compile_disks(&options);
 }

@@ -8,6 +8,7 @@
 #include "compliance.h"
 #include "table.h"
 #include "target.h"
+#include "units.h"
 #include "weir.h"
 
 #define INSPECT_DRIVER "weir-inspect"
@@ -41,34 +42,6 @@ static void inspect_free(Inspected *inspected)
     g_free(inspected);
 }
 
-/* "1.5 MiB" */
-static char *inspect_size(double bytes)
-{
-    static const char *const units[] = {
-        "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB",
-    };
-    guint i = 0;
-
-    for (; bytes >= 1024 && i < G_N_ELEMENTS(units) - 1; i++) {
-        bytes /= 1024;
-    }
-    return g_strdup_printf(bytes < 10 && i > 0 ? "%.1f %s" : "%.0f %s", bytes,
-                           units[i]);
-}
-
-/* "1.5 ms" */
-static char *inspect_time(double time_ns)
-{
-    static const char *const units[] = { "ns", "us", "ms", "s" };
-    guint i = 0;
-
-    for (; time_ns >= 1000 && i < G_N_ELEMENTS(units) - 1; i++) {
-        time_ns /= 1000;
-    }
-    return g_strdup_printf(time_ns < 10 && i > 0 ? "%.1f %s" : "%.0f %s",
-                           time_ns, units[i]);
-}
-
 static void inspect_add_operation(WeirTable *table, JsonObject *operation)
 {
     JsonArray *histogram = weir_json_array(operation, "latency-histogram");
@@ -76,11 +49,11 @@ static void inspect_add_operation(WeirTable *table, JsonObject *operation)
     g_autofree char *count = g_strdup_printf("%" G_GINT64_FORMAT, requests);
     g_autofree char *failed = g_strdup_printf(
         "%" G_GINT64_FORMAT, weir_json_int(operation, "failed", 0));
-    g_autofree char *bytes = inspect_size(weir_json_number(operation, "bytes",
-                                                           0));
-    g_autofree char *median = inspect_time(
+    g_autofree char *bytes = weir_format_bytes(
+        weir_json_number(operation, "bytes", 0));
+    g_autofree char *median = weir_format_time(
         weir_advice_percentile(histogram, 0.5));
-    g_autofree char *high = inspect_time(
+    g_autofree char *high = weir_format_time(
         weir_advice_percentile(histogram, 0.99));
 
     g_autofree char *name = g_strconcat(
@@ -110,9 +83,9 @@ static void inspect_print_traffic(const char *name, JsonObject *traffic)
     double requests = weir_json_number(traffic, "requests", 0);
     double sequential = weir_json_number(traffic, "sequential", 0);
     /* Most lengths are powers of two, the least that an element counts. */
-    g_autofree char *median = inspect_size(
+    g_autofree char *median = weir_format_bytes(
         ldexp(512, weir_advice_element(sizes, 0.5)));
-    g_autofree char *high = inspect_size(
+    g_autofree char *high = weir_format_bytes(
         ldexp(512, weir_advice_element(sizes, 0.99)));
 
     if (requests > 0) {
@@ -123,8 +96,8 @@ static void inspect_print_traffic(const char *name, JsonObject *traffic)
 
 static void inspect_print_point(JsonObject *point, double ratio)
 {
-    g_autofree char *size = inspect_size(weir_json_number(point, "cache-size",
-                                                          0));
+    g_autofree char *size = weir_format_bytes(
+        weir_json_number(point, "cache-size", 0));
     g_autofree char *bar = g_strnfill(
         (gsize)(CLAMP(ratio, 0, 1) * INSPECT_BAR_WIDTH + 0.5), '#');
 
@@ -151,9 +124,8 @@ static void inspect_print_curve(JsonArray *curve)
 static void inspect_print_working_set(JsonObject *set)
 {
     JsonArray *curve = weir_json_array(set, "curve");
-    g_autofree char *unique = inspect_size(weir_json_number(set,
-                                                            "unique-bytes",
-                                                            0));
+    g_autofree char *unique = weir_format_bytes(
+        weir_json_number(set, "unique-bytes", 0));
     g_autofree char *size = NULL;
     guint64 size_bytes;
     double ratio;
@@ -166,7 +138,7 @@ static void inspect_print_working_set(JsonObject *set)
     if (!weir_advice_cache(curve, &size_bytes, &ratio)) {
         return;
     }
-    size = inspect_size((double)size_bytes);
+    size = weir_format_bytes((double)size_bytes);
     printf("miss ratio by cache size:\n");
     inspect_print_curve(curve);
     printf("recommended cache: %s (miss ratio %.3f, within %.2f of the "
@@ -333,13 +305,18 @@ static bool inspect_find(const GPtrArray *targets, const char *disk,
 static int inspect_run(const InspectOptions *options, const char *vm,
                        const char *disk)
 {
-    g_autofree char *dir = weir_runtime_dir(options->runtime_dir);
+    g_auto(WeirTargetQuery) query = {
+        .dir = weir_runtime_dir(options->runtime_dir),
+        .vm = g_strdup(vm),
+        .qmp = g_strdup(options->qmp),
+        .timeout_ms = WEIR_TARGET_TIMEOUT_MS,
+    };
     g_autoptr(GPtrArray) found = g_ptr_array_new_with_free_func(
         (GDestroyNotify)inspect_free);
     g_autoptr(GPtrArray) targets = NULL;
     GError *error = NULL;
 
-    targets = weir_targets_ask(dir, vm, options->qmp, &error);
+    targets = weir_targets_ask(&query, &error);
     if (!targets || !inspect_find(targets, disk, found, &error)) {
         return weir_fail(error);
     }

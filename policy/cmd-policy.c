@@ -188,11 +188,15 @@ static int policy_list_run(int argc, char **argv)
 static void policy_print(const WeirPolicy *policy)
 {
     g_autofree char *description = weir_printable(policy->description);
+    g_autofree char *limits = weir_limits_text(&policy->limits);
 
     printf("name:        %s\n", policy->name);
     printf("description: %s\n", description);
     printf("version:     %" G_GUINT64_FORMAT "\n", policy->version);
     printf("file:        %s\n", policy->file);
+    if (limits) {
+        printf("limits:      %s\n", limits);
+    }
     printf("filters:     %s\n", policy->filters->len ? "" : "-");
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);

@@ -208,15 +208,18 @@ const char *weir_json_string(JsonObject *object, const char *name)
     return weir_json_as_string(json_member(object, name));
 }
 
-gint64 weir_json_int(JsonObject *object, const char *name, gint64 fallback)
+static gint64 json_as_int(JsonNode *node, gint64 fallback)
 {
-    JsonNode *node = json_member(object, name);
-
     if (!node || !JSON_NODE_HOLDS_VALUE(node) ||
         json_node_get_value_type(node) != G_TYPE_INT64) {
         return fallback;
     }
     return json_node_get_int(node);
+}
+
+gint64 weir_json_int(JsonObject *object, const char *name, gint64 fallback)
+{
+    return json_as_int(json_member(object, name), fallback);
 }
 
 double weir_json_number(JsonObject *object, const char *name, double fallback)
@@ -259,6 +262,11 @@ JsonObject *weir_json_object_at(JsonArray *array, guint index)
 const char *weir_json_string_at(JsonArray *array, guint index)
 {
     return weir_json_as_string(json_array_get_element(array, index));
+}
+
+gint64 weir_json_int_at(JsonArray *array, guint index, gint64 fallback)
+{
+    return json_as_int(json_array_get_element(array, index), fallback);
 }
 
 void weir_json_set_string(JsonObject *object, const char *name,

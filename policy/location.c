@@ -7,9 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "units.h"
+
 #define LOCATION_CREATE "create:"
 #define LOCATION_NBD_PORT 10809
-#define LOCATION_BYTES_MAX (G_GUINT64_CONSTANT(1) << 50)
 
 void weir_location_free(WeirLocation *location)
 {
@@ -22,30 +23,6 @@ void weir_location_free(WeirLocation *location)
 
 /* --- files --- */
 
-/* A number with K, M, G or T; 0: it is none, or too large. */
-static guint64 location_size(const char *text)
-{
-    static const char units[] = "KMGT";
-    char *end;
-    guint64 bytes;
-    const char *unit;
-
-    if (!g_ascii_isdigit(*text)) {
-        return 0;
-    }
-    errno = 0;
-    bytes = g_ascii_strtoull(text, &end, 10);
-    unit = *end ? strchr(units, *end) : NULL;
-    if (errno || (*end && (!unit || end[1]))) {
-        return 0;
-    }
-    for (ptrdiff_t i = unit ? unit - units + 1 : 0; i > 0; i--) {
-        bytes = bytes > LOCATION_BYTES_MAX ? LOCATION_BYTES_MAX + 1
-                                           : bytes * 1024;
-    }
-    return bytes > LOCATION_BYTES_MAX ? 0 : bytes;
-}
-
 static bool location_parse_file(WeirLocation *location, const char *text,
                                 GError **error)
 {
@@ -57,7 +34,7 @@ static bool location_parse_file(WeirLocation *location, const char *text,
         path = strchr(text, ':');
         size = path ? g_strndup(text, (gsize)(path - text)) : g_strdup(text);
         path = path ? path + 1 : "";
-        location->create_bytes = location_size(size);
+        location->create_bytes = (guint64)weir_parse_bytes(size);
         if (location->create_bytes == 0) {
             weir_set_error(error, "found size '%s', expected a number of bytes "
                            "up to 1024T, also with K, M, G or T", size);

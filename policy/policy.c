@@ -20,6 +20,7 @@ typedef struct PolicyDocument {
     char *description;
     uint64_t *version;
     uint8_t *before_encryption;
+    void *limits;           /* read from the tree, see limit.h */
     WeirMember **filters;   /* one WeirMember per filter type, then place */
     uint64_t filter_count;
 } PolicyDocument;
@@ -32,7 +33,7 @@ static const cyaml_strval_t policy_places[] = {
 typedef struct PolicySchema {
     cyaml_schema_field_t *entry_fields;
     cyaml_schema_value_t entry;
-    cyaml_schema_field_t fields[6];
+    cyaml_schema_field_t fields[7];
     cyaml_schema_value_t root;
 } PolicySchema;
 
@@ -83,6 +84,9 @@ static void policy_schema_init(PolicySchema *schema,
         { .key = "allow-before-encryption",
           .value = weir_schema_bool(),
           .data_offset = offsetof(PolicyDocument, before_encryption) },
+        { .key = "limits",
+          .value = weir_limits_schema(),
+          .data_offset = offsetof(PolicyDocument, limits) },
         CYAML_FIELD_SEQUENCE_COUNT("filters", CYAML_FLAG_POINTER,
                                    PolicyDocument, filters, filter_count,
                                    &schema->entry, 0, CYAML_UNLIMITED),
@@ -298,6 +302,20 @@ static bool policy_is_true(const WeirYaml *value)
     return value && g_strv_contains(words, value->text);
 }
 
+/* The limits, if there are any. */
+static void policy_check_limits(const WeirYaml *root, const GArray *filters,
+                                WeirReport *report)
+{
+    g_autoptr(GArray) classes = g_array_new(FALSE, FALSE, sizeof(WeirClass));
+
+    for (guint i = 0; i < filters->len; i++) {
+        WeirClass class = g_array_index(filters, WeirOrdered, i).type->class;
+
+        g_array_append_val(classes, class);
+    }
+    weir_limits_check(weir_yaml_member(root, "limits"), classes, report);
+}
+
 /* What the schema cannot say. */
 static void policy_check(const WeirYaml *root, const WeirSchema *schema,
                          bool check_name, WeirReport *report)
@@ -319,6 +337,7 @@ static void policy_check(const WeirYaml *root, const WeirSchema *schema,
     weir_order_check(filters,
                      policy_is_true(weir_yaml_member(
                          root, "allow-before-encryption")), report);
+    policy_check_limits(root, filters, report);
 }
 
 /* The texts of @array as a vector that the caller frees. */
@@ -374,6 +393,7 @@ static WeirPolicy *policy_new(const WeirYaml *root,
     policy->before_encryption = document->before_encryption &&
                                 *document->before_encryption;
     policy->file = g_strdup(file);
+    policy->limits = weir_limits_read(weir_yaml_member(root, "limits"));
     policy->filters = g_ptr_array_new_with_free_func(
         (GDestroyNotify)policy_filter_free);
     for (uint64_t i = 0; i < document->filter_count; i++) {
@@ -569,6 +589,7 @@ WeirPolicy *weir_policy_find(char *const *dirs, const char *name,
 
 JsonObject *weir_policy_json(const WeirPolicy *policy)
 {
+    g_autoptr(JsonObject) limits = weir_limits_json(&policy->limits);
     JsonObject *object = json_object_new();
     JsonArray *filters = json_array_new();
 
@@ -576,6 +597,10 @@ JsonObject *weir_policy_json(const WeirPolicy *policy)
     weir_json_set_string(object, "description", policy->description);
     json_object_set_int_member(object, "version", (gint64)policy->version);
     json_object_set_string_member(object, "file", policy->file);
+    if (json_object_get_size(limits) > 0) {
+        json_object_set_object_member(object, "limits",
+                                      json_object_ref(limits));
+    }
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
         JsonObject *entry = json_object_new();

@@ -3,7 +3,7 @@
 #ifndef WEIR_POLICY_H
 #define WEIR_POLICY_H
 
-#include "schema.h"
+#include "limit.h"
 
 #define WEIR_POLICY_DIR "/etc/weir/policies.d"
 #define WEIR_POLICY_SUFFIX ".yaml"
@@ -31,6 +31,7 @@ typedef struct WeirPolicy {
     guint64 version;
     bool before_encryption; /* other filters may be above encryption */
     char *file;
+    WeirLimits limits;
     GPtrArray *filters;     /* WeirPolicyFilter, from the guest downwards */
 } WeirPolicy;
 

@@ -112,6 +112,7 @@ void weir_record_add_disk(WeirRecord *record, const WeirDisk *disk,
                                                      : g_strdup(disk->id);
     entry->policy = g_strdup(policy->name);
     entry->policy_version = (gint64)policy->version;
+    entry->limits = policy->limits;
     for (guint i = chain->len; i-- > 0;) {
         const WeirChainNode *node = g_ptr_array_index(chain, i);
         WeirWanted *wanted = g_new0(WeirWanted, 1);
@@ -152,6 +153,8 @@ static JsonObject *record_disk_json(const WeirRecordDisk *disk)
     json_object_set_string_member(object, "policy", disk->policy);
     json_object_set_int_member(object, "policy-version",
                                disk->policy_version);
+    json_object_set_object_member(object, "limits",
+                                  weir_limits_json(&disk->limits));
     for (guint i = 0; i < disk->wanted->len; i++) {
         json_array_add_object_element(
             wanted, record_wanted_json(g_ptr_array_index(disk->wanted, i)));
@@ -210,6 +213,7 @@ static bool record_disk_read(WeirRecordDisk *disk, JsonObject *object)
     disk->device = g_strdup(weir_json_string(object, "device"));
     disk->policy = g_strdup(weir_json_string(object, "policy"));
     disk->policy_version = weir_json_int(object, "policy-version", 0);
+    disk->limits = weir_limits_from_json(weir_json_object(object, "limits"));
     for (guint i = 0; i < weir_json_length(nodes); i++) {
         WeirWanted *wanted = record_wanted_read(weir_json_object_at(nodes, i));
 
@@ -307,7 +311,7 @@ bool weir_record_alive(const WeirRecord *record)
 
 void weir_record_remove(const char *dir, const char *name)
 {
-    static const char *const suffixes[] = { "json", "qmp" };
+    static const char *const suffixes[] = { "json", "qmp", "status" };
 
     for (guint i = 0; i < G_N_ELEMENTS(suffixes); i++) {
         g_autofree char *path = weir_record_path(dir, name, suffixes[i]);

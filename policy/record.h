@@ -25,6 +25,7 @@ typedef struct WeirRecordDisk {
     char *device;           /* id of the guest device; NULL: none of ours */
     char *policy;
     gint64 policy_version;
+    WeirLimits limits;
     GPtrArray *wanted;      /* WeirWanted, from the highest node downwards */
 } WeirRecordDisk;
 
@@ -43,7 +44,10 @@ typedef struct WeirRecord {
  */
 char *weir_runtime_dir(const char *option);
 
-/* Path of a VM's record or socket: @suffix is "json" or "qmp". */
+/*
+ * Path of a VM's record, socket or history (see history.h): @suffix is "json",
+ * "qmp" or "status".
+ */
 char *weir_record_path(const char *dir, const char *name, const char *suffix);
 
 /* A record without disks. */
@@ -76,7 +80,7 @@ GPtrArray *weir_record_list(const char *dir);
 /* Whether the VM's QEMU runs, and is not another process of the same number. */
 bool weir_record_alive(const WeirRecord *record);
 
-/* Remove the record and socket of VM @name; missing ones are fine. */
+/* Remove all that is there of VM @name; missing files are fine. */
 void weir_record_remove(const char *dir, const char *name);
 
 /* When process @pid was started, in clock ticks since boot; -1: it is gone. */

@@ -14,12 +14,15 @@ static const WeirCommand commands[] = {
       weir_cmd_compile },
     { "inspect", "show what weir-inspect has seen of a disk",
       weir_cmd_inspect },
+    { "metrics", "print or serve metrics of running disks for Prometheus",
+      weir_cmd_metrics },
     { "policy", "check, list or show policies", weir_cmd_policy },
     { "replica", "points in time of replicated disks, and failover",
       weir_cmd_replica },
     { "run", "run QEMU with disks under policies", weir_cmd_run },
     { "status", "show whether running disks comply with their policies",
       weir_cmd_status },
+    { "top", "show what running disks do, over and over", weir_cmd_top },
     { NULL, NULL, NULL }
 };
 

@@ -84,7 +84,7 @@ class Keys(FakeTest):
         self.refuses("name: p\n  \nfilter: []\nfilters: []\n",
                      "3:1: found unknown key 'filter', expected one of name, "
                      "description, version, allow-before-encryption, "
-                     "filters; did you mean "
+                     "limits, filters; did you mean "
                      "'filters'?")
 
     def test_key_twice(self):
@@ -268,6 +268,66 @@ class Places(FakeTest):
                             "or an NBD address such as nbd://HOST/EXPORT")
 
 
+RPO = "a time from 1us to a year, such as 500ms, 5s, 2m or 1h"
+DIRTY = "a number of bytes from 1 to 1024T, also with K, M, G or T"
+LATENCY = "a time from 1us to a year, such as 500us or 20ms"
+
+
+class Limits(FakeTest):
+    """weir-far is of class replication, weir-pair of class cache."""
+
+    TAIL = "filters:\n  - weir-far:\n  - weir-pair: {mirror: /m}\n"
+
+    def wrong(self, key, value, found, expected):
+        self.refuses("name: p\nlimits:\n  %s: %s\n%s"
+                     % (key, value, self.TAIL),
+                     "3:%d: found '%s', expected %s for 'limits.%s'"
+                     % (len(key) + 5, found, expected, key))
+
+    def test_times(self):
+        for text in ("5", "0s", "-1s", "+5s", "5 s", "1.5s", "5S", "5sec",
+                     "0x5s", "s", "8785h", "99999999999999999999s"):
+            self.wrong("rpo", text, text, RPO)
+        self.wrong("latency", "20msx", "20msx", LATENCY)
+        self.wrong("latency", '"\\e[31m"', "\\033[31m", LATENCY)
+
+    def test_bytes(self):
+        for text in ("2GB", "2g", "0", "-1", "1.5G", "G", "1025T", "2 G",
+                     "18446744073709551616"):
+            self.wrong("dirty", text, text, DIRTY)
+
+    def test_empty(self):
+        self.wrong("rpo", '""', "", RPO)
+
+    def test_shape(self):
+        self.refuses("name: p\nlimits:\n" + self.TAIL,
+                     "2:8: found nothing, expected a mapping for 'limits'")
+        self.refuses("name: p\nlimits: [rpo]\n" + self.TAIL,
+                     "2:9: found a list, expected a mapping for 'limits'")
+        self.refuses("name: p\nlimits: {rpo: [5s]}\n" + self.TAIL,
+                     "2:15: found a list, expected a single value for "
+                     "'limits.rpo'")
+        self.refuses("name: p\nlimits: {rpos: 5s}\n" + self.TAIL,
+                     "2:10: found unknown option 'rpos' of 'limits', expected "
+                     "one of rpo, dirty, latency; did you mean 'rpo'?")
+
+    def test_nothing_to_compare_with(self):
+        self.refuses(
+            "name: p\nlimits: {rpo: 1s, dirty: 1, latency: 1s}\nfilters: []",
+            *("2:%d: found a limit '%s', but the policy has nothing to "
+              "compare with it, expected a filter%s" % where for where in (
+                  (15, "rpo", " of class replication"),
+                  (26, "dirty", " of class cache"), (38, "latency", ""))))
+        self.accepts("name: p\nlimits: {latency: 1s}\nfilters: "
+                     "[{weir-dots: }]\n")
+
+    def test_all_errors_at_once(self):
+        self.refuses("name: p\nlimits: {dirty: x, latency: y}\n" + self.TAIL,
+                     "2:17: found 'x', expected %s for 'limits.dirty'" % DIRTY,
+                     "2:29: found 'y', expected %s for 'limits.latency'"
+                     % LATENCY)
+
+
 class Options(FakeTest):
     def option(self, text, *messages):
         """An option on line 4 from column 7 on."""
@@ -358,7 +418,7 @@ class Options(FakeTest):
         self.refuses("nam: p\nfilters:\n  - weir-acme: {level: x, quiet: y}\n",
                      "1:1: found unknown key 'nam', expected one of name, "
                      "description, version, allow-before-encryption, "
-                     "filters; did you mean 'name'?",
+                     "limits, filters; did you mean 'name'?",
                      "3:24: found 'x', expected an integer for "
                      "'weir-acme.level'",
                      "3:34: found 'y', expected true or false for "
