@@ -20,9 +20,6 @@ void weir_table_row(WeirTable *table, ...);
 /* Print all rows on standard output. */
 void weir_table_print(const WeirTable *table);
 
-/* @text without control characters; NULL gives "-".  The caller frees it. */
-char *weir_printable(const char *text);
-
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirTable, weir_table_free)
 
 #endif
