@@ -104,9 +104,14 @@ static bool run_find_policies(Run *run, const RunOptions *options,
 static bool run_check_disks(const Run *run, const RunOptions *options,
                             GError **error)
 {
+    const char *bin_dir = options->policy.bin_dir;
+
     for (guint i = 0; i < run->disks->len; i++) {
-        if (!weir_disk_check(g_ptr_array_index(run->disks, i),
-                             options->policy.bin_dir, error)) {
+        const WeirDisk *disk = g_ptr_array_index(run->disks, i);
+        const WeirPolicy *policy = g_ptr_array_index(run->policies, i);
+
+        if (!weir_disk_check(disk, bin_dir, error) ||
+            !weir_storage_check(policy->storage, disk, bin_dir, error)) {
             return false;
         }
     }

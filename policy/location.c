@@ -22,8 +22,7 @@ void weir_location_free(WeirLocation *location)
 
 /* --- files --- */
 
-/* A number with K, M, G or T; 0: it is none, or too large. */
-static guint64 location_size(const char *text)
+guint64 weir_size_parse(const char *text)
 {
     static const char units[] = "KMGT";
     char *end;
@@ -57,10 +56,10 @@ static bool location_parse_file(WeirLocation *location, const char *text,
         path = strchr(text, ':');
         size = path ? g_strndup(text, (gsize)(path - text)) : g_strdup(text);
         path = path ? path + 1 : "";
-        location->create_bytes = location_size(size);
+        location->create_bytes = weir_size_parse(size);
         if (location->create_bytes == 0) {
-            weir_set_error(error, "found size '%s', expected a number of bytes "
-                           "up to 1024T, also with K, M, G or T", size);
+            weir_set_error(error, "found size '%s', expected "
+                           WEIR_SIZE_EXPECTED, size);
             return false;
         }
     }

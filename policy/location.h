@@ -21,6 +21,12 @@ typedef struct WeirLocation {
     JsonObject *nbd;        /* options of an NBD node, without a name; NULL */
 } WeirLocation;
 
+/* A number of bytes, also with K, M, G or T; 0: it is none, or too large. */
+guint64 weir_size_parse(const char *text);
+
+#define WEIR_SIZE_EXPECTED \
+    "a number of bytes up to 1024T, also with K, M, G or T"
+
 /*
  * Parse one.  Returns what the caller frees with weir_location_free(), or
  * NULL with @error set to what is wrong with @text, without a place.

@@ -78,11 +78,11 @@ bool weir_plan_create_files(const WeirPlan *plan, GError **error)
 /* What is wrong with an option, at the filter's place in the file. */
 static void plan_explain(const Filter *f, const char *option, GError **error)
 {
-    g_autofree char *message = g_strdup((*error)->message);
+    g_autofree char *message = weir_printable((*error)->message);
 
     g_clear_error(error);
     g_set_error(error, WEIR_ERROR, WEIR_ERROR_POSITION,
-                "%s:%u:%u: disk %s: %s for '%s.%s'", f->policy->file,
+                "%s:%u:%u: disk %s: %s for '%s.%s'", f->filter->file,
                 f->filter->line, f->filter->column, f->disk->id, message,
                 f->filter->driver, option);
 }

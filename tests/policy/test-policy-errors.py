@@ -10,7 +10,8 @@ from common import FakeTest
 
 HEAD = "name: p\nfilters:\n"
 OPTIONS = ("log, level, mode, ratio, where, tags, hops, when, amount, quiet")
-KEYS = "name, description, version, allow-before-encryption, filters"
+KEYS = ("name, description, version, allow-before-encryption, filters, "
+        "component, inherit, remove, storage")
 FILTERS = ("weir-acme, weir-copy, weir-dots, weir-far, weir-lock, weir-pair")
 
 
@@ -104,6 +105,17 @@ class Text(FakeTest):
         self.refuses(HEAD + '  - weir-pair: {mirror: "x\\ny"}\n',
                      "3:25: found 'x\\x0ay', expected an absolute path or an "
                      "NBD address such as nbd://HOST/EXPORT for 'mirror'")
+
+    def test_names_are_no_paths(self):
+        for name in ("../p", "a/b", ".p", "p\\n", "$(id)", "p,x=y", "-p"):
+            for text, place in (('name: p\ninherit: "%s"\n', "2:10"),
+                                ('name: p\nfilters: [component: "%s"]\n',
+                                 "2:22")):
+                self.refuses(text % name, "%s: found a name that cannot be "
+                             "used, expected up to 64 letters, digits, '.', "
+                             "'_' and '-', the first a letter or digit; asked "
+                             "for by p > %s" % (place, name.replace(
+                                 "\\n", "\\x0a")))
 
     def test_texts_stay_texts(self):
         """In JSON, and for a shell."""
