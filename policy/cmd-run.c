@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "conflicts.h"
 #include "launch.h"
 #include "programs.h"
 #include "record.h"
@@ -104,6 +105,7 @@ static bool run_find_policies(Run *run, const RunOptions *options,
 static bool run_check_disks(const Run *run, const RunOptions *options,
                             GError **error)
 {
+    const GPtrArray *chains = weir_plan_chains(run->plan);
     const char *bin_dir = options->policy.bin_dir;
 
     for (guint i = 0; i < run->disks->len; i++) {
@@ -111,7 +113,9 @@ static bool run_check_disks(const Run *run, const RunOptions *options,
         const WeirPolicy *policy = g_ptr_array_index(run->policies, i);
 
         if (!weir_disk_check(disk, bin_dir, error) ||
-            !weir_storage_check(policy->storage, disk, bin_dir, error)) {
+            !weir_storage_check(policy->storage, disk, bin_dir, error) ||
+            !weir_conflicts_files(g_ptr_array_index(chains, i), disk->id,
+                                  error)) {
             return false;
         }
     }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "conflicts.h"
 #include "inherit.h"
 #include "location.h"
 #include "order.h"
@@ -357,6 +358,7 @@ static void policy_check(const WeirYaml *root, const WeirSchema *schema,
                            filters, report);
     }
     weir_order_check(filters, before && weir_yaml_is_true(before), report);
+    weir_conflicts_check(filters, report);
 }
 
 /* The texts of @array as a vector that the caller frees. */
