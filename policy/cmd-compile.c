@@ -57,37 +57,47 @@ static void compile_print_needs(const GPtrArray *secrets)
     }
 }
 
-/* The policy's name: from either option, but only one. */
-static const char *compile_policy_name(const CompileOptions *options,
-                                       const WeirDisk *disk)
+/* Whether at most one policy is named. */
+static bool compile_one_policy(const CompileOptions *options,
+                               const WeirDisk *disk)
 {
     if (options->policy_name && disk->policy &&
         strcmp(options->policy_name, disk->policy) != 0) {
         weir_usage("compile: found policies '%s' and '%s', expected one",
                    options->policy_name, disk->policy);
-        return NULL;
+        return false;
     }
-    if (!options->policy_name && !disk->policy) {
-        weir_usage("compile: found no policy, expected --policy NAME");
-        return NULL;
+    return true;
+}
+
+/* From either option, or else the one that is assigned. */
+static char *compile_policy_name(const CompileOptions *options,
+                                 const WeirDisk *disk, const char *vm,
+                                 GError **error)
+{
+    if (options->policy_name || disk->policy) {
+        return g_strdup(options->policy_name ? options->policy_name
+                                             : disk->policy);
     }
-    return options->policy_name ? options->policy_name : disk->policy;
+    return weir_assigned_policy(options->policy.config_dir, vm, disk->id,
+                                error);
 }
 
 static int compile_disk(const CompileOptions *options, const WeirDisk *disk)
 {
-    const char *name = compile_policy_name(options, disk);
+    const char *vm = options->vm ? options->vm : disk->id;
+    g_autofree char *name = NULL;
     g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirPolicy) policy = NULL;
-    g_autoptr(WeirPlan) plan = weir_plan_new(options->vm ? options->vm
-                                                         : disk->id);
+    g_autoptr(WeirPlan) plan = weir_plan_new(vm);
     const GPtrArray *chain;
     GError *error = NULL;
 
-    if (!name) {
+    if (!compile_one_policy(options, disk)) {
         return WEIR_EXIT_USAGE;
     }
-    if (!(daemon = weir_daemon_start(options->policy.bin_dir, &error)) ||
+    if (!(name = compile_policy_name(options, disk, vm, &error)) ||
+        !(daemon = weir_daemon_start(options->policy.bin_dir, &error)) ||
         !(policy = weir_policy_find(weir_policy_dirs(&options->policy), name,
                                     weir_daemon_schema(daemon), &error)) ||
         !weir_daemon_check(daemon, policy, &error) ||
@@ -104,7 +114,7 @@ int weir_cmd_compile(int argc, char **argv)
     g_auto(CompileOptions) options = { 0 };
     GOptionEntry entries[] = {
         { "policy", 0, 0, G_OPTION_ARG_STRING, &options.policy_name,
-          "The policy", "NAME" },
+          "The policy (default: the one that is assigned)", "NAME" },
         { "disk", 0, 0, G_OPTION_ARG_STRING, &options.disk,
           "The disk: file=FILE,format=FORMAT,...", "DISK" },
         { "format", 0, 0, G_OPTION_ARG_STRING, &options.format,
@@ -112,6 +122,7 @@ int weir_cmd_compile(int argc, char **argv)
         { "name", 0, 0, G_OPTION_ARG_STRING, &options.vm,
           "Name of the VM, for ${vm} (default: the disk's id)", "NAME" },
         WEIR_OPTION_POLICIES(&options.policy.dirs),
+        WEIR_OPTION_CONFIG_DIR(&options.policy.config_dir),
         WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
         G_OPTION_ENTRY_NULL
     };

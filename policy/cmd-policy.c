@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* weir policy check|list|show */
+/* weir policy check|list|show; the others have files of their own */
 #include <stdio.h>
 #include <string.h>
 
@@ -205,6 +205,7 @@ static int policy_list_run(int argc, char **argv)
     GOptionEntry entries[] = {
         WEIR_OPTION_BIN_DIR(&options.bin_dir),
         WEIR_OPTION_POLICIES(&options.dirs),
+        WEIR_OPTION_CONFIG_DIR(&options.config_dir),
         { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
         G_OPTION_ENTRY_NULL
     };
@@ -292,6 +293,7 @@ static int policy_show_run(int argc, char **argv)
     GOptionEntry entries[] = {
         WEIR_OPTION_BIN_DIR(&options.bin_dir),
         WEIR_OPTION_POLICIES(&options.dirs),
+        WEIR_OPTION_CONFIG_DIR(&options.config_dir),
         { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
         G_OPTION_ENTRY_NULL
     };
@@ -331,6 +333,8 @@ int weir_cmd_policy(int argc, char **argv)
         { "check", "check policy files", policy_check_run },
         { "list", "list the policies", policy_list_run },
         { "show", "show a policy", policy_show_run },
+        { "which", "tell which policy a disk is to have",
+          weir_cmd_policy_which },
         { NULL, NULL, NULL }
     };
 
