@@ -332,6 +332,8 @@ int weir_cmd_policy(int argc, char **argv)
     static const WeirCommand commands[] = {
         { "check", "check policy files", policy_check_run },
         { "list", "list the policies", policy_list_run },
+        { "schema", "print a JSON schema of policies",
+          weir_cmd_policy_schema },
         { "show", "show a policy", policy_show_run },
         { "which", "tell which policy a disk is to have",
           weir_cmd_policy_which },

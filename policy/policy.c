@@ -5,6 +5,7 @@
 
 #include "conflicts.h"
 #include "inherit.h"
+#include "jsonschema.h"
 #include "location.h"
 #include "order.h"
 #include "secret.h"
@@ -551,6 +552,17 @@ WeirPolicy *weir_policy_parse(const char *data, gsize length,
     }
     g_free(reader.schema.entry_fields);
     return policy;
+}
+
+JsonObject *weir_policy_schema(const WeirSchema *installed)
+{
+    PolicySchema schema;
+    JsonObject *object;
+
+    policy_schema_init(&schema, installed);
+    object = weir_jsonschema_new(&schema.root, &schema.entry, installed);
+    g_free(schema.entry_fields);
+    return object;
 }
 
 JsonObject *weir_policy_json(const WeirPolicy *policy)

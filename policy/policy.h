@@ -126,6 +126,13 @@ bool weir_name_ok(const char *name, gsize max);
 /* "disk" or "storage". */
 const char *weir_place_name(WeirPlace place);
 
+/*
+ * A JSON schema (draft 2020-12) of policies and components, for editors.  It
+ * knows what a single file can tell, but not the order of filters or what
+ * only a driver knows.  The caller unrefs it.
+ */
+JsonObject *weir_policy_schema(const WeirSchema *installed);
+
 /* The policy as a JSON object that the caller unrefs. */
 JsonObject *weir_policy_json(const WeirPolicy *policy);
 

@@ -70,6 +70,7 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirPolicyOptions, weir_policy_options_clear)
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
+int weir_cmd_policy_schema(int argc, char **argv);
 int weir_cmd_policy_which(int argc, char **argv);
 int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
