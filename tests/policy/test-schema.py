@@ -115,6 +115,73 @@ def page(name):
         return f.read()
 
 
+class Reference(common.FakeTest):
+    """docs/policy-reference.md and weir-policy(5) have all keys, and no
+    others."""
+
+    def keys(self):
+        """Of policies and of their entries, as the schema has them."""
+        schema = json.loads(self.weir_ok("policy", "schema", "--qemu-bin-dir",
+                                         self.bin))
+        entry = schema["properties"]["filters"]["items"]["properties"]
+        keys = {"Keys of a policy": set(schema["properties"]),
+                "An entry of `filters`": {k for k in entry
+                                          if not k.startswith("weir-")}}
+        for name, value in schema["properties"].items():
+            if name in schema["$defs"]:
+                keys["Rules of `%s`" % name] = set(
+                    schema["$defs"][name]["properties"])
+        return keys
+
+    def expected_keys(self, name, text):
+        """What a file of the configuration takes, by its own message."""
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        errors = self.weir("policy", "which", "--config-dir", self.dir, "v",
+                           "d")[2]
+        os.unlink(path)
+        return set(re.search("expected (?:one of )?([^;\n]*)", errors)[1]
+                   .split(", "))
+
+    def test_tables(self):
+        keys = self.keys()
+        keys["Assignments"] = (
+            self.expected_keys("assignments.d/a.yaml", "x: 1\n")
+            | self.expected_keys("assignments.d/a.yaml",
+                                 "assignments: [{x: 1, policy: p}]\n")
+            | self.expected_keys("weir.yaml", "x: 1\n"))
+        text = page("policy-reference.md")
+        for section, expected in keys.items():
+            part = re.search(r"^## %s\n.*?\n\| key \|(.*?)\n\n"
+                             % re.escape(section), text, re.S | re.M)
+            self.assertIsNotNone(part, section)
+            self.assertEqual(set(re.findall(r"^\| `([^`]*)` \|", part[1],
+                                            re.M)), expected, section)
+        manual = page("man/weir-policy.5")
+        for key in set().union(*keys.values()):
+            self.assertRegex(manual, r"(?m)^\.(It )?Cm ([a-z]+ , )?%s\b" % key)
+
+    def test_words(self):
+        """Of enumerations and variables."""
+        schema = json.loads(self.weir_ok("policy", "schema", "--qemu-bin-dir",
+                                         self.bin))
+        entry = schema["properties"]["filters"]["items"]["properties"]
+        storage = schema["$defs"]["storage"]["properties"]
+        text = page("policy-reference.md")
+        words = (entry["place"]["enum"] + storage["driver"]["items"]["enum"]
+                 + storage["discard"]["enum"])
+        self.assertEqual(len(words), 7)
+        for word in words:
+            self.assertIn("`%s`" % word, text)
+        path = self.write("p.yaml", "name: p\nfilters:\n  - weir-lock: "
+                          "{key-secret: $}\n")
+        for name in re.search("one of (.*), or", self.check(path)[2])[
+                1].split(", "):
+            self.assertIn("`${%s}`" % name, text)
+
+
 class Schema(common.FakeTest):
     def schema(self, bin_dir):
         schema = json.loads(self.weir_ok("policy", "schema",
@@ -154,7 +221,8 @@ class Schema(common.FakeTest):
         common.need("qemu-storage-daemon")
         validator = self.schema(common.QEMU_BIN_DIR)
         count = 0
-        for name in ("policies.md", "man/weir-policy.5"):
+        for name in ("policies.md", "policy-reference.md",
+                     "man/weir-policy.5"):
             for example in re.findall(
                     r"```yaml\n(.*?)```|\.Bd[^\n]*\n(.*?)\.Ed", page(name),
                     re.S):
@@ -162,7 +230,7 @@ class Schema(common.FakeTest):
                 if re.search("^(name|component): ", example, re.M):
                     count += 1
                     self.assertIsNone(self.wrong(validator, example), example)
-        self.assertGreater(count, 3)
+        self.assertGreater(count, 5)
 
     def test_an_error_in_each_filter(self):
         """Each option of the real filters refuses a list of lists."""
