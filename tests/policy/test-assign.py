@@ -5,7 +5,7 @@ import json
 import os
 import unittest
 
-from common import FakeTest
+from common import QEMU_BIN_DIR, FakeTest, VmTest
 
 
 class Assigned(FakeTest):
@@ -112,6 +112,44 @@ class Assigned(FakeTest):
             "no assignment in %s/assignments.d is for disk data of VM db-1, "
             "and %s/weir.yaml has no default-policy\n"
             % (self.config, self.config)))
+
+
+@unittest.skipUnless(os.access(os.path.join(
+    QEMU_BIN_DIR, "qemu-system-x86_64"), os.X_OK), "no QEMU")
+class Running(VmTest):
+    """A disk whose policy is assigned, inherits, and has a component."""
+
+    def run_args(self, *disks, name="vm"):
+        args = super().run_args(*disks, name=name)
+        return args[:1] + ["--config-dir", self.dir] + args[1:]
+
+    def test_run(self):
+        self.write("usual.yaml", "name: usual\ninherit: observe\nstorage: "
+                   "{driver: [file]}\nfilters:\n  - component: ssd\n"
+                   "  - weir-cache: {mode: write-through}\n")
+        self.write("ssd.yaml", "component: ssd\nfilters:\n  - weir-cache:\n"
+                   "      cache-file: create:16M:%s/${vm}-${disk}.cache\n"
+                   % self.dir)
+        os.mkdir(self.path("assignments.d"))
+        with open(self.path("weir.yaml"), "w", encoding="utf-8") as file:
+            file.write("default-policy: usual\n")
+        with open(self.path("assignments.d/a.yaml"), "w",
+                  encoding="utf-8") as file:
+            file.write("assignments:\n  - {vm: v?, disk: b, policy: observe}"
+                       "\n")
+        process = self.start(*[
+            "file=%s,format=raw,id=%s" % (self.disk(name + ".img"), name)
+            for name in "ab"])
+        code, disks = self.status()
+        self.assertEqual(
+            (code, [(d["policy"], d["state"], [n["driver"] for n in
+                                               d["actual"]]) for d in disks]),
+            (0, [("usual", "compliant",
+                  ["raw", "weir-cache", "weir-inspect", "file"]),
+                 ("observe", "compliant", ["raw", "weir-inspect", "file"])]))
+        self.assertEqual(os.stat(self.path("vm-a.cache")).st_size, 16 << 20)
+        self.stop(process)
+        self.assert_nothing_left()
 
 
 if __name__ == "__main__":
