@@ -23,4 +23,7 @@ GQuark weir_error_quark(void);
 void weir_set_error(GError **error, const char *format, ...)
     G_GNUC_PRINTF(2, 3);
 
+/* @text without control characters; NULL gives "-".  The caller frees it. */
+char *weir_printable(const char *text);
+
 #endif

@@ -36,8 +36,8 @@ static bool location_parse_file(WeirLocation *location, const char *text,
         path = path ? path + 1 : "";
         location->create_bytes = (guint64)weir_parse_bytes(size);
         if (location->create_bytes == 0) {
-            weir_set_error(error, "found size '%s', expected a number of bytes "
-                           "up to 1024T, also with K, M, G or T", size);
+            weir_set_error(error, "found size '%s', expected "
+                           WEIR_BYTES_EXPECTED, size);
             return false;
         }
     }

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "conflicts.h"
+
 struct WeirPlan {
     char *vm;
     char *host;
@@ -11,6 +13,7 @@ struct WeirPlan {
     GPtrArray *secrets;     /* WeirSecret */
     GPtrArray *locations;   /* WeirLocation */
     GHashTable *shared;     /* "driver option place" -> node name */
+    GHashTable *sources;    /* "log disk-id": names of disks in logs */
 };
 
 /* A filter of a disk that is being added. */
@@ -38,6 +41,8 @@ WeirPlan *weir_plan_new(const char *vm)
         (GDestroyNotify)weir_location_free);
     plan->shared = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                          g_free);
+    plan->sources = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                          NULL);
     return plan;
 }
 
@@ -50,6 +55,7 @@ void weir_plan_free(WeirPlan *plan)
         g_ptr_array_unref(plan->secrets);
         g_ptr_array_unref(plan->locations);
         g_hash_table_unref(plan->shared);
+        g_hash_table_unref(plan->sources);
         g_free(plan);
     }
 }
@@ -78,11 +84,11 @@ bool weir_plan_create_files(const WeirPlan *plan, GError **error)
 /* What is wrong with an option, at the filter's place in the file. */
 static void plan_explain(const Filter *f, const char *option, GError **error)
 {
-    g_autofree char *message = g_strdup((*error)->message);
+    g_autofree char *message = weir_printable((*error)->message);
 
     g_clear_error(error);
     g_set_error(error, WEIR_ERROR, WEIR_ERROR_POSITION,
-                "%s:%u:%u: disk %s: %s for '%s.%s'", f->policy->file,
+                "%s:%u:%u: disk %s: %s for '%s.%s'", f->filter->file,
                 f->filter->line, f->filter->column, f->disk->id, message,
                 f->filter->driver, option);
 }
@@ -113,6 +119,13 @@ static bool plan_set_node(const Filter *f, const char *option,
     JsonObject *node;
 
     if (!location) {
+        plan_explain(f, option, error);
+        return false;
+    }
+    if (known && !weir_conflicts_shared(f->filter, option)) {
+        weir_set_error(error, "found %s, which another disk of the VM has, "
+                       "expected one of its own (${disk} makes a difference)",
+                       place);
         plan_explain(f, option, error);
         return false;
     }
@@ -173,6 +186,37 @@ static bool plan_resolve(const Filter *f, GError **error)
     return true;
 }
 
+/* Two disks of one name in a log would be one disk of it. */
+static bool plan_check_source(const Filter *f, GError **error)
+{
+    JsonObject *node = weir_json_object(f->options, "log");
+    const char *log = node ? weir_json_string(node, "node-name")
+                           : weir_json_string(f->options, "log");
+    const char *id = weir_json_string(f->options, "disk-id");
+
+    if (f->filter->class != WEIR_CLASS_REPLICATION || !log || !id ||
+        g_hash_table_add(f->plan->sources, g_strjoin(" ", log, id, NULL))) {
+        return true;
+    }
+    weir_set_error(error, "found '%s', which another disk has in the same "
+                   "log, expected another (${disk} makes a difference)", id);
+    plan_explain(f, "disk-id", error);
+    return false;
+}
+
+/* What the options are, now that all of them are known. */
+static bool plan_check_conflicts(const Filter *f, GError **error)
+{
+    const char *option;
+
+    if (!weir_conflicts_disk(f->filter, f->options, f->disk, &option,
+                             error)) {
+        plan_explain(f, option, error);
+        return false;
+    }
+    return plan_check_source(f, error);
+}
+
 const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
                                const WeirPolicy *policy, GError **error)
 {
@@ -192,7 +236,7 @@ const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
         };
 
         g_ptr_array_add(options, f.options);
-        if (!plan_resolve(&f, error)) {
+        if (!plan_resolve(&f, error) || !plan_check_conflicts(&f, error)) {
             return NULL;
         }
     }

@@ -78,19 +78,20 @@ void weir_child_setup(gpointer unused)
     signal(SIGPIPE, SIG_DFL);
 }
 
-bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
-                     GError **error)
+JsonObject *weir_disk_info(const WeirDisk *disk, bool in_use,
+                           const char *bin_dir, GError **error)
 {
     g_autofree char *program = weir_program_find(bin_dir, "qemu-img", error);
     g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
         G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
     g_autoptr(GSubprocess) process = NULL;
+    g_autoptr(JsonNode) answer = NULL;
     g_autofree char *output = NULL;
     g_autofree char *message = NULL;
     g_autofree char *image = NULL;
 
     if (!program) {
-        return false;
+        return NULL;
     }
     /* An absolute name cannot be taken for one with a protocol. */
     image = g_canonicalize_filename(disk->file, NULL);
@@ -98,18 +99,38 @@ bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
                                           NULL);
     process = g_subprocess_launcher_spawn(launcher, error, program, "info",
                                           "--output=json", "-f", disk->format,
-                                          image, NULL);
+                                          image, in_use ? "-U" : NULL, NULL);
     if (!process ||
         !g_subprocess_communicate_utf8(process, NULL, NULL, &output, &message,
                                        error)) {
-        return false;
+        return NULL;
     }
     if (!g_subprocess_get_successful(process)) {
         weir_set_error(error, "disk %s (%s) cannot be used as %s: %s",
                        disk->id, disk->file, disk->format,
                        disk_message(message, image));
+        return NULL;
+    }
+    answer = weir_json_parse(output, strlen(output), error);
+    if (!answer) {
+        return NULL;
+    }
+    if (!weir_json_as_object(answer)) {
+        weir_set_error(error, "%s tells nothing of %s", program, disk->file);
+        return NULL;
+    }
+    return json_object_ref(weir_json_as_object(answer));
+}
+
+bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
+                     GError **error)
+{
+    JsonObject *info = weir_disk_info(disk, false, bin_dir, error);
+
+    if (!info) {
         return false;
     }
+    json_object_unref(info);
     if (!disk->read_only && access(disk->file, W_OK) < 0) {
         weir_set_error(error, "disk %s (%s) cannot be written to: %s "
                        "(read-only=on opens it for reading)", disk->id,

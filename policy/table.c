@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "error.h"
+
 struct WeirTable {
     guint columns;
     GPtrArray *cells;       /* char *, row by row */
@@ -23,23 +25,6 @@ void weir_table_free(WeirTable *table)
 {
     g_ptr_array_unref(table->cells);
     g_free(table);
-}
-
-char *weir_printable(const char *text)
-{
-    g_autofree char *valid = g_utf8_make_valid(text ? text : "-", -1);
-    GString *out = g_string_new(NULL);
-
-    for (const char *p = valid; *p; p = g_utf8_next_char(p)) {
-        gunichar c = g_utf8_get_char(p);
-
-        if (g_unichar_iscntrl(c)) {
-            g_string_append_printf(out, "\\x%02x", c);
-        } else {
-            g_string_append_unichar(out, c);
-        }
-    }
-    return g_string_free(out, FALSE);
 }
 
 void weir_table_cell(WeirTable *table, const char *text)

@@ -26,9 +26,6 @@ char *weir_table_text(const WeirTable *table);
 /* Print all rows on standard output. */
 void weir_table_print(const WeirTable *table);
 
-/* @text without control characters; NULL gives "-".  The caller frees it. */
-char *weir_printable(const char *text);
-
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirTable, weir_table_free)
 
 #endif

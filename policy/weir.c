@@ -16,7 +16,7 @@ static const WeirCommand commands[] = {
       weir_cmd_inspect },
     { "metrics", "print or serve metrics of running disks for Prometheus",
       weir_cmd_metrics },
-    { "policy", "check, list or show policies", weir_cmd_policy },
+    { "policy", "check, list, show or choose policies", weir_cmd_policy },
     { "replica", "points in time of replicated disks, and failover",
       weir_cmd_replica },
     { "run", "run QEMU with disks under policies", weir_cmd_run },
@@ -108,14 +108,24 @@ bool weir_parse(int *argc, char ***argv, const GOptionEntry *entries,
 char *const *weir_policy_dirs(const WeirPolicyOptions *options)
 {
     static char *const standard[] = { (char *)WEIR_POLICY_DIR, NULL };
+    static char *configured[] = { NULL, NULL };
 
-    return options->dirs ? options->dirs : standard;
+    if (options->dirs) {
+        return options->dirs;
+    }
+    if (!options->config_dir) {
+        return standard;
+    }
+    g_free(configured[0]);
+    configured[0] = g_build_filename(options->config_dir, "policies.d", NULL);
+    return configured;
 }
 
 void weir_policy_options_clear(WeirPolicyOptions *options)
 {
     g_free(options->bin_dir);
     g_strfreev(options->dirs);
+    g_free(options->config_dir);
 }
 
 int main(int argc, char **argv)

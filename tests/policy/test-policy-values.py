@@ -186,11 +186,12 @@ class Compile(FakeTest):
             [json.loads(line)["node-name"] for line in output.splitlines()],
             ["weir-disk0-storage", "weir-disk0-dots", "weir-disk0-format",
              "weir-disk1-storage", "weir-disk1-format"])
-        self.assertEqual(self.weir(
+        code, output, errors = self.weir(
             "compile", "--qemu-bin-dir", self.bin, "--policies",
-            self.policies, "--disk", "file=/a,format=raw,policy=p", "--disk",
-            "file=/b,format=raw"),
-            (2, "", "weir: compile: found no policy, expected --policy NAME\n"))
+            self.policies, "--config-dir", self.dir, "--disk",
+            "file=/a,format=raw,policy=p", "--disk", "file=/b,format=raw")
+        self.assertEqual((code, output), (1, ""))
+        self.assertIn("found no policy for disk disk1", errors)
         code, output, errors = self.weir(
             "compile", "--policy", "p", "--disk", "file=/a,format=raw",
             "--disk", "file=/b,format=raw,id=disk0")
