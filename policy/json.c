@@ -261,6 +261,20 @@ const char *weir_json_string_at(JsonArray *array, guint index)
     return weir_json_as_string(json_array_get_element(array, index));
 }
 
+JsonObject *weir_json_copy(JsonObject *object)
+{
+    JsonObject *copy = json_object_new();
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, object);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        json_object_set_member(copy, name, json_node_copy(value));
+    }
+    return copy;
+}
+
 void weir_json_set_string(JsonObject *object, const char *name,
                           const char *value)
 {

@@ -51,6 +51,9 @@ guint weir_json_length(JsonArray *array);
 JsonObject *weir_json_object_at(JsonArray *array, guint index);
 const char *weir_json_string_at(JsonArray *array, guint index);
 
+/* A copy of which members can be replaced; the caller unrefs it. */
+JsonObject *weir_json_copy(JsonObject *object);
+
 /* Append string @value, or null for NULL. */
 void weir_json_set_string(JsonObject *object, const char *name,
                           const char *value);
