@@ -2,12 +2,13 @@
 /* weir status */
 #include <stdio.h>
 
-#include "compliance.h"
+#include "outdated.h"
 #include "table.h"
 #include "target.h"
 #include "weir.h"
 
 typedef struct StatusOptions {
+    WeirPolicyOptions policy;
     char *qmp;
     char *runtime_dir;
     gboolean json;
@@ -15,6 +16,7 @@ typedef struct StatusOptions {
 
 static void status_options_clear(StatusOptions *options)
 {
+    weir_policy_options_clear(&options->policy);
     g_free(options->qmp);
     g_free(options->runtime_dir);
 }
@@ -89,6 +91,50 @@ static GPtrArray *status_collect(const GPtrArray *targets)
     return statuses;
 }
 
+/* Whether a policy has been applied that may be another one now. */
+static bool status_has_policies(const GPtrArray *statuses)
+{
+    for (guint i = 0; i < statuses->len; i++) {
+        const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
+
+        if (status->policy && status->state == WEIR_COMPLIANT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Find the disks that are not under what their policies say now. */
+static bool status_check_policies(const StatusOptions *options,
+                                  const GPtrArray *targets,
+                                  GPtrArray *statuses, GError **error)
+{
+    const char *bin_dir = options->policy.bin_dir;
+    g_autoptr(WeirDaemon) daemon = NULL;
+
+    for (guint i = 0; !bin_dir && i < targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(targets, i);
+
+        bin_dir = target->record ? target->record->bin_dir : NULL;
+    }
+    if (!status_has_policies(statuses)) {
+        return true;
+    }
+    daemon = weir_daemon_start(bin_dir, error);
+    if (!daemon) {
+        return false;
+    }
+    for (guint i = 0; i < targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(targets, i);
+
+        if (target->record) {
+            weir_outdated_check(target->record, options->policy.dirs,
+                                weir_daemon_schema(daemon), statuses);
+        }
+    }
+    return true;
+}
+
 static int status_exit_code(const GPtrArray *statuses)
 {
     int ret = WEIR_EXIT_OK;
@@ -101,6 +147,9 @@ static int status_exit_code(const GPtrArray *statuses)
         }
         if (status->state == WEIR_UNKNOWN) {
             ret = WEIR_EXIT_UNKNOWN;
+        } else if (status->state == WEIR_OUT_OF_DATE &&
+                   ret == WEIR_EXIT_OK) {
+            ret = WEIR_EXIT_OUT_OF_DATE;
         }
     }
     return ret;
@@ -113,6 +162,8 @@ int weir_cmd_status(int argc, char **argv)
         { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &options.qmp,
           "Ask the QEMU with this QMP socket", "SOCKET" },
         { "json", 0, 0, G_OPTION_ARG_NONE, &options.json, "Print JSON", NULL },
+        WEIR_OPTION_POLICIES(&options.policy.dirs),
+        WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
         WEIR_OPTION_RUNTIME_DIR(&options.runtime_dir),
         G_OPTION_ENTRY_NULL
     };
@@ -124,11 +175,13 @@ int weir_cmd_status(int argc, char **argv)
     if (!weir_parse(&argc, &argv, entries, "[VM]",
                     "Show for each disk its policy, the chain that it wants, "
                     "the chain that there is,\nand the state: compliant, "
-                    "non-compliant, unknown (the VM cannot be asked) or\n"
-                    "not-applicable (not started by weir run).\n\n"
-                    "Exit codes: 0 no disk is non-compliant or unknown, 1 "
-                    "error, 2 wrong usage,\n3 a disk is non-compliant, 4 none "
-                    "is, but one is unknown.")) {
+                    "non-compliant, out-of-date (the policy has changed since "
+                    "it was applied), unknown\n(the VM cannot be asked) or "
+                    "not-applicable (no policy is known).\n\n"
+                    "Exit codes: 0 all disks are compliant or not-applicable, "
+                    "1 error, 2 wrong usage,\n3 a disk is non-compliant, 4 "
+                    "none is, but one is unknown, 5 none is either, but one\n"
+                    "is out-of-date.")) {
         return WEIR_EXIT_USAGE;
     }
     if (argc > 2 || (argc == 2 && options.qmp)) {
@@ -142,6 +195,9 @@ int weir_cmd_status(int argc, char **argv)
         return weir_fail(error);
     }
     statuses = status_collect(targets);
+    if (!status_check_policies(&options, targets, statuses, &error)) {
+        return weir_fail(error);
+    }
     if (options.json) {
         status_print_json(statuses);
     } else {

@@ -6,6 +6,7 @@
 static const char *const compliance_names[] = {
     [WEIR_COMPLIANT] = "compliant",
     [WEIR_NON_COMPLIANT] = "non-compliant",
+    [WEIR_OUT_OF_DATE] = "out-of-date",
     [WEIR_UNKNOWN] = "unknown",
     [WEIR_NOT_APPLICABLE] = "not-applicable",
 };
@@ -257,6 +258,14 @@ static void compliance_disk(const WeirRecordDisk *disk, const WeirGraph *graph,
     g_autoptr(GPtrArray) chain = weir_graph_chain(root);
     GString *reasons = g_string_new(NULL);
 
+    if (disk->change) {
+        compliance_add(reasons, "a change to %s%s%s was interrupted, weir "
+                       "reapply or weir detach goes on with it",
+                       disk->change->policy ? "policy '" : "",
+                       disk->change->policy ? disk->change->policy
+                                            : "no policy",
+                       disk->change->policy ? "'" : "");
+    }
     json_array_unref(status->actual);
     status->actual = compliance_actual(chain);
     if (!root) {
@@ -267,6 +276,11 @@ static void compliance_disk(const WeirRecordDisk *disk, const WeirGraph *graph,
     }
     status->state = reasons->len ? WEIR_NON_COMPLIANT : WEIR_COMPLIANT;
     status->reason = g_string_free(reasons, reasons->len == 0);
+    if (!disk->policy && !disk->change) {
+        g_free(status->reason);
+        status->state = WEIR_NOT_APPLICABLE;
+        status->reason = g_strdup("under no policy");
+    }
 }
 
 void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,

@@ -9,6 +9,8 @@
 typedef enum WeirCompliance {
     WEIR_COMPLIANT,
     WEIR_NON_COMPLIANT,
+    WEIR_OUT_OF_DATE,       /* compliant, but its policy is another one now;
+                               see outdated.h */
     WEIR_UNKNOWN,           /* the VM cannot be asked */
     WEIR_NOT_APPLICABLE,    /* no policy is known */
 } WeirCompliance;
@@ -25,7 +27,7 @@ typedef struct WeirDiskStatus {
     JsonArray *actual;      /* likewise; empty if unknown */
 } WeirDiskStatus;
 
-/* "compliant", "non-compliant", "unknown" or "not-applicable". */
+/* "compliant", "non-compliant", "out-of-date" and so on. */
 const char *weir_compliance_name(WeirCompliance state);
 
 /*

@@ -11,6 +11,7 @@ typedef enum WeirExit {
     WEIR_EXIT_USAGE = 2,
     WEIR_EXIT_NON_COMPLIANT = 3,
     WEIR_EXIT_UNKNOWN = 4,
+    WEIR_EXIT_OUT_OF_DATE = 5,
 } WeirExit;
 
 typedef struct WeirCommand {
