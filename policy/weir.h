@@ -63,9 +63,12 @@ char *const *weir_policy_dirs(const WeirPolicyOptions *options);
 void weir_policy_options_clear(WeirPolicyOptions *options);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirPolicyOptions, weir_policy_options_clear)
 
+int weir_cmd_attach(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
+int weir_cmd_detach(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
+int weir_cmd_reapply(int argc, char **argv);
 int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
