@@ -255,6 +255,8 @@ int weir_cmd_policy(int argc, char **argv)
 {
     static const WeirCommand commands[] = {
         { "check", "check policy files", policy_check_run },
+        { "diff", "tell what is different in two policies",
+          weir_policy_diff_run },
         { "list", "list the policies", policy_list_run },
         { "show", "show a policy", policy_show_run },
         { NULL, NULL, NULL }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "location.h"
+#include "secret.h"
 
 /* The options of a filter that are not as most of its options are. */
 typedef struct Exception {
@@ -64,6 +65,61 @@ const char *weir_mutability_name(WeirMutability mutability)
     };
 
     return names[mutability];
+}
+
+/* An option that is a secret which QEMU would have to be given, or NULL. */
+static const char *mutable_secret(JsonObject *settings)
+{
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, settings);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        const char *text = weir_json_as_string(value);
+        g_autoptr(WeirSecret) secret =
+            text && weir_secret_is_option(name)
+                ? weir_secret_parse(text, "id", NULL) : NULL;
+
+        if (secret && secret->kind != WEIR_SECRET_ID) {
+            return name;
+        }
+    }
+    return NULL;
+}
+
+char *weir_cannot_attach(const WeirFilterType *type, JsonObject *settings)
+{
+    const char *secret = mutable_secret(settings);
+
+    if (type->class == WEIR_CLASS_ENCRYPTION) {
+        return g_strdup("the data on it is not encrypted, and the guest would "
+                        "see noise; the QMP command weir-encrypt encrypts it "
+                        "in place, after which the VM is started under the "
+                        "policy");
+    }
+    if (type->changes_data) {
+        return g_strdup("the data on it is not what the filter expects; start "
+                        "the VM anew under the policy");
+    }
+    if (secret) {
+        return g_strdup_printf("its '%s' would have to be given to a QEMU that "
+                               "runs; start the VM anew under the policy",
+                               secret);
+    }
+    return NULL;
+}
+
+char *weir_cannot_detach(const WeirFilterType *type)
+{
+    if (type->class == WEIR_CLASS_ENCRYPTION) {
+        return g_strdup("the data below it is encrypted, and the guest would "
+                        "see it so; decrypt the disk first with the QMP "
+                        "command weir-decrypt");
+    }
+    return type->changes_data
+        ? g_strdup("the data below it is not what the guest has written")
+        : NULL;
 }
 
 static bool mutable_same(const char *name, JsonNode *a, JsonNode *b,

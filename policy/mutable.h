@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How an option of a filter can be changed while the disk is in use. */
+/* What of a filter can be changed while the disk is in use, and how. */
 #ifndef WEIR_MUTABLE_H
 #define WEIR_MUTABLE_H
 
@@ -23,6 +23,16 @@ WeirMutability weir_mutability(const char *driver, bool changes_data,
 
 /* "reopen", "at-open", "reattach" or "never". */
 const char *weir_mutability_name(WeirMutability mutability);
+
+/*
+ * Why a filter can be attached to no disk in use, to be freed; or NULL.
+ *
+ * @settings: see chain.h; or options of a policy
+ */
+char *weir_cannot_attach(const WeirFilterType *type, JsonObject *settings);
+
+/* Why a filter at work cannot be detached, to be freed; or NULL. */
+char *weir_cannot_detach(const WeirFilterType *type);
 
 /*
  * The options in which two filters of a kind differ, by name.

@@ -151,19 +151,12 @@ static char *present_stays(const WeirGraphNode *node,
 {
     JsonObject *job = weir_json_object(node->filter, "job");
 
-    if (!type->changes_data ||
-        (g_strcmp0(weir_json_string(job, "mode"), "decrypt") == 0 &&
-         weir_json_bool(job, "finished", false) &&
-         weir_json_int(node->filter, "data-offset", -1) == 0)) {
+    if (g_strcmp0(weir_json_string(job, "mode"), "decrypt") == 0 &&
+        weir_json_bool(job, "finished", false) &&
+        weir_json_int(node->filter, "data-offset", -1) == 0) {
         return NULL;
     }
-    if (type->class != WEIR_CLASS_ENCRYPTION) {
-        return g_strdup("the data below it is not what the guest has written");
-    }
-    return g_strdup_printf("the data below it is encrypted, and the guest "
-                           "would see it so; decrypt the disk first with the "
-                           "QMP command weir-decrypt, node-name %s",
-                           node->name);
+    return weir_cannot_detach(type);
 }
 
 /* --- what is there --- */
@@ -384,55 +377,17 @@ GPtrArray *weir_present_new(const WeirSight *sight, WeirShape *shape,
 
 /* --- what is wanted --- */
 
-/* An option that is a secret which QEMU would have to be given, or NULL. */
-static const char *goal_secret(const WeirChainNode *node)
+/* Why a filter cannot come to the overlay of a snapshot, or NULL. */
+static char *goal_above_snapshot(const WeirChainNode *node,
+                                 const WeirFilterType *type)
 {
-    JsonObjectIter iter;
-    const char *name;
-    JsonNode *value;
-
-    json_object_iter_init_ordered(&iter, node->settings);
-    while (json_object_iter_next_ordered(&iter, &name, &value)) {
-        const char *text = weir_json_as_string(value);
-        g_autoptr(WeirSecret) secret =
-            text && weir_secret_is_option(name)
-                ? weir_secret_parse(text, "id", NULL) : NULL;
-
-        if (secret && secret->kind != WEIR_SECRET_ID) {
-            return name;
-        }
+    if (type->class != WEIR_CLASS_REPLICATION ||
+        node->place != WEIR_PLACE_STORAGE) {
+        return NULL;
     }
-    return NULL;
-}
-
-/* Why a filter cannot come, or NULL. */
-static char *goal_refusal(const WeirChainNode *node,
-                          const WeirFilterType *type, const WeirShape *shape)
-{
-    const char *secret = goal_secret(node);
-
-    if (type->class == WEIR_CLASS_ENCRYPTION) {
-        return g_strdup("the data on it is not encrypted, and the guest would "
-                        "see noise; the QMP command weir-encrypt encrypts it "
-                        "in place, after which the VM is started under the "
-                        "policy");
-    }
-    if (type->changes_data) {
-        return g_strdup("the data on it is not what the filter expects; start "
-                        "the VM anew under the policy");
-    }
-    if (type->class == WEIR_CLASS_REPLICATION && shape->has_backing &&
-        node->place == WEIR_PLACE_STORAGE) {
-        return g_strdup("the disk has a snapshot, and at place storage only "
-                        "its overlay would be replicated, not what is below; "
-                        "give the filter place: disk, or commit the snapshot");
-    }
-    if (secret) {
-        return g_strdup_printf("its '%s' would have to be given to a QEMU that "
-                               "runs; start the VM anew under the policy",
-                               secret);
-    }
-    return NULL;
+    return g_strdup("the disk has a snapshot, and at place storage only its "
+                    "overlay would be replicated, not what is below; give the "
+                    "filter place: disk, or commit the snapshot");
 }
 
 GPtrArray *weir_goals_new(const WeirSight *sight, const GPtrArray *chain,
@@ -451,7 +406,10 @@ GPtrArray *weir_goals_new(const WeirSight *sight, const GPtrArray *chain,
         goal = g_new0(WeirGoal, 1);
         goal->node = node;
         goal->type = weir_schema_find(sight->schema, node->driver);
-        goal->refusal = goal_refusal(node, goal->type, shape);
+        goal->refusal = weir_cannot_attach(goal->type, node->settings);
+        if (!goal->refusal && shape->has_backing) {
+            goal->refusal = goal_above_snapshot(node, goal->type);
+        }
         g_ptr_array_add(goals, goal);
     }
     return goals;

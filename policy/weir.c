@@ -17,7 +17,7 @@ static const WeirCommand commands[] = {
       weir_cmd_detach },
     { "inspect", "show what weir-inspect has seen of a disk",
       weir_cmd_inspect },
-    { "policy", "check, list or show policies", weir_cmd_policy },
+    { "policy", "check, compare, list or show policies", weir_cmd_policy },
     { "reapply", "bring a disk in use to what its policy says now",
       weir_cmd_reapply },
     { "replica", "points in time of replicated disks, and failover",

@@ -73,4 +73,7 @@ int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
 
+/* weir policy diff */
+int weir_policy_diff_run(int argc, char **argv);
+
 #endif

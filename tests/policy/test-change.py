@@ -644,8 +644,7 @@ class Encrypted(Change):
     STAYS = ("weir: VM 'vm', disk disk0: weir-encryption (node "
              "weir-disk0-encryption) cannot be detached: the data below it is "
              "encrypted, and the guest would see it so; decrypt the disk "
-             "first with the QMP command weir-decrypt, node-name "
-             "weir-disk0-encryption")
+             "first with the QMP command weir-decrypt")
 
     def test_filters_around_it(self):
         self.encrypt(False)
