@@ -30,6 +30,7 @@ void weir_present_free(WeirPresent *present)
         g_clear_pointer(&present->opened, json_object_unref);
         g_clear_pointer(&present->owned, g_ptr_array_unref);
         g_free(present->stays);
+        g_free(present->note);
         g_free(present);
     }
 }
@@ -262,6 +263,9 @@ static bool change_check(const Work *work, GError **error)
                            present->driver, present->node_name,
                            present->stays);
             return false;
+        }
+        if (present->note && !change_is_kept(work, present)) {
+            g_ptr_array_add(work->change->notes, g_strdup(present->note));
         }
     }
     return true;

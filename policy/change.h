@@ -35,6 +35,7 @@ typedef struct WeirPresent {
                                uses, and that stay when it goes */
     bool unsure;            /* it may have been reopened with others since */
     char *stays;            /* why it cannot be detached; NULL: it can */
+    char *note;             /* what is to be known when it goes; NULL */
 } WeirPresent;
 
 /* A filter that the disk should have. */
@@ -79,7 +80,7 @@ typedef struct WeirStep {
 
 typedef struct WeirChange {
     GPtrArray *steps;       /* WeirStep */
-    GPtrArray *notes;       /* char *: what takes no effect yet, and why */
+    GPtrArray *notes;       /* char *: what is to be known before */
 } WeirChange;
 
 /*

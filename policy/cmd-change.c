@@ -16,10 +16,22 @@ void weir_change_options_clear(ChangeOptions *options)
 
 /* --- what goes on --- */
 
+/* The percentage that is on the terminal, or -1. */
+static int change_percent = -1;
+
+static void change_end_progress(void)
+{
+    if (change_percent >= 0) {
+        fputc('\n', stderr);
+        change_percent = -1;
+    }
+}
+
 static void change_tell_step(const WeirStep *step, bool undo)
 {
     g_autofree char *text = weir_step_text(step);
 
+    change_end_progress();
     printf("%s%s\n", undo ? "undo: " : "", text);
     fflush(stdout);
 }
@@ -27,12 +39,11 @@ static void change_tell_step(const WeirStep *step, bool undo)
 /* On a terminal, a line that counts up. */
 static void change_tell_progress(double done)
 {
-    static int last = -1;
     int percent = (int)(done * 100);
 
-    if (isatty(STDERR_FILENO) && percent != last) {
-        fprintf(stderr, "\r%3d %%%s", percent, percent >= 100 ? "\n" : "");
-        last = percent;
+    if (isatty(STDERR_FILENO) && percent != change_percent) {
+        fprintf(stderr, "\r%3d %%", percent);
+        change_percent = percent;
     }
 }
 
@@ -109,7 +120,9 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
     const WeirChange *change;
     const char *name = NULL;
     GError *error = NULL;
+    bool done;
 
+    change_end_progress();
     if (!decide(options, disk, &name, &error) ||
         !(daemon = weir_daemon_start(bin_dir, &error)) ||
         !change_find(daemon, dirs, name, &policy, &error) ||
@@ -126,7 +139,9 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         change_print_plan(change);
         return WEIR_EXIT_OK;
     }
-    if (!weir_live_run(live, &error)) {
+    done = weir_live_run(live, &error);
+    change_end_progress();
+    if (!done) {
         return change_fail(error);
     }
     change_print_result(live, false);

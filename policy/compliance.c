@@ -93,11 +93,51 @@ static JsonArray *compliance_actual(const GPtrArray *chain)
     return array;
 }
 
+/* The node above @node that has it as its data, or NULL. */
+static WeirGraphNode *compliance_parent(const WeirGraph *graph,
+                                        const WeirGraphNode *node)
+{
+    static const char *const links[] = { "file", "backing", NULL };
+    GPtrArray *nodes = weir_graph_nodes(graph);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        WeirGraphNode *parent = g_ptr_array_index(nodes, i);
+
+        for (guint j = 0; parent->kind == WEIR_GRAPH_NODE &&
+                          j < parent->edges->len; j++) {
+            const WeirGraphEdge *edge = &g_array_index(parent->edges,
+                                                       WeirGraphEdge, j);
+
+            if (edge->child == node && g_strv_contains(links, edge->name)) {
+                return parent;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Of a disk that nothing uses: the highest node above ours. */
+static WeirGraphNode *compliance_highest(const WeirRecordDisk *disk,
+                                         const WeirGraph *graph)
+{
+    WeirGraphNode *node = NULL;
+    WeirGraphNode *parent;
+
+    for (guint i = 0; !node && i < disk->wanted->len; i++) {
+        const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+
+        node = weir_graph_node(graph, wanted->node_name);
+    }
+    while (node && (parent = compliance_parent(graph, node))) {
+        node = parent;
+    }
+    return node;
+}
+
 /* A device keeps its id; without one, look for what uses our nodes. */
 WeirGraphNode *weir_record_disk_root(const WeirRecordDisk *disk,
                                      const WeirGraph *graph)
 {
-    const WeirWanted *top = g_ptr_array_index(disk->wanted, 0);
     GPtrArray *nodes = weir_graph_nodes(graph);
 
     if (disk->device) {
@@ -117,7 +157,7 @@ WeirGraphNode *weir_record_disk_root(const WeirRecordDisk *disk,
             }
         }
     }
-    return weir_graph_node(graph, top->node_name);
+    return compliance_highest(disk, graph);
 }
 
 static bool compliance_is_filter(const WeirGraphNode *node)

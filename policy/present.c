@@ -159,6 +159,21 @@ static char *present_stays(const WeirGraphNode *node,
     return weir_cannot_detach(type);
 }
 
+/* What of a disk its log does not have, or NULL. */
+static char *present_note(const WeirGraphNode *node,
+                          const WeirFilterType *type)
+{
+    gint64 left = weir_json_int(node->filter, "resync-bytes", 0);
+
+    if (type->class != WEIR_CLASS_REPLICATION ||
+        (left == 0 && g_strcmp0(weir_json_string(node->filter, "status"),
+                                "streaming") == 0)) {
+        return NULL;
+    }
+    return g_strdup_printf("the log of %s (node %s) does not have all of the "
+                           "disk yet", node->driver, node->name);
+}
+
 /* --- what is there --- */
 
 static void present_set_known(const Look *look, WeirPresent *present,
@@ -191,9 +206,11 @@ static void present_add(const Look *look, const WeirGraphNode *node,
     present->owned = g_ptr_array_new_with_free_func(
         (GDestroyNotify)json_object_unref);
     present->backing = backing;
-    present->place = g_strcmp0(place, weir_place_name(WEIR_PLACE_DISK)) == 0
-                     ? WEIR_PLACE_DISK : WEIR_PLACE_STORAGE;
+    /* one that nobody uses is above all others */
+    present->place = g_strcmp0(place, weir_place_name(WEIR_PLACE_STORAGE)) == 0
+                     ? WEIR_PLACE_STORAGE : WEIR_PLACE_DISK;
     present->stays = present_stays(node, type);
+    present->note = present_note(node, type);
     if (applied || pending) {
         present_set_known(look, present, node, type,
                           applied ? applied : pending);

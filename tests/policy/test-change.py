@@ -32,6 +32,7 @@ class Proxy:
         self.path = path + ".proxy"
         self.act = None         # called with the number of the step
         self.count = 0
+        self.jobs = 0           # so often weir has looked at them since
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen(1)
@@ -82,6 +83,8 @@ class Proxy:
                     self.count += 1
                     if self.act and not self.act(self.count, command, client):
                         continue
+                elif self.count and command["execute"] == "query-jobs":
+                    self.jobs += 1
                 server.sendall(line)
         except OSError:
             pass
@@ -161,6 +164,18 @@ class Change(VmTest):
     def record(self):
         with open(self.record_path(), encoding="utf-8") as file:
             return json.load(file)["disks"][0]
+
+    def proxied(self):
+        proxy = Proxy(self, self.qmp_path())
+        self.redirect(proxy.path)
+        return proxy
+
+    def redirect(self, path):
+        with open(self.record_path(), encoding="utf-8") as file:
+            record = json.load(file)
+        record["qmp"] = path
+        with open(self.record_path(), "w", encoding="utf-8") as file:
+            json.dump(record, file)
 
     def nodes(self):
         """What QEMU tells of its nodes and of how they are linked."""
@@ -288,9 +303,10 @@ class WholePolicy(Change):
         self.whole()
 
     def wait_for_stream(self):
-        wait_for(lambda: [f["status"] for f in self.qmp("query-weir")
+        wait_for(lambda: [(f["status"], f["state"])
+                          for f in self.qmp("query-weir")
                           if f["driver"] == "weir-replication"] ==
-                 ["streaming"], "the log having all")
+                 [("streaming", "ok")], "the log having all")
 
     def test_from_none_to_none(self):
         self.vm()
@@ -370,18 +386,6 @@ class WholePolicy(Change):
             return False
         proxy.act = act
         proxy.count = 0
-
-    def proxied(self):
-        proxy = Proxy(self, self.qmp_path())
-        self.redirect(proxy.path)
-        return proxy
-
-    def redirect(self, path):
-        with open(self.record_path(), encoding="utf-8") as file:
-            record = json.load(file)
-        record["qmp"] = path
-        with open(self.record_path(), "w", encoding="utf-8") as file:
-            json.dump(record, file)
 
     def test_failure_at_each_step(self):
         """Of a change with all kinds of steps: the graph is what it was."""
@@ -761,6 +765,95 @@ class Snapshots(Change):
             "only its overlay would be replicated, not what is below; give "
             "the filter place: disk, or commit the snapshot", "attach",
             "--policy", "p")
+
+
+class SlowDetach(Change):
+    """A cache that takes its time to bring its data down."""
+
+    def setUp(self):
+        super().setUp()
+        self.policy("slow", """  - weir-cache:
+      cache-file: create:16M:%s
+      idle: 0
+      write-back-rate: 1048576
+""" % self.path("c"))
+        self.vm("slow")
+        self.data = random.Random(2).randbytes(2 * MIB)
+        client = self.connect()
+        client.pwrite(self.data, 0)
+        client.flush()
+
+    def begin(self):
+        proxy = self.proxied()
+        begun = threading.Event()
+
+        def act(count, command, client):
+            begun.set()
+            return True
+        proxy.act = act
+        weir = subprocess.Popen(
+            [WEIR, *self.args("detach")], stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True)
+        self.assertTrue(begun.wait(GUARD_S))
+        wait_for(lambda: 0 < proxy.jobs, "the job")
+        return weir
+
+    def check_data(self):
+        self.assertEqual(self.connect().pread(2 * MIB, 0), self.data)
+
+    def test_interrupted(self):
+        weir = self.begin()
+        before = self.record()
+        weir.send_signal(signal.SIGINT)
+        errors = weir.communicate(timeout=GUARD_S)[1]
+        self.assertEqual((weir.returncode, errors), (
+            1, "weir: VM 'vm', disk disk0: detach weir-cache (node "
+            "weir-disk0-cache): interrupted; everything is as before\n"))
+        before.pop("change")
+        self.assertEqual(self.record(), before)
+        self.finds(0, "compliant")
+        self.check_data()
+
+    def test_killed(self):
+        weir = self.begin()
+        weir.kill()
+        weir.communicate(timeout=GUARD_S)
+        self.assertIn("dirty", self.filters()[PREFIX + "cache"])
+        self.finds(3, "non-compliant", "a change to no policy was interrupted, "
+                   "weir reapply or weir detach goes on with it")
+        self.change("reapply")
+        self.finds(0, "compliant")
+        self.assertEqual(self.qmp("query-jobs"), [])
+        self.check_data()
+
+
+class Devices(Change):
+    """Disks that a guest's devices use, in I/O threads or not."""
+
+    def test_devices(self):
+        self.policy("p", "  - weir-inspect: {}\n    place: disk\n"
+                    "  - weir-cache: {cache-file: 'create:16M:%s/${disk}.c'}\n"
+                    % self.dir)
+        self.start(*("file=%s,format=raw,policy=none,id=%s%s"
+                     % (self.disk(name, MIB), name, more)
+                     for name, more in (
+                         ("blk", ",iothread=io"), ("scsi",
+                                                   ",device=virtio-scsi"),
+                         ("nobody", ",device=none"))))
+        before = self.nodes()
+        for name in ("blk", "scsi", "nobody"):
+            args = self.args("attach", "--policy", "p")
+            self.weir_ok("attach", "vm", name, *args[3:])
+        disks = self.status()[1]
+        self.assertEqual([[n["driver"] for n in d["actual"]] for d in disks],
+                         [["weir-inspect", "raw", "weir-cache", "file"]] * 3)
+        self.assertEqual([d["reason"] for d in disks], [
+            None, None, "weir-inspect is at place unused instead of disk"])
+        self.assertIn("already", self.weir_ok(
+            "reapply", "vm", "nobody", *self.args("reapply")[3:]))
+        for name in ("scsi", "nobody", "blk"):
+            self.weir_ok("detach", "vm", name, *self.args("detach")[3:])
+        self.assertEqual(self.nodes(), before)
 
 
 class OtherFilters(Change):
