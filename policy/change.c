@@ -29,8 +29,10 @@ void weir_present_free(WeirPresent *present)
         g_clear_pointer(&present->options, json_object_unref);
         g_clear_pointer(&present->opened, json_object_unref);
         g_clear_pointer(&present->owned, g_ptr_array_unref);
+        g_free(present->memory);
         g_free(present->stays);
         g_free(present->note);
+        g_free(present->leaves);
         g_free(present);
     }
 }
@@ -60,6 +62,7 @@ static void step_free(WeirStep *step)
     g_clear_pointer(&step->options, json_object_unref);
     g_clear_pointer(&step->before, json_object_unref);
     weir_location_free(step->location);
+    g_free(step->memory);
     g_free(step);
 }
 
@@ -76,8 +79,8 @@ char *weir_step_text(const WeirStep *step)
 {
     switch (step->kind) {
     case WEIR_STEP_CREATE:
-        return g_strdup_printf("make %s for %s", step->location->path,
-                               step->driver);
+        return g_strdup_printf("make %s for %s, if it is missing",
+                               step->location->path, step->driver);
     case WEIR_STEP_OPEN:
         return g_strdup_printf("open node %s for %s", step->node_name,
                                step->driver);
@@ -241,6 +244,42 @@ static bool change_check_kept(const Work *work, const WeirGoal *goal,
     return true;
 }
 
+/* Whether a filter is going to be attached again, to the log that it has. */
+static bool change_returns(const Work *work, const WeirPresent *present)
+{
+    for (guint i = 0; i < work->goals->len; i++) {
+        const WeirGoal *goal = g_ptr_array_index(work->goals, i);
+
+        if (!goal->kept && strcmp(goal->node->driver, present->driver) == 0 &&
+            g_strcmp0(weir_json_string(goal->node->settings, "log"),
+                      weir_json_string(present->settings, "log")) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of a filter that goes. */
+static bool change_check_removed(const Work *work, const WeirPresent *present,
+                                 GError **error)
+{
+    if (present->stays) {
+        weir_set_error(error, "%s (node %s) cannot be detached: %s",
+                       present->driver, present->node_name, present->stays);
+        return false;
+    }
+    if (present->leaves && change_returns(work, present)) {
+        weir_set_error(error, "%s (node %s) cannot be detached and attached "
+                       "again: %s", present->driver, present->node_name,
+                       present->leaves);
+        return false;
+    }
+    if (present->note) {
+        g_ptr_array_add(work->change->notes, g_strdup(present->note));
+    }
+    return true;
+}
+
 static bool change_check(const Work *work, GError **error)
 {
     for (guint i = 0; i < work->goals->len; i++) {
@@ -258,14 +297,9 @@ static bool change_check(const Work *work, GError **error)
     for (guint i = 0; i < work->present->len; i++) {
         const WeirPresent *present = g_ptr_array_index(work->present, i);
 
-        if (present->stays && !change_is_kept(work, present)) {
-            weir_set_error(error, "%s (node %s) cannot be detached: %s",
-                           present->driver, present->node_name,
-                           present->stays);
+        if (!change_is_kept(work, present) &&
+            !change_check_removed(work, present, error)) {
             return false;
-        }
-        if (present->note && !change_is_kept(work, present)) {
-            g_ptr_array_add(work->change->notes, g_strdup(present->note));
         }
     }
     return true;
@@ -344,6 +378,8 @@ static void change_detach(const Work *work, const WeirPresent *present)
     WeirStep *step = change_add(work, WEIR_STEP_DETACH, present->driver,
                                 present->node_name);
 
+    step->class = present->class;
+    step->memory = g_strdup(present->memory);
     if (present->options) {
         step->options = change_options(present->options, present->node_name,
                                        present->child, step->below);
@@ -449,6 +485,16 @@ bool weir_change_opens(const WeirFilterType *type, JsonObject *node)
            g_strcmp0(weir_json_string(node, "driver"), "nbd") != 0;
 }
 
+char *weir_change_memory(WeirClass class, JsonObject *settings)
+{
+    const char *option = weir_memory_option(class);
+    const char *text = option ? weir_json_string(settings, option) : NULL;
+    g_autoptr(WeirLocation) location = text ? weir_location_parse(text, NULL)
+                                            : NULL;
+
+    return location ? g_strdup(location->path) : NULL;
+}
+
 /* Open the nodes that a filter has for itself, and refer to them by name. */
 static void change_open(const Work *work, const WeirGoal *goal)
 {
@@ -480,6 +526,8 @@ static void change_attach(const Work *work, guint index)
     shape_insert(work->shape, goal->node->node_name, target);
     step = change_add(work, WEIR_STEP_ATTACH, goal->node->driver,
                       goal->node->node_name);
+    step->class = goal->type->class;
+    step->memory = weir_change_memory(step->class, goal->node->settings);
     step->options = change_options(goal->node->options, goal->node->node_name,
                                    goal->type->child, step->below);
 }

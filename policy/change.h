@@ -34,8 +34,11 @@ typedef struct WeirPresent {
     GPtrArray *owned;       /* JsonObject: options of the nodes that only it
                                uses, and that stay when it goes */
     bool unsure;            /* it may have been reopened with others since */
+    WeirClass class;
+    char *memory;           /* see weir_change_memory(); NULL: it has none */
     char *stays;            /* why it cannot be detached; NULL: it can */
     char *note;             /* what is to be known when it goes; NULL */
+    char *leaves;           /* why it cannot come back to its log; NULL */
 } WeirPresent;
 
 /* A filter that the disk should have. */
@@ -76,6 +79,8 @@ typedef struct WeirStep {
     JsonObject *options;    /* of that node, all of them */
     JsonObject *before;
     WeirLocation *location; /* of the file */
+    WeirClass class;        /* of a filter that comes or goes */
+    char *memory;           /* of that; NULL: it has none */
 } WeirStep;
 
 typedef struct WeirChange {
@@ -106,6 +111,13 @@ void weir_change_free(WeirChange *change);
  * yet.
  */
 bool weir_change_opens(const WeirFilterType *type, JsonObject *node);
+
+/*
+ * Path of the file in which a filter keeps what it knows of the disk, also when
+ * it is away: the sidecar of a replication, the file of a cache.  To be freed;
+ * NULL: it has none, or @settings are NULL.
+ */
+char *weir_change_memory(WeirClass class, JsonObject *settings);
 
 /* What a step does, as in "attach weir-cache (node X) above node Y". */
 char *weir_step_text(const WeirStep *step);

@@ -180,6 +180,7 @@ static void difference_reattach(WeirDifference *difference,
 {
     static const char *const own[] = { "disk-id", "sidecar", "log", "place",
                                        "order", NULL };
+    bool is_own = g_strv_contains(own, difference->what);
 
     difference->follow = WEIR_FOLLOW_REATTACH;
     difference->reason = weir_cannot_detach(type);
@@ -188,9 +189,10 @@ static void difference_reattach(WeirDifference *difference,
     }
     if (difference->reason) {
         difference->follow = WEIR_FOLLOW_NOT;
-    } else if (type->class == WEIR_CLASS_REPLICATION &&
-               !g_strv_contains(own, difference->what)) {
-        difference->reason = g_strdup("while no other disk has the same log");
+    } else if (type->class == WEIR_CLASS_REPLICATION) {
+        difference->reason = g_strdup_printf(
+            "%sall of the disk goes to the log again",
+            is_own ? "" : "while no other disk has the same log; ");
     }
 }
 

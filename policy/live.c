@@ -5,7 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cachefile.h"
 #include "digest.h"
+#include "sidecar.h"
 
 #define LIVE_CONNECT_MS 5000
 #define LIVE_COMMAND_MS 120000
@@ -57,6 +59,13 @@ static bool live_is_interrupted(const WeirLive *live)
         }
     }
     return false;
+}
+
+/* Whether the other side can still be told anything. */
+static bool live_is_connected(const GError *error)
+{
+    return !g_error_matches(error, WEIR_ERROR, WEIR_ERROR_TIMEOUT) &&
+           !g_error_matches(error, WEIR_ERROR, WEIR_ERROR_CLOSED);
 }
 
 /* --- jobs --- */
@@ -354,12 +363,31 @@ bool weir_live_complies(const WeirLive *live)
 
 /* --- steps --- */
 
+/* What a filter knows of the disk from earlier is old: see those two. */
+static bool live_forget(const WeirStep *step, GError **error)
+{
+    if (!step->memory) {
+        return true;
+    }
+    switch (step->class) {
+    case WEIR_CLASS_REPLICATION:
+        return weir_sidecar_forget(step->memory, error);
+    case WEIR_CLASS_CACHE:
+        return weir_cache_file_forget(step->memory, error);
+    default:
+        return true;
+    }
+}
+
 static bool live_attach(WeirLive *live, const WeirStep *step, GError **error)
 {
     JsonObject *arguments;
 
     if (!step->options) {
         weir_set_error(error, "the options that it had are not known");
+        return false;
+    }
+    if (!live_forget(step, error)) {
         return false;
     }
     arguments = json_object_new();
@@ -369,7 +397,8 @@ static bool live_attach(WeirLive *live, const WeirStep *step, GError **error)
     return live_do(live, "weir-attach", arguments, error);
 }
 
-static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
+static bool live_detach_node(WeirLive *live, const WeirStep *step,
+                             GError **error)
 {
     g_autofree char *job = g_strconcat(LIVE_JOB, step->node_name, NULL);
     JsonObject *arguments = json_object_new();
@@ -378,6 +407,35 @@ static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
     json_object_set_string_member(arguments, "job-id", job);
     return live_do(live, "weir-detach", arguments, error) &&
            live_wait_for_job(live, job, error);
+}
+
+/*
+ * From the moment on at which the filter has gone, the guest writes without it:
+ * by then its sidecar must say nothing any more, whatever becomes of us.
+ */
+static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    WeirSidecar *sidecar;
+
+    if (step->class != WEIR_CLASS_REPLICATION || !step->memory) {
+        return live_detach_node(live, step, error);
+    }
+    sidecar = weir_sidecar_set_aside(step->memory, error);
+    if (!sidecar) {
+        return false;
+    }
+    if (live_detach_node(live, step, &local)) {
+        weir_sidecar_drop(sidecar);
+        return true;
+    }
+    if (live_is_connected(local)) {
+        weir_sidecar_put_back(sidecar);
+    } else {
+        weir_sidecar_leave(sidecar);
+    }
+    g_propagate_error(error, g_steal_pointer(&local));
+    return false;
 }
 
 /* Whether there is a node of that name; also if that is not known. */
@@ -479,13 +537,6 @@ static void live_tell_step(const WeirLive *live, const WeirStep *step)
     if (live->report.step) {
         live->report.step(step, live->undoing);
     }
-}
-
-/* Whether the other side can still be told anything. */
-static bool live_is_connected(const GError *error)
-{
-    return !g_error_matches(error, WEIR_ERROR, WEIR_ERROR_TIMEOUT) &&
-           !g_error_matches(error, WEIR_ERROR, WEIR_ERROR_CLOSED);
 }
 
 /* Undo the first @count steps, the last first. */

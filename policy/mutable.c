@@ -88,6 +88,23 @@ static const char *mutable_secret(JsonObject *settings)
     return NULL;
 }
 
+const char *weir_memory_option(WeirClass class)
+{
+    return class == WEIR_CLASS_REPLICATION ? "sidecar" :
+           class == WEIR_CLASS_CACHE ? "cache-file" : NULL;
+}
+
+/* Whether what a filter knows is where nobody here can tell that it is old. */
+static bool mutable_is_far(const WeirFilterType *type, JsonObject *settings)
+{
+    const char *option = weir_memory_option(type->class);
+    const char *text = option ? weir_json_string(settings, option) : NULL;
+    g_autoptr(WeirLocation) location = text ? weir_location_parse(text, NULL)
+                                            : NULL;
+
+    return location && !location->path;
+}
+
 char *weir_cannot_attach(const WeirFilterType *type, JsonObject *settings)
 {
     const char *secret = mutable_secret(settings);
@@ -101,6 +118,12 @@ char *weir_cannot_attach(const WeirFilterType *type, JsonObject *settings)
     if (type->changes_data) {
         return g_strdup("the data on it is not what the filter expects; start "
                         "the VM anew under the policy");
+    }
+    if (mutable_is_far(type, settings)) {
+        return g_strdup_printf("what its '%s' has is not true of a disk that "
+                               "was in use without the filter, and only a file "
+                               "or device here can be marked as old",
+                               weir_memory_option(type->class));
     }
     if (secret) {
         return g_strdup_printf("its '%s' would have to be given to a QEMU that "

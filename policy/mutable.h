@@ -25,6 +25,12 @@ WeirMutability weir_mutability(const char *driver, bool changes_data,
 const char *weir_mutability_name(WeirMutability mutability);
 
 /*
+ * The option that is where a filter of that class keeps what it knows of its
+ * disk when it is away, or NULL.
+ */
+const char *weir_memory_option(WeirClass class);
+
+/*
  * Why a filter can be attached to no disk in use, to be freed; or NULL.
  *
  * @settings: see chain.h; or options of a policy

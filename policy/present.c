@@ -174,6 +174,22 @@ static char *present_note(const WeirGraphNode *node,
                            "disk yet", node->driver, node->name);
 }
 
+/*
+ * Its sidecar becomes blank when a filter goes, and then the log does not take
+ * the disk back if a replica has been promoted.
+ */
+static char *present_leaves(const WeirGraphNode *node,
+                            const WeirFilterType *type)
+{
+    if (type->class != WEIR_CLASS_REPLICATION ||
+        weir_json_int(node->filter, "generation", 0) <= 1) {
+        return NULL;
+    }
+    return g_strdup("a replica of its log has been promoted once, and such a "
+                    "log does not take back a disk that was in use without "
+                    "it; replicate the disk to a new log");
+}
+
 /* --- what is there --- */
 
 static void present_set_known(const Look *look, WeirPresent *present,
@@ -211,6 +227,7 @@ static void present_add(const Look *look, const WeirGraphNode *node,
                      ? WEIR_PLACE_STORAGE : WEIR_PLACE_DISK;
     present->stays = present_stays(node, type);
     present->note = present_note(node, type);
+    present->leaves = present_leaves(node, type);
     if (applied || pending) {
         present_set_known(look, present, node, type,
                           applied ? applied : pending);
@@ -222,6 +239,8 @@ static void present_add(const Look *look, const WeirGraphNode *node,
                alike->settings) {
         present->settings = json_object_ref(alike->settings);
     }
+    present->class = type->class;
+    present->memory = weir_change_memory(type->class, present->settings);
     g_hash_table_insert(look->shape->below, g_strdup(node->name), g_strdup(
         weir_json_string(node->filter, "child")));
     g_ptr_array_add(look->present, present);

@@ -4,276 +4,15 @@
 wholly or not at all, and no byte of the disk is lost."""
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import threading
 import unittest
 
-import nbd
-
-from common import GUARD_S, QEMU_BIN_DIR, WEIR, Qmp, VmTest, need, wait_for
+from common import GUARD_S, QEMU_BIN_DIR, WEIR, need, wait_for
+from changetest import MIB, PREFIX, Change, Load
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
-
-MIB = 1 << 20
-PREFIX = "weir-disk0-"
-
-
-class Proxy:
-    """Between weir and a QMP socket: counts the commands that change the
-    graph, and does something at one of them."""
-
-    STEPS = ("weir-attach", "weir-detach", "blockdev-reopen")
-
-    def __init__(self, test, path):
-        self.target = path
-        self.path = path + ".proxy"
-        self.act = None         # called with the number of the step
-        self.count = 0
-        self.jobs = 0           # so often weir has looked at them since
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        self.listener.listen(1)
-        thread = threading.Thread(target=self.serve, daemon=True)
-        thread.start()
-        test.addCleanup(os.unlink, self.path)
-        test.addCleanup(thread.join)
-        test.addCleanup(self.end)
-
-    def end(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-
-    def serve(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self.target)
-            back = threading.Thread(target=self.pump, args=(server, client))
-            back.start()
-            self.forward(client, server)
-            for end in (server, client):
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-            back.join()
-            server.close()
-            client.close()
-
-    @staticmethod
-    def pump(source, target):
-        try:
-            while data := source.recv(65536):
-                target.sendall(data)
-        except OSError:
-            pass
-
-    def forward(self, client, server):
-        lines = client.makefile("rb")
-        try:
-            for line in lines:
-                command = json.loads(line)
-                if command["execute"] in self.STEPS:
-                    self.count += 1
-                    if self.act and not self.act(self.count, command, client):
-                        continue
-                elif self.count and command["execute"] == "query-jobs":
-                    self.jobs += 1
-                server.sendall(line)
-        except OSError:
-            pass
-
-
-class Change(VmTest):
-    """A disk without a device, exported over NBD."""
-
-    FORMAT = "raw"
-    ENCRYPTED = False
-
-    def setUp(self):
-        super().setUp()
-        self.write("none.yaml", "name: none\nfilters: []\n")
-        self.size = 8 * MIB
-        self.image = self.path("disk.img")
-        subprocess.run([os.path.join(QEMU_BIN_DIR, "qemu-img"), "create",
-                        "-q", "-f", self.FORMAT, self.image, str(self.size)],
-                       check=True, timeout=GUARD_S)
-        self.known = {}
-
-    def policy(self, name, text, version=1):
-        self.write(name + ".yaml", "name: %s\nversion: %d\nfilters:\n%s"
-                   % (name, version, text))
-
-    def vm(self, policy="none", more=""):
-        self.process = self.start(
-            "file=%s,format=%s,policy=%s,device=none,aio=threads%s"
-            % (self.image, self.FORMAT, policy, more))
-        self.export()
-
-    def export(self):
-        top = self.status()[1][0]["actual"]
-        node = top[0]["node-name"] if top else PREFIX + "format"
-        self.qmp("nbd-server-start", {"addr": {
-            "type": "unix", "data": {"path": self.path("nbd")}},
-            "max-connections": 0})
-        self.qmp("block-export-add", {
-            "id": "x", "type": "nbd", "writable": True, "name": "x",
-            "node-name": node})
-
-    def qmp(self, command, arguments=None):
-        """One command: the monitor is free for weir afterwards."""
-        qmp = Qmp(self.qmp_path())
-        try:
-            return qmp.command(command, arguments)
-        finally:
-            qmp.close()
-
-    def connect(self):
-        client = nbd.NBD()
-        client.connect_uri("nbd+unix:///x?socket=" + self.path("nbd"))
-        self.addCleanup(client.shutdown)
-        return client
-
-    # --- weir ---
-
-    def args(self, command, *more):
-        if command != "detach":
-            more += ("--policies", self.policies)
-        return (command, "vm", "disk0", "--qemu-bin-dir", QEMU_BIN_DIR,
-                "--runtime-dir", self.runtime) + more
-
-    def change(self, command, *more):
-        return self.weir_ok(*self.args(command, *more))
-
-    def change_fails(self, message, command, *more, code=1):
-        """It fails with that message, and the graph is what it was."""
-        before = self.nodes()
-        record = self.record()
-        result = self.weir(*self.args(command, *more))
-        self.assertEqual((result[0], result[2]), (code, message + "\n"))
-        self.assertEqual(self.nodes(), before)
-        self.assertEqual(self.record(), record)
-        return result[1]
-
-    def record(self):
-        with open(self.record_path(), encoding="utf-8") as file:
-            return json.load(file)["disks"][0]
-
-    def proxied(self):
-        proxy = Proxy(self, self.qmp_path())
-        self.redirect(proxy.path)
-        return proxy
-
-    def redirect(self, path):
-        with open(self.record_path(), encoding="utf-8") as file:
-            record = json.load(file)
-        record["qmp"] = path
-        with open(self.record_path(), "w", encoding="utf-8") as file:
-            json.dump(record, file)
-
-    def nodes(self):
-        """What QEMU tells of its nodes and of how they are linked."""
-        qmp = Qmp(self.qmp_path())
-        nodes = qmp.command("query-named-block-nodes", {"flat": True})
-        graph = qmp.command("x-debug-query-block-graph")
-        qmp.close()
-        for node in nodes:
-            # what is written meanwhile
-            node["image"].pop("actual-size", None)
-            for key in ("children", "image"):
-                node.pop(key, None)
-        names = {n["id"]: n["name"] or n["type"] for n in graph["nodes"]}
-        return (sorted(nodes, key=lambda n: n["node-name"]),
-                sorted((names[e["parent"]], e["name"], names[e["child"]])
-                       for e in graph["edges"]))
-
-    def drivers(self):
-        return [n["driver"] for n in self.status()[1][0]["actual"]]
-
-    def filters(self):
-        return {f["node-name"]: f for f in self.qmp("query-weir")}
-
-    def finds(self, code, state, reason=None):
-        result = self.status()
-        disk = result[1][0]
-        self.assertEqual((result[0], disk["state"], disk["reason"]),
-                         (code, state, reason))
-        return disk
-
-
-class Load:
-    """Writes of a client that go on meanwhile; each byte is known."""
-
-    BLOCK = 4096
-
-    def __init__(self, test):
-        self.test = test
-        self.client = test.connect()
-        self.count = test.size // self.BLOCK
-        self.content = {}
-        self.writes = 0
-        self.error = None
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-        test.addCleanup(self.thread.join)
-        test.addCleanup(self.stop.set)
-        self.wait()
-
-    def run(self):
-        choice = random.Random(1)
-        try:
-            while not self.stop.is_set():
-                block = choice.randrange(self.count)
-                data = choice.randbytes(self.BLOCK)
-                self.client.pwrite(data, block * self.BLOCK)
-                self.content[block] = data
-                self.writes += 1
-                if self.writes % 16 == 0:
-                    self.client.flush()
-                if self.writes % 7 == 0:
-                    self.check(choice.choice(list(self.content)))
-        except Exception as error:
-            self.error = error
-
-    def check(self, block):
-        found = self.client.pread(self.BLOCK, block * self.BLOCK)
-        if found != self.content[block]:
-            raise AssertionError("block %d is another one" % block)
-
-    def wait(self):
-        """Some more writes, after what has been done."""
-        before = self.writes
-        wait_for(lambda: self.error or self.writes > before + 50, "writes")
-        self.test.assertIsNone(self.error)
-
-    def end(self):
-        """Stop, and look at all of the disk."""
-        self.stop.set()
-        self.thread.join()
-        self.test.assertIsNone(self.error)
-        self.verify(lambda block: self.client.pread(self.BLOCK,
-                                                    block * self.BLOCK))
-
-    def verify(self, read):
-        zeroes = bytes(self.BLOCK)
-        for block in range(self.count):
-            # what was never written is noise below an encryption
-            if block in self.content or not self.test.ENCRYPTED:
-                self.test.assertEqual(read(block),
-                                      self.content.get(block, zeroes),
-                                      "block %d" % block)
-
-    def verify_file(self, path):
-        with open(path, "rb") as file:
-            self.verify(lambda block: os.pread(
-                file.fileno(), self.BLOCK, block * self.BLOCK))
 
 
 WHOLE = """  - weir-inspect: {entropy-window: %d}
@@ -313,11 +52,12 @@ class WholePolicy(Change):
         before = self.nodes()
         load = Load(self)
         self.assertEqual(self.change("attach", "--policy", "whole"), (
-            "make {0}/disk0.cache for weir-cache\n"
+            "make {0}/disk0.cache for weir-cache, if it is missing\n"
             "open node weir-disk0-cache-file for weir-cache\n"
             "attach weir-cache (node weir-disk0-cache) above node "
             "weir-disk0-storage\n"
-            "make {0}/disk0.sidecar for weir-replication\n"
+            "make {0}/disk0.sidecar for weir-replication, if it is "
+            "missing\n"
             "open node weir-disk0-sidecar for weir-replication\n"
             "attach weir-replication (node weir-disk0-replication) above node "
             "weir-disk0-cache\n"
@@ -539,8 +279,8 @@ class Refusals(Change):
                  "  - weir-cache: {cache-file: '%s'}\n")
         self.policy("p", cache % "create:16M:/nonexistent/c")
         self.change_fails(
-            "weir: VM 'vm', disk disk0: make /nonexistent/c for weir-cache: "
-            "cannot make /nonexistent/c: No such file or directory; "
+            "weir: VM 'vm', disk disk0: make /nonexistent/c for weir-cache, "
+            "if it is missing: cannot make /nonexistent/c: No such file or directory; "
             "everything is as before", "attach", "--policy", "p")
         self.policy("p", cache % "/nonexistent/c")
         self.change_fails(
@@ -568,7 +308,8 @@ class Refusals(Change):
             "undo: attach weir-cache (node weir-disk0-cache) above node "
             "weir-disk0-storage",
             "undo: open node weir-disk0-cache-file for weir-cache",
-            "undo: make %s for weir-cache" % self.path("c")])
+            "undo: make %s for weir-cache, if it is missing"
+            % self.path("c")])
         self.assertFalse(os.path.exists(self.path("c")))
         load.end()
 
@@ -692,209 +433,6 @@ class Encrypted(Change):
         load.verify_file(self.image)
 
 
-class Snapshots(Change):
-    """An overlay is above the image; or comes, when filters are there."""
-
-    FORMAT = "qcow2"
-
-    def overlay(self, node):
-        path = self.path("overlay.qcow2")
-        subprocess.run([os.path.join(QEMU_BIN_DIR, "qemu-img"), "create",
-                        "-q", "-f", "qcow2", path, str(self.size)],
-                       check=True, timeout=GUARD_S)
-        self.qmp("blockdev-add", {
-            "driver": "qcow2", "node-name": "over", "backing": None,
-            "file": {"driver": "file", "filename": path,
-                     "node-name": "over-file"}})
-        self.qmp("blockdev-snapshot", {"node": node, "overlay": "over"})
-
-    def both(self, name="p"):
-        self.policy(name, "  - weir-inspect: {}\n    place: disk\n"
-                    "  - weir-cache:\n      cache-file: create:16M:%s\n"
-                    "      idle: 0\n" % self.path("c"))
-
-    def test_attach_and_detach(self):
-        self.both()
-        self.vm()
-        load = Load(self)
-        self.overlay(PREFIX + "format")
-        load.wait()
-        before = self.nodes()
-        self.change("attach", "--policy", "p")
-        self.finds(0, "compliant")
-        self.assertEqual(self.drivers(), ["weir-inspect", "qcow2",
-                                          "weir-cache", "file"])
-        self.assertEqual(self.filters()[PREFIX + "cache"]["child"],
-                         "over-file")
-        load.wait()
-        self.change("detach")
-        self.assertEqual(self.nodes(), before)
-        load.end()
-
-    def test_snapshot_of_a_filtered_disk(self):
-        """Its filters go up to the overlay, the cache's data stays below."""
-        self.both()
-        self.vm("p")
-        load = Load(self)
-        wait_for(lambda: self.filters()[PREFIX + "cache"]["dirty"] > 0,
-                 "dirty blocks")
-        self.overlay(PREFIX + "inspect")
-        load.wait()
-        self.assertEqual(self.finds(
-            3, "non-compliant", "weir-inspect is only below a backing file; "
-            "weir-cache is only below a backing file")["actual"][0]["driver"],
-            "qcow2")
-        self.change("reapply")
-        self.finds(0, "compliant")
-        self.assertEqual({n: (f["place"], f["child"])
-                          for n, f in self.filters().items()},
-                         {PREFIX + "inspect-2": ("disk", "over"),
-                          PREFIX + "cache-2": ("storage", "over-file")})
-        load.wait()
-        self.change("detach")
-        self.assertEqual(self.filters(), {})
-        load.end()
-
-    def test_replication_of_an_overlay(self):
-        self.policy("p", "  - weir-replication: {disk-id: d, log: /log}\n")
-        self.vm()
-        self.overlay(PREFIX + "format")
-        self.change_fails(
-            "weir: VM 'vm', disk disk0: weir-replication cannot be attached "
-            "to a disk in use: the disk has a snapshot, and at place storage "
-            "only its overlay would be replicated, not what is below; give "
-            "the filter place: disk, or commit the snapshot", "attach",
-            "--policy", "p")
-
-
-class SlowDetach(Change):
-    """A cache that takes its time to bring its data down."""
-
-    def setUp(self):
-        super().setUp()
-        self.policy("slow", """  - weir-cache:
-      cache-file: create:16M:%s
-      idle: 0
-      write-back-rate: 1048576
-""" % self.path("c"))
-        self.vm("slow")
-        self.data = random.Random(2).randbytes(2 * MIB)
-        client = self.connect()
-        client.pwrite(self.data, 0)
-        client.flush()
-
-    def begin(self):
-        proxy = self.proxied()
-        begun = threading.Event()
-
-        def act(count, command, client):
-            begun.set()
-            return True
-        proxy.act = act
-        weir = subprocess.Popen(
-            [WEIR, *self.args("detach")], stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True)
-        self.assertTrue(begun.wait(GUARD_S))
-        wait_for(lambda: 0 < proxy.jobs, "the job")
-        return weir
-
-    def check_data(self):
-        self.assertEqual(self.connect().pread(2 * MIB, 0), self.data)
-
-    def test_interrupted(self):
-        weir = self.begin()
-        before = self.record()
-        weir.send_signal(signal.SIGINT)
-        errors = weir.communicate(timeout=GUARD_S)[1]
-        self.assertEqual((weir.returncode, errors), (
-            1, "weir: VM 'vm', disk disk0: detach weir-cache (node "
-            "weir-disk0-cache): interrupted; everything is as before\n"))
-        before.pop("change")
-        self.assertEqual(self.record(), before)
-        self.finds(0, "compliant")
-        self.check_data()
-
-    def test_killed(self):
-        weir = self.begin()
-        weir.kill()
-        weir.communicate(timeout=GUARD_S)
-        self.assertIn("dirty", self.filters()[PREFIX + "cache"])
-        self.finds(3, "non-compliant", "a change to no policy was interrupted, "
-                   "weir reapply or weir detach goes on with it")
-        self.change("reapply")
-        self.finds(0, "compliant")
-        self.assertEqual(self.qmp("query-jobs"), [])
-        self.check_data()
-
-
-class Devices(Change):
-    """Disks that a guest's devices use, in I/O threads or not."""
-
-    def test_devices(self):
-        self.policy("p", "  - weir-inspect: {}\n    place: disk\n"
-                    "  - weir-cache: {cache-file: 'create:16M:%s/${disk}.c'}\n"
-                    % self.dir)
-        self.start(*("file=%s,format=raw,policy=none,id=%s%s"
-                     % (self.disk(name, MIB), name, more)
-                     for name, more in (
-                         ("blk", ",iothread=io"), ("scsi",
-                                                   ",device=virtio-scsi"),
-                         ("nobody", ",device=none"))))
-        before = self.nodes()
-        for name in ("blk", "scsi", "nobody"):
-            args = self.args("attach", "--policy", "p")
-            self.weir_ok("attach", "vm", name, *args[3:])
-        disks = self.status()[1]
-        self.assertEqual([[n["driver"] for n in d["actual"]] for d in disks],
-                         [["weir-inspect", "raw", "weir-cache", "file"]] * 3)
-        self.assertEqual([d["reason"] for d in disks], [
-            None, None, "weir-inspect is at place unused instead of disk"])
-        self.assertIn("already", self.weir_ok(
-            "reapply", "vm", "nobody", *self.args("reapply")[3:]))
-        for name in ("scsi", "nobody", "blk"):
-            self.weir_ok("detach", "vm", name, *self.args("detach")[3:])
-        self.assertEqual(self.nodes(), before)
-
-
-class OtherFilters(Change):
-    """Filters that somebody has attached over QMP."""
-
-    def attach(self, driver, node, name, **options):
-        self.qmp("weir-attach", {"node-name": node, "filter": dict(
-            options, driver=driver, file=node, **{"node-name": name})})
-
-    def test_one_of_the_policy(self):
-        self.vm("observe")
-        self.qmp("weir-detach", {"node-name": PREFIX + "inspect"})
-        self.assertEqual(self.status()[0], 3)
-        self.attach("weir-inspect", PREFIX + "storage", "mine")
-        self.assertIn("already", self.change("reapply"))
-        self.change("detach")
-        self.assertEqual(self.filters(), {})
-
-    def test_missing_and_too_many(self):
-        self.vm("observe")
-        before = self.nodes()
-        self.attach("weir-inspect", PREFIX + "format", "mine")
-        self.finds(3, "non-compliant", "weir-inspect is at place disk instead "
-                   "of storage; weir-inspect is there twice")
-        self.change("reapply")
-        self.assertEqual(self.nodes(), before)
-        self.qmp("weir-detach", {"node-name": PREFIX + "inspect"})
-        self.change("reapply")
-        self.assertEqual(self.nodes(), before)
-
-    def test_not_of_the_policy(self):
-        """Without a policy, it is nobody's business."""
-        self.vm()
-        self.attach("weir-inspect", PREFIX + "storage", "mine")
-        self.change("detach")
-        self.assertEqual(list(self.filters()), ["mine"])
-        self.policy("p", "  - weir-inspect: {}\n    place: disk\n")
-        self.change("attach", "--policy", "p")
-        self.assertEqual(list(self.filters()), [PREFIX + "inspect"])
-
-
 class OutOfDate(Change):
     def test_states(self):
         self.vm("observe")
@@ -920,39 +458,6 @@ class OutOfDate(Change):
                    "(there is none)" % self.policies)
         self.qmp("weir-detach", {"node-name": PREFIX + "inspect"})
         self.finds(3, "non-compliant", "weir-inspect is missing")
-
-
-class SharedLog(Change):
-    """Two disks of one group come and go."""
-
-    def test_group(self):
-        self.policy("p", "  - weir-replication:\n      disk-id: ${vm}-${disk}\n"
-                    "      log: nbd+unix:///log?socket=%s\n"
-                    % self.keeper("one", "two"))
-        self.start(*("file=%s,format=raw,policy=none,device=none,id=%s"
-                     % (self.disk(name + ".img", self.size), name)
-                     for name in ("one", "two")))
-
-        def change(command, disk, *more):
-            args = self.args(command, *more)
-            self.weir_ok(command, "vm", disk, *args[3:])
-
-        def logs():
-            return {f["disk-id"]: f["log"] for f in self.qmp("query-weir")}
-        change("attach", "one", "--policy", "p")
-        change("attach", "two", "--policy", "p")
-        self.assertEqual(logs(), {"vm-one": "weir-one-log",
-                                  "vm-two": "weir-one-log"})
-        wait_for(lambda: self.status()[0] == 0, "both being replicated")
-        change("detach", "one")
-        self.assertEqual(logs(), {"vm-two": "weir-one-log"})
-        change("attach", "one", "--policy", "p")
-        self.assertEqual(set(logs().values()), {"weir-one-log"})
-        change("detach", "two")
-        change("detach", "one")
-        self.assertEqual(logs(), {})
-        change("attach", "two", "--policy", "p")
-        self.assertEqual(logs(), {"vm-two": "weir-two-log"})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """weir policy diff: what differs, and how a disk in use follows."""
 import json
-import os
 import unittest
 
 from common import QEMU_BIN_DIR, FakeTest, WeirTest, need
@@ -19,7 +18,8 @@ ENCRYPTED = ("the data on it is not encrypted, and the guest would see noise; "
              "the VM is started under the policy")
 DECRYPT = ("the data below it is encrypted, and the guest would see it so; "
            "decrypt the disk first with the QMP command weir-decrypt")
-GROUP = "while no other disk has the same log"
+AGAIN = "all of the disk goes to the log again"
+GROUP = "while no other disk has the same log; " + AGAIN
 
 CACHE = "  - weir-cache: {cache-file: '%s'%s}\n"
 INSPECT = "  - weir-inspect: {%s}\n    place: %s\n"
@@ -88,7 +88,7 @@ class Diff(DiffTest):
             ("weir-encryption.key-slot", 1, None, "at-open", None),
             ("weir-encryption.workers", None, 2, "not", "the filter takes it "
              "only when the VM is started, and cannot be detached"),
-            ("weir-replication.disk-id", "x", "y", "reattach", None),
+            ("weir-replication.disk-id", "x", "y", "reattach", AGAIN),
             ("weir-replication.mode", "async", "write-sync", "reattach",
              GROUP),
             ("weir-replication.rpo-limit", None, 9, "reopen", None),

@@ -388,6 +388,39 @@ static void test_stays(void **state)
     refuses(c, "weir-encryption (node e) cannot be detached: because");
 }
 
+static void test_cannot_come_back(void **state)
+{
+    Case *c = *state;
+
+    has(c, "weir-replication", "r", WEIR_PLACE_STORAGE,
+        "{\"log\":\"/l\",\"mode\":\"async\"}")->leaves =
+        g_strdup("because");
+    wants(c, "weir-replication", WEIR_PLACE_STORAGE, "{\"log\":\"/l\"}");
+    refuses(c, "weir-replication (node r) cannot be detached and attached "
+            "again: because");
+}
+
+static void test_comes_back_elsewhere(void **state)
+{
+    g_autoptr(WeirChange) change = NULL;
+    WeirPresent *present;
+    Case *c = *state;
+
+    present = has(c, "weir-replication", "r", WEIR_PLACE_STORAGE,
+                  "{\"log\":\"/l\"}");
+    present->leaves = g_strdup("because");
+    present->note = g_strdup("mind");
+    present->memory = g_strdup("/old");
+    wants(c, "weir-replication", WEIR_PLACE_STORAGE,
+          "{\"log\":\"/m\",\"sidecar\":\"create:4M:/new\"}");
+    change = does(c, "D r>file, A replication>file");
+    assert_string_equal(g_ptr_array_index(change->notes, 0), "mind");
+    assert_string_equal(
+        ((WeirStep *)g_ptr_array_index(change->steps, 0))->memory, "/old");
+    assert_string_equal(
+        ((WeirStep *)g_ptr_array_index(change->steps, 1))->memory, "/new");
+}
+
 static void test_encryption_is_not_changed(void **state)
 {
     Case *c = *state;
@@ -447,6 +480,8 @@ int main(void)
         CASE(test_leftovers),
         CASE(test_refused),
         CASE(test_stays),
+        CASE(test_cannot_come_back),
+        CASE(test_comes_back_elsewhere),
         CASE(test_encryption_is_not_changed),
         CASE(test_counts_when_opened),
         cmocka_unit_test(test_mutability),
