@@ -10,8 +10,9 @@
  *   5  other filters that are not wanted are detached  the highest first
  *
  * A filter's own nodes, such as the file of a cache, are opened before it and
- * closed after it.  What is only added or removed leaves the disk without nothing that it has
- * before and afterwards, and what fails most, attaching, comes early.
+ * closed after it.  Attaching, which fails most, comes before what only goes;
+ * and the disk is without a filter for a moment only if it has it before and
+ * afterwards, with options that cannot be changed otherwise.
  */
 #ifndef WEIR_CHANGE_H
 #define WEIR_CHANGE_H

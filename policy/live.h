@@ -32,9 +32,9 @@ typedef struct WeirLiveReport {
  *
  * @dir: of the records
  * @vm, @disk: names
- * Blocks, also while an earlier change of the disk that was interrupted detaches
- * a filter.  Returns what the caller frees with weir_live_free(), or NULL with
- * @error set.
+ * Blocks, also while an earlier change of the disk, which was interrupted,
+ * detaches a filter.  Returns what the caller frees with weir_live_free(), or
+ * NULL with @error set.
  */
 WeirLive *weir_live_open(const char *dir, const char *vm, const char *disk,
                          const WeirLiveReport *report, GError **error);
@@ -66,8 +66,8 @@ bool weir_live_complies(const WeirLive *live);
  * Do what was planned.  SIGINT, SIGTERM and SIGHUP, which the caller has
  * blocked, make it fail.
  *
- * Blocks.  Returns false with @error set: to WEIR_ERROR_HALFWAY if some of it is
- * done, otherwise everything is as before.
+ * Blocks.  Returns false with @error set: to WEIR_ERROR_HALFWAY if some of it
+ * is done, otherwise everything is as before.
  */
 bool weir_live_run(WeirLive *live, GError **error);
 

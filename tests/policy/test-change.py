@@ -210,6 +210,48 @@ class WholePolicy(Change):
         load.end()
         load.verify_file(self.image)
 
+    def options(self):
+        """What two of the filters tell of their options."""
+        filters = self.filters()
+        return (filters[PREFIX + "cache"]["mode"],
+                filters[PREFIX + "inspect"]["entropy"]["window"])
+
+    def test_options(self):
+        """They are changed in all filters or in none."""
+        self.policy("o", "  - weir-inspect: {entropy-window: 40}\n"
+                    "  - weir-cache:\n      cache-file: create:16M:%s/o\n"
+                    "      mode: write-through\n" % self.dir)
+        self.vm("o")
+        proxy = self.proxied()
+        old, new = ("write-through", 40), ("read-only", 50)
+        self.assertEqual(self.options(), old)
+        self.policy("o", "  - weir-inspect: {entropy-window: 50}\n"
+                    "  - weir-cache:\n      cache-file: %s/o\n"
+                    "      mode: read-only\n" % self.dir, 2)
+        self.fails_at(2, proxy)
+        self.change_fails(
+            "weir: VM 'vm', disk disk0: change options of weir-cache (node "
+            "weir-disk0-cache): no luck; everything is as before", "reapply")
+        self.assertEqual(self.options(), old)
+        for after in (False, True):
+            killed = self.kill_at(2, proxy, after)
+            weir = subprocess.Popen(
+                [WEIR, *self.args("reapply", "--policy", "o")],
+                stdout=subprocess.DEVNULL)
+            self.assertTrue(killed.wait(GUARD_S))
+            weir.kill()
+            weir.wait(GUARD_S)
+            proxy.act = None
+            self.assertEqual(self.status()[0], 3)
+            self.change("reapply")
+            self.assertEqual(self.options(), new)
+            self.finds(0, "compliant")
+            self.policy("p", "  - weir-inspect: {entropy-window: 40}\n"
+                        "  - weir-cache:\n      cache-file: %s/o\n"
+                        "      mode: write-through\n" % self.dir)
+            self.change("reapply", "--policy", "p")
+            self.assertEqual(self.options(), old)
+
     def test_interrupted(self):
         """SIGTERM undoes what has been done."""
         self.vm()
@@ -280,8 +322,8 @@ class Refusals(Change):
         self.policy("p", cache % "create:16M:/nonexistent/c")
         self.change_fails(
             "weir: VM 'vm', disk disk0: make /nonexistent/c for weir-cache, "
-            "if it is missing: cannot make /nonexistent/c: No such file or directory; "
-            "everything is as before", "attach", "--policy", "p")
+            "if it is missing: cannot make /nonexistent/c: No such file or "
+            "directory; everything is as before", "attach", "--policy", "p")
         self.policy("p", cache % "/nonexistent/c")
         self.change_fails(
             "weir: VM 'vm', disk disk0: open node weir-disk0-cache-file for "
