@@ -335,6 +335,8 @@ int weir_cmd_policy(int argc, char **argv)
 {
     static const WeirCommand commands[] = {
         { "check", "check policy files", policy_check_run },
+        { "diff", "tell what is different in two policies",
+          weir_policy_diff_run },
         { "list", "list the policies", policy_list_run },
         { "schema", "print a JSON schema of policies",
           weir_cmd_policy_schema },

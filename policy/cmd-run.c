@@ -202,8 +202,10 @@ static int run_vm(const RunOptions *options, char **args)
     launch.name = run.name;
     launch.qemu = run.qemu;
     launch.dir = run.dir;
+    launch.bin_dir = options->policy.bin_dir;
     launch.disks = run.disks;
     launch.policies = run.policies;
+    launch.policy_dirs = weir_policy_dirs(&options->policy);
     launch.chains = weir_plan_chains(run.plan);
     launch.secrets = weir_plan_secrets(run.plan);
     if (!weir_launch(&launch, &exit_code, &error)) {

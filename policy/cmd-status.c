@@ -2,6 +2,7 @@
 /* weir status */
 #include <stdio.h>
 
+#include "outdated.h"
 #include "table.h"
 #include "watch-options.h"
 #include "watch.h"
@@ -92,6 +93,46 @@ static void status_print_json(const GPtrArray *statuses)
     printf("%s\n", text);
 }
 
+/* Whether a policy has been applied that may be another one now. */
+static bool status_has_policies(const GPtrArray *statuses)
+{
+    for (guint i = 0; i < statuses->len; i++) {
+        const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
+
+        if (status->policy && status->state == WEIR_COMPLIANT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Find the disks that are not under what their policies say now. */
+static bool status_check_policies(const WeirPolicyOptions *options,
+                                  WeirWatch *watch, GError **error)
+{
+    const char *bin_dir = options->bin_dir;
+    g_autoptr(WeirDaemon) daemon = NULL;
+
+    for (guint i = 0; !bin_dir && i < watch->targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(watch->targets, i);
+
+        bin_dir = target->record ? target->record->bin_dir : NULL;
+    }
+    if (!status_has_policies(watch->statuses)) {
+        return true;
+    }
+    daemon = weir_daemon_start(bin_dir, error);
+    for (guint i = 0; daemon && i < watch->targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(watch->targets, i);
+
+        if (target->record) {
+            weir_outdated_check(target->record, options->dirs,
+                                weir_daemon_schema(daemon), watch->statuses);
+        }
+    }
+    return daemon != NULL;
+}
+
 static int status_exit_code(const GPtrArray *statuses)
 {
     int ret = WEIR_EXIT_OK;
@@ -104,6 +145,9 @@ static int status_exit_code(const GPtrArray *statuses)
         }
         if (status->state == WEIR_UNKNOWN) {
             ret = WEIR_EXIT_UNKNOWN;
+        } else if (status->state == WEIR_OUT_OF_DATE &&
+                   ret == WEIR_EXIT_OK) {
+            ret = WEIR_EXIT_OUT_OF_DATE;
         }
     }
     return ret;
@@ -112,12 +156,15 @@ static int status_exit_code(const GPtrArray *statuses)
 int weir_cmd_status(int argc, char **argv)
 {
     g_auto(WeirWatchOptions) options = WEIR_WATCH_OPTIONS_INIT;
+    g_auto(WeirPolicyOptions) policy = { 0 };
     gboolean filters = FALSE;
     gboolean json = FALSE;
     GOptionEntry entries[] = {
         { "filters", 0, 0, G_OPTION_ARG_NONE, &filters,
           "Show each filter and what it tells", NULL },
         { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
+        WEIR_OPTION_POLICIES(&policy.dirs),
+        WEIR_OPTION_BIN_DIR(&policy.bin_dir),
         WEIR_WATCH_OPTIONS_ENTRIES(&options),
         G_OPTION_ENTRY_NULL
     };
@@ -128,17 +175,22 @@ int weir_cmd_status(int argc, char **argv)
     if (!weir_parse(&argc, &argv, entries, "[VM]",
                     "Show for each disk its policy, the chain that it wants, "
                     "the chain that there is,\nand the state: compliant, "
-                    "non-compliant, unknown (the VM cannot be asked, or a\n"
-                    "filter does not tell) or not-applicable (not started by "
-                    "weir run).\n\n"
-                    "Exit codes: 0 no disk is non-compliant or unknown, 1 "
-                    "error, 2 wrong usage,\n3 a disk is non-compliant, 4 none "
-                    "is, but one is unknown.") ||
+                    "non-compliant, out-of-date (the policy has\nchanged since "
+                    "it was applied), unknown (the VM cannot be asked, or a "
+                    "filter does not\ntell) or not-applicable (no policy is "
+                    "known).\n\n"
+                    "Exit codes: 0 all disks are compliant or not-applicable, "
+                    "1 error, 2 wrong usage,\n3 a disk is non-compliant, 4 "
+                    "none is, but one is unknown, 5 none is either, but one\n"
+                    "is out-of-date.") ||
         !weir_watch_options_query(&options, argc, argv, &query)) {
         return WEIR_EXIT_USAGE;
     }
     watch = weir_watch(&query, &error);
     if (!watch) {
+        return weir_fail(error);
+    }
+    if (!status_check_policies(&policy, watch, &error)) {
         return weir_fail(error);
     }
     if (json) {

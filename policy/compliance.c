@@ -97,11 +97,52 @@ static JsonArray *compliance_actual(const GPtrArray *chain)
     return array;
 }
 
+/* The node above @node that has it as its data, or NULL. */
+static WeirGraphNode *compliance_parent(const WeirGraph *graph,
+                                        const WeirGraphNode *node)
+{
+    static const char *const links[] = { "file", "backing", NULL };
+    GPtrArray *nodes = weir_graph_nodes(graph);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        WeirGraphNode *parent = g_ptr_array_index(nodes, i);
+
+        for (guint j = 0; parent->kind == WEIR_GRAPH_NODE &&
+                          j < parent->edges->len; j++) {
+            const WeirGraphEdge *edge = &g_array_index(parent->edges,
+                                                       WeirGraphEdge, j);
+
+            if (edge->child == node && g_strv_contains(links, edge->name)) {
+                return parent;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Of a disk that nothing uses: the highest node above ours. */
+static WeirGraphNode *compliance_top(const WeirRecordDisk *disk,
+                                     const WeirGraph *graph)
+{
+    guint levels = weir_graph_nodes(graph)->len;    /* it may go in circles */
+    WeirGraphNode *node = NULL;
+    WeirGraphNode *parent;
+
+    for (guint i = 0; !node && i < disk->wanted->len; i++) {
+        const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+
+        node = weir_graph_node(graph, wanted->node_name);
+    }
+    while (node && levels-- > 0 && (parent = compliance_parent(graph, node))) {
+        node = parent;
+    }
+    return node;
+}
+
 /* A device keeps its id; without one, look for what uses our nodes. */
 WeirGraphNode *weir_record_disk_root(const WeirRecordDisk *disk,
                                      const WeirGraph *graph)
 {
-    const WeirWanted *top = g_ptr_array_index(disk->wanted, 0);
     GPtrArray *nodes = weir_graph_nodes(graph);
 
     if (disk->device) {
@@ -121,7 +162,7 @@ WeirGraphNode *weir_record_disk_root(const WeirRecordDisk *disk,
             }
         }
     }
-    return weir_graph_node(graph, top->node_name);
+    return compliance_top(disk, graph);
 }
 
 static bool compliance_is_filter(const WeirGraphNode *node)
@@ -383,6 +424,21 @@ static void compliance_take_latency(const WeirGraphNode *highest,
     }
 }
 
+/* One that was begun and has not ended. */
+static void compliance_check_change(const WeirRecordDisk *disk,
+                                    WeirVerdict *verdict)
+{
+    const WeirRecordDisk *change = disk->change;
+
+    if (change) {
+        weir_verdict_add(verdict, WEIR_NON_COMPLIANT, "a change to %s%s%s was "
+                         "interrupted, weir reapply or weir detach goes on "
+                         "with it", change->policy ? "policy '" : "",
+                         change->policy ? change->policy : "no policy",
+                         change->policy ? "'" : "");
+    }
+}
+
 static void compliance_disk(const WeirRecordDisk *disk, const WeirGraph *graph,
                             const WeirHistory *history,
                             WeirDiskStatus *status)
@@ -413,10 +469,16 @@ static void compliance_disk(const WeirRecordDisk *disk, const WeirGraph *graph,
     if (verdict.state == WEIR_COMPLIANT) {
         compliance_check_told(status, &verdict);
     }
+    compliance_check_change(disk, &verdict);
     status->state = verdict.state;
     status->since = verdict.state == of_filters ? verdict.since : 0;
     status->reason = verdict.reasons->len ? g_strdup(verdict.reasons->str)
                                           : NULL;
+    if (!disk->policy && !disk->change) {
+        g_free(status->reason);
+        status->state = WEIR_NOT_APPLICABLE;
+        status->reason = g_strdup("under no policy");
+    }
 }
 
 void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,

@@ -269,6 +269,20 @@ gint64 weir_json_int_at(JsonArray *array, guint index, gint64 fallback)
     return json_as_int(json_array_get_element(array, index), fallback);
 }
 
+JsonObject *weir_json_copy(JsonObject *object)
+{
+    JsonObject *copy = json_object_new();
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, object);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        json_object_set_member(copy, name, json_node_copy(value));
+    }
+    return copy;
+}
+
 void weir_json_set_string(JsonObject *object, const char *name,
                           const char *value)
 {

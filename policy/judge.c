@@ -11,6 +11,7 @@
 static const char *const judge_names[WEIR_COMPLIANCES] = {
     [WEIR_COMPLIANT] = "compliant",
     [WEIR_NON_COMPLIANT] = "non-compliant",
+    [WEIR_OUT_OF_DATE] = "out-of-date",
     [WEIR_UNKNOWN] = "unknown",
     [WEIR_NOT_APPLICABLE] = "not-applicable",
 };
@@ -25,8 +26,9 @@ WeirCompliance weir_compliance_worse(WeirCompliance a, WeirCompliance b)
     static const int badness[WEIR_COMPLIANCES] = {
         [WEIR_NOT_APPLICABLE] = 0,
         [WEIR_COMPLIANT] = 1,
-        [WEIR_UNKNOWN] = 2,
-        [WEIR_NON_COMPLIANT] = 3,
+        [WEIR_OUT_OF_DATE] = 2,
+        [WEIR_UNKNOWN] = 3,
+        [WEIR_NON_COMPLIANT] = 4,
     };
 
     return badness[a] >= badness[b] ? a : b;

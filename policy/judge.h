@@ -9,6 +9,8 @@
 typedef enum WeirCompliance {
     WEIR_COMPLIANT,
     WEIR_NON_COMPLIANT,
+    WEIR_OUT_OF_DATE,       /* compliant, but its policy is another one now;
+                               see outdated.h */
     WEIR_UNKNOWN,           /* the VM cannot be asked, or does not tell */
     WEIR_NOT_APPLICABLE,    /* no policy is known */
     WEIR_COMPLIANCES,       /* how many there are */
@@ -20,7 +22,7 @@ typedef struct WeirVerdict {
     gint64 since;           /* in seconds since 1970; 0: not told */
 } WeirVerdict;
 
-/* "compliant", "non-compliant", "unknown" or "not-applicable". */
+/* "compliant", "non-compliant", "out-of-date" and so on. */
 const char *weir_compliance_name(WeirCompliance state);
 
 /* The one of two states that counts for what has both. */

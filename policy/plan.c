@@ -20,7 +20,7 @@ struct WeirPlan {
 typedef struct Filter {
     WeirPlan *plan;
     const WeirDisk *disk;
-    const WeirPolicy *policy;
+    const WeirPolicy *policy;   /* NULL: it is not from one */
     const WeirPolicyFilter *filter;
     JsonObject *options;    /* expanded */
 } Filter;
@@ -73,7 +73,7 @@ GPtrArray *weir_plan_secrets(const WeirPlan *plan)
 bool weir_plan_create_files(const WeirPlan *plan, GError **error)
 {
     for (guint i = 0; i < plan->locations->len; i++) {
-        if (!weir_location_create(g_ptr_array_index(plan->locations, i),
+        if (!weir_location_create(g_ptr_array_index(plan->locations, i), NULL,
                                   error)) {
             return false;
         }
@@ -87,6 +87,11 @@ static void plan_explain(const Filter *f, const char *option, GError **error)
     g_autofree char *message = weir_printable((*error)->message);
 
     g_clear_error(error);
+    if (!f->policy) {
+        weir_set_error(error, "disk %s: %s for '%s.%s'", f->disk->id, message,
+                       f->filter->driver, option);
+        return;
+    }
     g_set_error(error, WEIR_ERROR, WEIR_ERROR_POSITION,
                 "%s:%u:%u: disk %s: %s for '%s.%s'", f->filter->file,
                 f->filter->line, f->filter->column, f->disk->id, message,
@@ -107,13 +112,25 @@ static void plan_set_cache(JsonObject *node, const WeirDisk *disk)
     }
 }
 
+static char *plan_key(const char *driver, const char *option,
+                      const char *place)
+{
+    return g_strjoin(" ", driver, option, place, NULL);
+}
+
+void weir_plan_share(WeirPlan *plan, const char *driver, const char *option,
+                     const char *place, const char *node_name)
+{
+    g_hash_table_insert(plan->shared, plan_key(driver, option, place),
+                        g_strdup(node_name));
+}
+
 /* Put a node, or the name of one that is there already, into an option. */
 static bool plan_set_node(const Filter *f, const char *option,
                           const char *place, GError **error)
 {
     g_autoptr(WeirLocation) location = weir_location_parse(place, error);
-    g_autofree char *key = g_strjoin(" ", f->filter->driver, option, place,
-                                     NULL);
+    g_autofree char *key = plan_key(f->filter->driver, option, place);
     const char *known = g_hash_table_lookup(f->plan->shared, key);
     g_autofree char *name = NULL;
     JsonObject *node;
@@ -217,6 +234,28 @@ static bool plan_check_conflicts(const Filter *f, GError **error)
     return plan_check_source(f, error);
 }
 
+JsonObject *weir_plan_resolve(WeirPlan *plan, const WeirDisk *disk,
+                              const char *driver, const GPtrArray *nodes,
+                              JsonObject *settings, GError **error)
+{
+    g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+    WeirPolicyFilter filter = { .driver = (char *)driver };
+    Filter f = { .plan = plan, .disk = disk, .filter = &filter };
+    bool ok;
+
+    for (guint i = 0; i < nodes->len; i++) {
+        g_strv_builder_add(builder, g_ptr_array_index(nodes, i));
+    }
+    filter.nodes = g_strv_builder_end(builder);
+    f.options = weir_json_copy(settings);
+    ok = plan_resolve(&f, error);
+    g_strfreev(filter.nodes);
+    if (!ok) {
+        g_clear_pointer(&f.options, json_object_unref);
+    }
+    return f.options;
+}
+
 const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
                                const WeirPolicy *policy, GError **error)
 {
@@ -225,6 +264,8 @@ const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
         .policy = policy->name,
     };
     g_autoptr(GPtrArray) options = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)json_object_unref);
+    g_autoptr(GPtrArray) settings = g_ptr_array_new_with_free_func(
         (GDestroyNotify)json_object_unref);
     GPtrArray *chain;
 
@@ -236,11 +277,12 @@ const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
         };
 
         g_ptr_array_add(options, f.options);
+        g_ptr_array_add(settings, weir_json_copy(f.options));
         if (!plan_resolve(&f, error) || !plan_check_conflicts(&f, error)) {
             return NULL;
         }
     }
-    chain = weir_chain_new(disk, policy, options);
+    chain = weir_chain_new(disk, policy, options, settings);
     g_ptr_array_add(plan->chains, chain);
     return chain;
 }

@@ -10,13 +10,19 @@
 #include "programs.h"
 
 static const WeirCommand commands[] = {
+    { "attach", "bring a disk in use under a policy", weir_cmd_attach },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },
+    { "detach", "take the filters of its policy from a disk in use",
+      weir_cmd_detach },
     { "inspect", "show what weir-inspect has seen of a disk",
       weir_cmd_inspect },
     { "metrics", "print or serve metrics of running disks for Prometheus",
       weir_cmd_metrics },
-    { "policy", "check, list, show or choose policies", weir_cmd_policy },
+    { "policy", "check, compare, list, show or choose policies",
+      weir_cmd_policy },
+    { "reapply", "bring a disk in use to what its policy says now",
+      weir_cmd_reapply },
     { "replica", "points in time of replicated disks, and failover",
       weir_cmd_replica },
     { "run", "run QEMU with disks under policies", weir_cmd_run },

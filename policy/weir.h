@@ -12,6 +12,7 @@ typedef enum WeirExit {
     WEIR_EXIT_USAGE = 2,
     WEIR_EXIT_NON_COMPLIANT = 3,
     WEIR_EXIT_UNKNOWN = 4,
+    WEIR_EXIT_OUT_OF_DATE = 5,
 } WeirExit;
 
 typedef struct WeirCommand {
@@ -67,15 +68,21 @@ char *const *weir_policy_dirs(const WeirPolicyOptions *options);
 void weir_policy_options_clear(WeirPolicyOptions *options);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirPolicyOptions, weir_policy_options_clear)
 
+int weir_cmd_attach(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
+int weir_cmd_detach(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
 int weir_cmd_metrics(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
 int weir_cmd_policy_schema(int argc, char **argv);
 int weir_cmd_policy_which(int argc, char **argv);
+int weir_cmd_reapply(int argc, char **argv);
 int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
 int weir_cmd_top(int argc, char **argv);
+
+/* weir policy diff */
+int weir_policy_diff_run(int argc, char **argv);
 
 #endif

@@ -24,7 +24,8 @@ static int set_up(void **state)
     g_autofree char *path = NULL;
 
     vm->dir = g_dir_make_tmp("weir-history-XXXXXX", NULL);
-    vm->record = weir_record_new("vm", getpid(), "/nowhere");
+    vm->record = weir_record_new("vm", getpid(), "/nowhere",
+                                 NULL);
     path = weir_record_path(vm->dir, "vm", "json");
     assert_true(g_file_set_contents(path, "{}", -1, NULL));
     *state = vm;
