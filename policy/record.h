@@ -30,7 +30,7 @@ typedef struct WeirRecordDisk {
 
 typedef struct WeirRecord {
     char *name;
-    pid_t pid;              /* of QEMU */
+    pid_t pid;              /* of QEMU; 0: libvirt starts it */
     gint64 start_time;      /* of that process, in clock ticks since boot */
     char *qmp;              /* path of the socket */
     GPtrArray *disks;       /* WeirRecordDisk */

@@ -14,12 +14,16 @@ static const WeirCommand commands[] = {
       weir_cmd_compile },
     { "inspect", "show what weir-inspect has seen of a disk",
       weir_cmd_inspect },
+    { "libvirt", "domains of libvirt with disks under policies",
+      weir_cmd_libvirt },
     { "policy", "check, list or show policies", weir_cmd_policy },
     { "replica", "points in time of replicated disks, and failover",
       weir_cmd_replica },
     { "run", "run QEMU with disks under policies", weir_cmd_run },
     { "status", "show whether running disks comply with their policies",
       weir_cmd_status },
+    { "transform", "put disks of a libvirt domain under policies",
+      weir_cmd_transform },
     { NULL, NULL, NULL }
 };
 

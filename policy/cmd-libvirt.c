@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* weir libvirt */
+#include <stdio.h>
+#include <string.h>
+
+#include "compliance.h"
+#include "domainplan.h"
+#include "emulator.h"
+#include "hypervisor.h"
+#include "weir.h"
+
+#define LIBVIRT_QMP_TIMEOUT_MS 10000
+
+typedef struct LibvirtOptions {
+    WeirPolicyOptions policy;
+    WeirAssignOptions assign;
+    char *uri;
+} LibvirtOptions;
+
+static void libvirt_options_clear(LibvirtOptions *options)
+{
+    weir_policy_options_clear(&options->policy);
+    weir_assign_options_clear(&options->assign);
+    g_free(options->uri);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(LibvirtOptions, libvirt_options_clear)
+
+#define LIBVIRT_OPTION_CONNECT(options) \
+    { "connect", 'c', 0, G_OPTION_ARG_STRING, &(options)->uri, \
+      "libvirt's URI (default: as for virsh)", "URI" }
+#define LIBVIRT_OPTIONS_POLICY(options) \
+    WEIR_OPTION_POLICIES(&(options)->policy.dirs), \
+    WEIR_OPTION_BIN_DIR(&(options)->policy.bin_dir)
+
+/* Parse options and the one argument behind them; NULL: it was told. */
+static const char *libvirt_parse(int *argc, char ***argv,
+                                 const GOptionEntry *entries,
+                                 const char *argument, const char *help)
+{
+    const char *command = (*argv)[0];
+
+    if (!weir_parse(argc, argv, entries, argument, help)) {
+        return NULL;
+    }
+    if (*argc != 2) {
+        weir_usage("%s: found %d arguments, expected %s",
+                   command + strlen("weir "), *argc - 1, argument);
+        return NULL;
+    }
+    return (*argv)[1];
+}
+
+/* --- define, apply, remove --- */
+
+/* Whether the policies can be met, as the hook will ask again. */
+static bool libvirt_check(const LibvirtOptions *options,
+                          virConnectPtr connection, const char *xml,
+                          GError **error)
+{
+    g_autoptr(WeirDomain) domain = weir_domain_parse(xml, strlen(xml), error);
+    g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(WeirDomainPlan) plan = NULL;
+
+    if (!domain) {
+        return false;
+    }
+    if (domain->assigned->len == 0 || !weir_hypervisor_is_local(connection)) {
+        return true;
+    }
+    daemon = weir_daemon_start(options->policy.bin_dir, error);
+    if (!daemon) {
+        return false;
+    }
+    plan = weir_domain_plan_new(domain, daemon,
+                                weir_policy_dirs(&options->policy), error);
+    return plan != NULL;
+}
+
+/* Define @xml under the options' policies. */
+static virDomainPtr libvirt_put(const LibvirtOptions *options,
+                                virConnectPtr connection, const char *xml,
+                                gsize length, GError **error)
+{
+    g_autofree char *out = weir_assign_options_transform(&options->assign,
+                                                         xml, length, error);
+
+    if (!out || !libvirt_check(options, connection, out, error)) {
+        return NULL;
+    }
+    return weir_hypervisor_define(connection, out, error);
+}
+
+static int libvirt_cmd_define(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        WEIR_OPTIONS_ASSIGN(&options.assign),
+        LIBVIRT_OPTION_CONNECT(&options),
+        LIBVIRT_OPTIONS_POLICY(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    const char *file = libvirt_parse(
+        &argc, &argv, entries, "FILE",
+        "Define a domain from an XML file (- for standard input) with its "
+        "disks under\npolicies, which are checked before.\n\n"
+        "Exit codes: 0 done, 1 error, 2 wrong usage.");
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(virDomain) domain = NULL;
+    g_autofree char *xml = NULL;
+    GError *error = NULL;
+    gsize length;
+
+    if (!file) {
+        return WEIR_EXIT_USAGE;
+    }
+    xml = weir_read_domain(strcmp(file, "-") == 0 ? NULL : file, &length,
+                           &error);
+    if (!xml || !(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domain = libvirt_put(&options, connection, xml, length, &error))) {
+        return weir_fail(error);
+    }
+    printf("Domain '%s' defined\n", virDomainGetName(domain));
+    return WEIR_EXIT_OK;
+}
+
+/* The XML of a domain that is defined; NULL with @error set. */
+static char *libvirt_defined_xml(virDomainPtr domain, GError **error)
+{
+    int persistent = virDomainIsPersistent(domain);
+
+    if (persistent < 0) {
+        weir_hypervisor_error(error, "libvirt");
+        return NULL;
+    }
+    if (!persistent) {
+        weir_set_error(error, "domain '%s' is transient: its XML goes through "
+                       "'weir transform' before it is created",
+                       virDomainGetName(domain));
+        return NULL;
+    }
+    return weir_hypervisor_xml(domain, false, error);
+}
+
+static void libvirt_tell(virDomainPtr domain, const char *what)
+{
+    printf("Domain '%s' %s%s\n", virDomainGetName(domain), what,
+           virDomainIsActive(domain) == 1
+               ? "; it runs, and is as before until it is started anew" : "");
+}
+
+static int libvirt_cmd_apply(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        WEIR_OPTIONS_ASSIGN(&options.assign),
+        LIBVIRT_OPTION_CONNECT(&options),
+        LIBVIRT_OPTIONS_POLICY(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    const char *name = libvirt_parse(
+        &argc, &argv, entries, "DOMAIN",
+        "Put the disks of a defined domain under policies, which are checked "
+        "before.  A\ndomain that runs is changed when it is started anew.\n\n"
+        "Exit codes: 0 done, 1 error, 2 wrong usage.");
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(virDomain) domain = NULL;
+    g_autoptr(virDomain) defined = NULL;
+    g_autofree char *xml = NULL;
+    GError *error = NULL;
+
+    if (!name) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domain = weir_hypervisor_domain(connection, name, &error)) ||
+        !(xml = libvirt_defined_xml(domain, &error)) ||
+        !(defined = libvirt_put(&options, connection, xml, strlen(xml),
+                                &error))) {
+        return weir_fail(error);
+    }
+    libvirt_tell(defined, "is under its policies");
+    return WEIR_EXIT_OK;
+}
+
+static int libvirt_cmd_remove(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        LIBVIRT_OPTION_CONNECT(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    const char *name = libvirt_parse(
+        &argc, &argv, entries, "DOMAIN",
+        "Give a defined domain its original XML back.  A domain that runs is "
+        "changed when\nit is started anew.\n\n"
+        "Exit codes: 0 done, 1 error, 2 wrong usage.");
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(virDomain) domain = NULL;
+    g_autoptr(virDomain) defined = NULL;
+    g_autofree char *xml = NULL;
+    g_autofree char *out = NULL;
+    GError *error = NULL;
+
+    if (!name) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domain = weir_hypervisor_domain(connection, name, &error)) ||
+        !(xml = libvirt_defined_xml(domain, &error)) ||
+        !(out = weir_transform_remove(xml, strlen(xml), &error)) ||
+        !(defined = weir_hypervisor_define(connection, out, &error))) {
+        return weir_fail(error);
+    }
+    libvirt_tell(defined, "is as it was");
+    return WEIR_EXIT_OK;
+}
+
+/* --- start, status --- */
+
+/*
+ * The compliance of a domain that runs; the caller unrefs the array, which is
+ * empty without policies.  NULL with @error set.
+ */
+static GPtrArray *libvirt_statuses(virDomainPtr domain, GError **error)
+{
+    g_autoptr(GPtrArray) statuses = weir_disk_statuses_new();
+    g_autofree char *xml = weir_hypervisor_xml(domain, true, error);
+    g_autoptr(WeirDomain) parsed = xml ? weir_domain_parse(xml, strlen(xml),
+                                                           error) : NULL;
+    g_autofree char *dir = NULL;
+    g_autoptr(WeirRecord) record = NULL;
+    g_autoptr(WeirQmp) qmp = NULL;
+    g_autoptr(WeirGraph) graph = NULL;
+
+    if (!parsed) {
+        return NULL;
+    }
+    if (parsed->assigned->len == 0) {
+        return g_steal_pointer(&statuses);
+    }
+    dir = g_build_filename(WEIR_LIBVIRT_DIR, parsed->uuid, NULL);
+    qmp = weir_hypervisor_qmp(domain);
+    if (!(record = weir_record_load(dir, parsed->name, error)) ||
+        !(graph = weir_graph_query(qmp, LIBVIRT_QMP_TIMEOUT_MS, error))) {
+        return NULL;
+    }
+    weir_compliance_record(record, graph, NULL, statuses);
+    return g_steal_pointer(&statuses);
+}
+
+/* Whether all disks comply; otherwise @error tells the first that does not. */
+static bool libvirt_complies(virDomainPtr domain, GError **error)
+{
+    g_autoptr(GPtrArray) statuses = libvirt_statuses(domain, error);
+
+    for (guint i = 0; statuses && i < statuses->len; i++) {
+        const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
+
+        if (status->state != WEIR_COMPLIANT) {
+            weir_set_error(error, "domain '%s': disk '%s' is %s: %s",
+                           status->vm, status->disk,
+                           weir_compliance_name(status->state),
+                           status->reason);
+            return false;
+        }
+    }
+    return statuses != NULL;
+}
+
+/* The guest is let go when its chains were seen to be there. */
+static bool libvirt_start(virDomainPtr domain, GError **error)
+{
+    if (virDomainCreateWithFlags(domain, VIR_DOMAIN_START_PAUSED) < 0) {
+        weir_hypervisor_error(error, "libvirt does not start the domain");
+        return false;
+    }
+    if (!libvirt_complies(domain, error)) {
+        virDomainDestroy(domain);
+        return false;
+    }
+    if (virDomainResume(domain) < 0) {
+        weir_hypervisor_error(error, "libvirt does not let the guest go");
+        virDomainDestroy(domain);
+        return false;
+    }
+    return true;
+}
+
+static int libvirt_cmd_start(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        LIBVIRT_OPTION_CONNECT(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    const char *name = libvirt_parse(
+        &argc, &argv, entries, "DOMAIN",
+        "Start a defined domain.  The guest is let go when its chains were "
+        "seen to be\nthere.\n\n"
+        "Exit codes: 0 done, 1 error, 2 wrong usage.");
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(virDomain) domain = NULL;
+    GError *error = NULL;
+
+    if (!name) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domain = weir_hypervisor_domain(connection, name, &error)) ||
+        !libvirt_start(domain, &error)) {
+        return weir_fail(error);
+    }
+    printf("Domain '%s' started\n", virDomainGetName(domain));
+    return WEIR_EXIT_OK;
+}
+
+static const WeirCommand commands[] = {
+    { "apply", "put disks of a defined domain under policies",
+      libvirt_cmd_apply },
+    { "define", "define a domain with its disks under policies",
+      libvirt_cmd_define },
+    { "hook", "what libvirt calls when a domain starts and ends",
+      weir_cmd_libvirt_hook },
+    { "remove", "give a domain its original XML back", libvirt_cmd_remove },
+    { "start", "start a domain and see that its chains are there",
+      libvirt_cmd_start },
+    { NULL, NULL, NULL }
+};
+
+int weir_cmd_libvirt(int argc, char **argv)
+{
+    return weir_dispatch(commands, "weir libvirt", argc, argv);
+}
