@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* weir libvirt */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "compliance.h"
 #include "domainplan.h"
-#include "emulator.h"
 #include "hypervisor.h"
+#include "livedomain.h"
 #include "weir.h"
-
-#define LIBVIRT_QMP_TIMEOUT_MS 10000
 
 typedef struct LibvirtOptions {
     WeirPolicyOptions policy;
@@ -218,56 +216,6 @@ static int libvirt_cmd_remove(int argc, char **argv)
 
 /* --- start, status --- */
 
-/*
- * The compliance of a domain that runs; the caller unrefs the array, which is
- * empty without policies.  NULL with @error set.
- */
-static GPtrArray *libvirt_statuses(virDomainPtr domain, GError **error)
-{
-    g_autoptr(GPtrArray) statuses = weir_disk_statuses_new();
-    g_autofree char *xml = weir_hypervisor_xml(domain, true, error);
-    g_autoptr(WeirDomain) parsed = xml ? weir_domain_parse(xml, strlen(xml),
-                                                           error) : NULL;
-    g_autofree char *dir = NULL;
-    g_autoptr(WeirRecord) record = NULL;
-    g_autoptr(WeirQmp) qmp = NULL;
-    g_autoptr(WeirGraph) graph = NULL;
-
-    if (!parsed) {
-        return NULL;
-    }
-    if (parsed->assigned->len == 0) {
-        return g_steal_pointer(&statuses);
-    }
-    dir = g_build_filename(WEIR_LIBVIRT_DIR, parsed->uuid, NULL);
-    qmp = weir_hypervisor_qmp(domain);
-    if (!(record = weir_record_load(dir, parsed->name, error)) ||
-        !(graph = weir_graph_query(qmp, LIBVIRT_QMP_TIMEOUT_MS, error))) {
-        return NULL;
-    }
-    weir_compliance_record(record, graph, NULL, statuses);
-    return g_steal_pointer(&statuses);
-}
-
-/* Whether all disks comply; otherwise @error tells the first that does not. */
-static bool libvirt_complies(virDomainPtr domain, GError **error)
-{
-    g_autoptr(GPtrArray) statuses = libvirt_statuses(domain, error);
-
-    for (guint i = 0; statuses && i < statuses->len; i++) {
-        const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
-
-        if (status->state != WEIR_COMPLIANT) {
-            weir_set_error(error, "domain '%s': disk '%s' is %s: %s",
-                           status->vm, status->disk,
-                           weir_compliance_name(status->state),
-                           status->reason);
-            return false;
-        }
-    }
-    return statuses != NULL;
-}
-
 /* The guest is let go when its chains were seen to be there. */
 static bool libvirt_start(virDomainPtr domain, GError **error)
 {
@@ -275,7 +223,7 @@ static bool libvirt_start(virDomainPtr domain, GError **error)
         weir_hypervisor_error(error, "libvirt does not start the domain");
         return false;
     }
-    if (!libvirt_complies(domain, error)) {
+    if (!weir_live_complies(domain, error)) {
         virDomainDestroy(domain);
         return false;
     }
@@ -315,6 +263,76 @@ static int libvirt_cmd_start(int argc, char **argv)
     return WEIR_EXIT_OK;
 }
 
+/* One domain or all that run; those that cannot be asked are told. */
+static bool libvirt_collect(virConnectPtr connection, const char *name,
+                            GPtrArray *statuses, bool *unknown,
+                            GError **error)
+{
+    virDomainPtr *domains = NULL;
+    int n = 1;
+
+    if (name) {
+        domains = calloc(2, sizeof(*domains));
+        domains[0] = weir_hypervisor_domain(connection, name, error);
+        if (!domains[0]) {
+            free(domains);
+            return false;
+        }
+    } else {
+        n = virConnectListAllDomains(connection, &domains,
+                                     VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+    }
+    if (n < 0) {
+        weir_hypervisor_error(error, "libvirt");
+        return false;
+    }
+    for (int i = 0; i < n; i++) {
+        GError *local = NULL;
+
+        if (!weir_live_statuses(domains[i], statuses, &local)) {
+            weir_fail(local);
+            *unknown = true;
+        }
+        virDomainFree(domains[i]);
+    }
+    free(domains);
+    return true;
+}
+
+static int libvirt_cmd_status(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    gboolean json = FALSE;
+    GOptionEntry entries[] = {
+        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
+        LIBVIRT_OPTION_CONNECT(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(GPtrArray) statuses = weir_disk_statuses_new();
+    GError *error = NULL;
+    bool unknown = false;
+    int code;
+
+    if (!weir_parse(&argc, &argv, entries, "[DOMAIN]",
+                    "Show for each disk with a policy of the domains that "
+                    "run what 'weir status'\nshows.\n\n"
+                    "Exit codes: as 'weir status'.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc > 2) {
+        return weir_usage("libvirt status: found '%s', expected one domain",
+                          argv[2]);
+    }
+    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !libvirt_collect(connection, argc == 2 ? argv[1] : NULL, statuses,
+                         &unknown, &error)) {
+        return weir_fail(error);
+    }
+    code = weir_status_tell(statuses, json);
+    return code == WEIR_EXIT_OK && unknown ? WEIR_EXIT_UNKNOWN : code;
+}
+
 static const WeirCommand commands[] = {
     { "apply", "put disks of a defined domain under policies",
       libvirt_cmd_apply },
@@ -325,6 +343,7 @@ static const WeirCommand commands[] = {
     { "remove", "give a domain its original XML back", libvirt_cmd_remove },
     { "start", "start a domain and see that its chains are there",
       libvirt_cmd_start },
+    { "status", "show whether disks of domains comply", libvirt_cmd_status },
     { NULL, NULL, NULL }
 };
 

@@ -106,6 +106,16 @@ static int status_exit_code(const GPtrArray *statuses)
     return ret;
 }
 
+int weir_status_tell(const GPtrArray *statuses, bool json)
+{
+    if (json) {
+        status_print_json(statuses);
+    } else {
+        status_print_table(statuses);
+    }
+    return status_exit_code(statuses);
+}
+
 int weir_cmd_status(int argc, char **argv)
 {
     g_auto(StatusOptions) options = { 0 };
@@ -142,10 +152,5 @@ int weir_cmd_status(int argc, char **argv)
         return weir_fail(error);
     }
     statuses = status_collect(targets);
-    if (options.json) {
-        status_print_json(statuses);
-    } else {
-        status_print_table(statuses);
-    }
-    return status_exit_code(statuses);
+    return weir_status_tell(statuses, options.json);
 }

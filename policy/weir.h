@@ -95,6 +95,9 @@ char *weir_assign_options_transform(const WeirAssignOptions *options,
  */
 char *weir_read_domain(const char *file, gsize *length, GError **error);
 
+/* Print what weir status prints of WeirDiskStatus; returns its exit code. */
+int weir_status_tell(const GPtrArray *statuses, bool json);
+
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
 int weir_cmd_libvirt(int argc, char **argv);

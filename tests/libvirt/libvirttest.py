@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
@@ -25,6 +24,8 @@ HOOK = os.path.join(INSTALLED, "libexec/weir/libvirt-hook")
 # what libvirt has found out about QEMU is kept for the next run
 CAPABILITIES = os.path.join(os.environ.get("WEIR_MESON_BUILD", BUILD),
                             "libvirt-cache")
+SCRATCH = "/run/scratch"
+NBD = "/run/scratch/nbd/socket"
 INSIDE = "WEIR_LIBVIRT_TEST"
 GUARD_S = 60       # against hanging, not a criterion
 POLICIES = "/etc/weir/policies.d"
@@ -74,6 +75,8 @@ def enter():
             skip("%s is not installed" % program)
     if os.environ.get(INSIDE):
         return
+    if os.geteuid() != 0:
+        skip("only root can have a libvirtd of its own")
     os.environ[INSIDE] = "1"
     # the machine's XDG settings are of no use in there
     for name in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
@@ -90,9 +93,17 @@ def mount(*args):
     subprocess.run(["mount", *args], check=True)
 
 
-def make_private(scratch):
+def make_private():
     """Replace the folders that libvirt and weir use."""
-    etc = os.path.join(scratch, "etc")
+    etc = os.path.join(SCRATCH, "etc")
+    for folder in ("/run", "/var"):
+        mount("-t", "tmpfs", "tmpfs", folder)
+    for folder in ("cache/libvirt", "lib", "log", "tmp"):
+        os.makedirs(os.path.join("/var", folder))
+    os.symlink("/run", "/var/run")
+    os.mkdir(SCRATCH)
+    os.mkdir(os.path.dirname(NBD))
+    os.chown(os.path.dirname(NBD), UID, UID)
     shutil.copytree("/etc", etc, symlinks=True, ignore=lambda folder, names: (
         {"libvirt", "weir"} & set(names) if folder == "/etc" else ()),
         copy_function=lambda a, b: shutil.copy2(a, b, follow_symlinks=False))
@@ -107,18 +118,13 @@ def make_private(scratch):
         with open(os.path.join(etc, name), "a", encoding="utf-8") as file:
             file.write(line % (USER, UID, UID))
     mount("--bind", etc, "/etc")
-    for folder in ("/run", "/var"):
-        mount("-t", "tmpfs", "tmpfs", folder)
-    for folder in ("cache/libvirt", "lib", "log", "tmp"):
-        os.makedirs(os.path.join("/var", folder))
-    os.symlink("/run", "/var/run")
     os.makedirs(CAPABILITIES, exist_ok=True)
     mount("--bind", CAPABILITIES, "/var/cache/libvirt")
     os.mkdir(INSTALLED)
     mount("--bind", BUILD, INSTALLED)
     if os.path.exists("/dev/kvm"):
         # one that cannot be used has libvirt ask QEMU again and again
-        hidden = os.path.join(scratch, "kvm")
+        hidden = os.path.join(SCRATCH, "kvm")
         os.close(os.open(hidden, os.O_CREAT, 0))
         mount("--bind", hidden, "/dev/kvm")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=False,
@@ -137,7 +143,7 @@ def virsh(*args, check=True):
     return result.stdout if check else (result.returncode, result.stdout)
 
 
-def qmp(name, command, **arguments):
+def qmp(name, command, /, **arguments):
     answer = json.loads(virsh("qemu-monitor-command", name, json.dumps(
         {"execute": command, "arguments": arguments})))
     if "error" in answer:
@@ -145,10 +151,13 @@ def qmp(name, command, **arguments):
     return answer["return"]
 
 
-def qemu_io(name, device, command):
-    """Do I/O through the guest's device; returns what qemu-io says."""
-    return virsh("qemu-monitor-command", "--hmp", name,
-                 'qemu-io -d %s "%s"' % (device, command))
+def write(name, disk, pattern, offset):
+    """Write 64 KiB through the guest's virtio disk."""
+    out = virsh("qemu-monitor-command", "--hmp", name,
+                'qemu-io -d /machine/peripheral/%s/virtio-backend '
+                '"write -P %d %d 64k"' % (disk, pattern, offset))
+    if out.strip():
+        raise AssertionError(out)
 
 
 class LibvirtTest(unittest.TestCase):
@@ -156,37 +165,37 @@ class LibvirtTest(unittest.TestCase):
 
     maxDiff = None
 
-    @classmethod
-    def setUpClass(cls):
-        cls.dir = tempfile.mkdtemp(prefix="weir-libvirt-")
-        cls.addClassCleanup(shutil.rmtree, cls.dir, ignore_errors=True)
-        mount("-t", "tmpfs", "tmpfs", cls.dir)
-        cls.addClassCleanup(subprocess.run, ["umount", "-l", cls.dir],
-                            check=False)
-        os.chmod(cls.dir, 0o755)
-        make_private(cls.dir)
-        os.symlink(HOOK, "/etc/libvirt/hooks/qemu.d/weir")
-        cls.policy("observe", OBSERVE)
-        cls.policy("cached", CACHED % cls.dir)
-        cls.log = open(os.path.join(cls.dir, "libvirtd.log"), "wb")
-        cls.addClassCleanup(cls.log.close)
-        cls.daemon = subprocess.Popen(
-            ["/usr/sbin/libvirtd"], stdin=subprocess.DEVNULL,
-            stdout=cls.log, stderr=cls.log)
-        cls.addClassCleanup(cls.daemon.wait)
-        cls.addClassCleanup(cls.daemon.terminate)
-        cls.wait_for_daemon()
+    dir = SCRATCH
+    daemon = None
 
     @classmethod
-    def wait_for_daemon(cls):
+    def setUpClass(cls):
+        if LibvirtTest.daemon:
+            return          # of the class before
+        make_private()
+        cls.install_hook()
+        cls.policy("observe", OBSERVE)
+        cls.policy("cached", CACHED % cls.dir)
+        cls.run_daemon()
+
+    @classmethod
+    def install_hook(cls):
+        os.symlink(HOOK, "/etc/libvirt/hooks/qemu.d/weir")
+
+    @staticmethod
+    def run_daemon():
+        log = os.path.join(SCRATCH, "libvirtd.log")
+        with open(log, "ab") as file:
+            LibvirtTest.daemon = subprocess.Popen(
+                ["/usr/sbin/libvirtd"], stdin=subprocess.DEVNULL,
+                stdout=file, stderr=file)
         end = time.monotonic() + GUARD_S
         while True:
             code, answer = virsh("list", check=False)
             if code == 0:
                 return
-            if time.monotonic() > end or cls.daemon.poll() is not None:
-                with open(cls.log.name, encoding="utf-8",
-                          errors="replace") as file:
+            if time.monotonic() > end or LibvirtTest.daemon.poll() is not None:
+                with open(log, encoding="utf-8", errors="replace") as file:
                     raise AssertionError(answer + file.read())
             time.sleep(0.05)
 
@@ -281,13 +290,30 @@ class LibvirtTest(unittest.TestCase):
         for edge in graph["edges"]:
             if edge["name"] in ("root", "file"):
                 below[nodes[edge["parent"]]] = nodes[edge["child"]]
-        name = next(n for n in below if "/%s/" % device in n + "/"
-                    and n.startswith("/machine/peripheral/"))
+        name = next(n for n in below if n == device or
+                    n.startswith("/machine/peripheral/%s/" % device))
         found = []
         while name in below:
             name = below[name]
             found.append((name, drivers[name]))
         return found
+
+    def read(self, pattern, offset=0, device="virtio-disk0"):
+        """Whether 64 KiB of the disk, as the guest sees it, are so."""
+        top = self.chain(device)[0][0]
+        socket = {"type": "unix", "data": {"path": NBD}}
+        qmp(self.name, "nbd-server-start", addr=socket)
+        qmp(self.name, "block-export-add", type="nbd", id="test",
+            **{"node-name": top, "name": "test"})
+        result = subprocess.run(
+            [os.path.join(BIN, "qemu-io"), "-r", "-f", "raw", "-c",
+             "read -P %d %d 64k" % (pattern, offset),
+             "nbd+unix:///test?socket=" + NBD],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=GUARD_S, check=False)
+        qmp(self.name, "nbd-server-stop")
+        self.assertIn("read 65536/65536", result.stdout)
+        self.assertEqual(result.returncode, 0, result.stdout)
 
     def drivers(self, device="virtio-disk0"):
         return [driver for _, driver in self.chain(device)]
