@@ -13,6 +13,8 @@
 
 #include "policy.h"
 
+#define DOMAIN_MAX_ATTRIBUTES 8192
+
 typedef struct Parser {
     const char *text;
     gsize length;
@@ -191,6 +193,28 @@ static void parser_set_error(xmlParserCtxtPtr ctxt, const Parser *parser,
                    g_strstrip(message));
 }
 
+/*
+ * Whether no tag can have more attributes than DOMAIN_MAX_ATTRIBUTES: libxml2
+ * compares each with each.  A '<' begins a tag, and none is in an attribute.
+ */
+static bool parser_check_attributes(const char *text, gsize length,
+                                    GError **error)
+{
+    guint line = 1;
+    guint n = 0;
+
+    for (gsize i = 0; i < length; i++) {
+        line += text[i] == '\n';
+        n = text[i] == '<' ? 0 : n + (text[i] == '=');
+        if (n > DOMAIN_MAX_ATTRIBUTES) {
+            weir_set_error(error, "domain XML: line %u: found too many "
+                           "attributes", line);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool parser_check_text(const char *text, gsize length, GError **error)
 {
     if (length > WEIR_DOMAIN_MAX_BYTES) {
@@ -202,7 +226,7 @@ static bool parser_check_text(const char *text, gsize length, GError **error)
         weir_set_error(error, "domain XML: found bytes that are not UTF-8");
         return false;
     }
-    return true;
+    return parser_check_attributes(text, length, error);
 }
 
 /* The tree, whose nodes have @parser's elements; or NULL with @error set. */
