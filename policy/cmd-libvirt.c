@@ -144,7 +144,7 @@ static void libvirt_tell(virDomainPtr domain, const char *what)
 {
     printf("Domain '%s' %s%s\n", virDomainGetName(domain), what,
            virDomainIsActive(domain) == 1
-               ? "; it runs, and is as before until it is started anew" : "");
+               ? "; it runs, so this holds when it is started anew" : "");
 }
 
 static int libvirt_cmd_apply(int argc, char **argv)

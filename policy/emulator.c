@@ -47,7 +47,7 @@ static const char *args_value(char *const *args, const char *option)
     return NULL;
 }
 
-/* Value of "key=" in "a=b,key=value,..."; a comma in a value is written twice. */
+/* Value of "key=" in "a=b,key=value"; a comma in a value is written twice. */
 static char *list_value(const char *list, const char *key)
 {
     g_autofree char *prefix = g_strconcat(key, "=", NULL);

@@ -14,8 +14,8 @@
  *   policies   none: the element around is ours too
  *
  * A new element stands behind a copy of the white space that is where it
- * comes to stand, so both can be taken out again, also when libvirt has indented
- * the text anew.
+ * comes to stand, so both can be taken out again, also when libvirt has
+ * indented the text anew.
  */
 #include "transform.h"
 

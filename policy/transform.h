@@ -34,9 +34,9 @@ char *weir_transform(const char *text, gsize length,
                      const WeirTransform *options, GError **error);
 
 /*
- * Take back what weir_transform() has done: gives exactly what it was given, or,
- * where other parts have been changed since, that with the changes.  A domain
- * that has not been there stays as it is.
+ * Take back what weir_transform() has done: gives exactly what it was given,
+ * or, where other parts have been changed since, that with the changes.  A
+ * domain that has not been there stays as it is.
  */
 char *weir_transform_remove(const char *text, gsize length, GError **error);
 

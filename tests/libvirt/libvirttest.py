@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A libvirtd of the test's own, out of reach of the machine's.
 
-The test runs itself again in namespaces of its own for mounts, processes and the
-network.  There /etc is a copy, and /run and /var are empty, so libvirtd, the hook and weir use their usual places and touch nothing; all ends
-with the test.
+The test runs itself again in namespaces of its own for mounts, processes and
+the network.  There /etc is a copy, and /run and /var are empty, so libvirtd,
+the hook and weir use their usual places and touch nothing; all ends with the
+test.
 """
 import json
 import os
