@@ -81,7 +81,13 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
         return true;
     }
     text = weir_read_domain(NULL, &length, error);
-    domain = text ? weir_domain_parse(text, length, error) : NULL;
+    if (!text) {
+        return false;
+    }
+    if (!strstr(text, WEIR_DOMAIN_URI)) {
+        return true;    /* none of ours, whatever else is in it */
+    }
+    domain = weir_domain_parse(text, length, error);
     if (!domain) {
         return false;
     }

@@ -10,7 +10,7 @@ import time
 from libvirttest import (BIN, GUARD_S, UID, LibvirtTest, main, qmp, virsh,
                          write)
 
-OBSERVED = ["raw", "weir-inspect", "file"]
+OBSERVED = ["weir-inspect", "file"]
 QCOW2 = ["qcow2", "weir-inspect", "file"]
 DISK = "virtio-disk0"
 MIB = 1 << 20
@@ -18,9 +18,10 @@ MIB = 1 << 20
 
 class Starting(LibvirtTest):
     def test_chain_is_under_the_format_node(self):
-        self.start(("vda", "virtio", self.image("a.img"), "raw"))
+        self.start(("vda", "virtio", self.image("a.qcow2", qcow2=True),
+                    "qcow2"))
         self.assertEqual(self.chain(), [
-            ("libvirt-1-format", "raw"),
+            ("libvirt-1-format", "qcow2"),
             ("libvirt-1-storage", "weir-inspect"),
             ("weir-vda-storage", "file")])
         [node] = qmp(self.name, "query-weir")
@@ -31,7 +32,7 @@ class Starting(LibvirtTest):
         self.start(("vda", "virtio", self.image("b.img"), "raw"),
                    ("vdb", "virtio", self.image("c.img"), "raw"),
                    policies=["vdb=observe"])
-        self.assertEqual(self.drivers(), ["raw", "file"])
+        self.assertEqual(self.drivers(), ["file"])
         self.assertEqual(self.drivers("virtio-disk1"), OBSERVED)
 
     def test_buses_and_formats(self):
@@ -40,6 +41,31 @@ class Starting(LibvirtTest):
                    policies=["sda=observe", "sdb=observe"])
         self.assertEqual(self.drivers("scsi0-0-0-0"), QCOW2)
         self.assertEqual(self.drivers("sata0-0-1"), OBSERVED)
+
+    def test_image_with_a_backing_file(self):
+        path = self.image("o.qcow2", qcow2=True, base=self.image("o.base"))
+        self.start(("vda", "virtio", path, "qcow2"))
+        self.assertEqual(self.drivers(), QCOW2)
+        [node] = qmp(self.name, "query-weir")
+        self.assertEqual(node["node-name"], self.chain()[1][0])
+
+    def test_iothread_and_cache_mode(self):
+        try:
+            os.close(os.open(self.image("i.img"), os.O_RDWR | os.O_DIRECT))
+        except OSError:
+            self.skipTest("this kernel's tmpfs has no O_DIRECT")
+        self.weir_ok("libvirt", "define", "-", "--policy", "cached",
+                     text=self.xml(
+                         ("vda", "virtio", self.image("i.img"), "raw"))
+                     .replace("<memory ", "<iothreads>1</iothreads><memory ")
+                     .replace("<driver ", "<driver iothread='1' cache='none' "
+                              "io='threads' "))
+        self.weir_ok("libvirt", "start", self.name)
+        self.assertEqual(self.drivers(),
+                         ["weir-inspect", "weir-cache", "file"])
+        nodes = self.nodes()
+        for name, _ in self.chain():
+            self.assertTrue(nodes[name]["cache"]["direct"], name)
 
     def test_libvirt_sees_nothing_custom(self):
         self.define(("vda", "virtio", self.image("t.img"), "raw"))
@@ -52,7 +78,7 @@ class Starting(LibvirtTest):
         self.start(("vda", "virtio", self.image("f.img"), "raw"),
                    policies=["vda=cached"])
         self.assertEqual(self.drivers(),
-                         ["raw", "weir-inspect", "weir-cache", "file"])
+                         ["weir-inspect", "weir-cache", "file"])
         cache = os.stat(self.path("%s-vda.cache" % self.name))
         self.assertEqual((cache.st_uid, cache.st_size), (UID, 16 * MIB))
 
@@ -70,7 +96,7 @@ class Starting(LibvirtTest):
         self.policy("secret", "name: secret\nfilters:\n  - weir-encryption: "
                     "{key-secret: 'file:%s'}\n" % key)
         self.start(("vda", "virtio", image, "raw"), policies=["vda=secret"])
-        self.assertEqual(self.drivers(), ["raw", "weir-encryption", "file"])
+        self.assertEqual(self.drivers(), ["weir-encryption", "file"])
         uuid = virsh("domuuid", self.name).strip()
         self.assertEqual(os.listdir("/run/weir-libvirt/" + uuid),
                          [self.name + ".json"])
@@ -126,6 +152,16 @@ class Jobs(LibvirtTest):
         self.assertEqual(self.drivers(), QCOW2)
         self.read(3)
 
+    def test_internal_snapshot_and_revert(self):
+        self.start(("vda", "virtio", self.image("n.qcow2", qcow2=True),
+                    "qcow2"))
+        self.fill(1)
+        virsh("snapshot-create-as", self.name, "s")
+        self.fill(2)
+        virsh("snapshot-revert", self.name, "s", "--running")
+        self.assertEqual(self.drivers(), QCOW2)
+        self.read(1)
+
     def test_blockcopy(self):
         self.start(("vda", "virtio", self.image("c.img"), "raw"))
         self.fill(4)
@@ -141,7 +177,7 @@ class Jobs(LibvirtTest):
         virsh("blockcopy", self.name, "vda", self.path("d.copy"), "--wait",
               "--transient-job", "--format", "raw", "--pivot")
         self.read(5)
-        self.assertEqual(self.drivers(), ["raw", "file"])
+        self.assertEqual(self.drivers(), ["file"])
         self.assertEqual([n for n in self.nodes() if "weir" in n], [])
         self.assertEqual(self.weir("libvirt", "status", self.name)[0], 3)
 
@@ -190,7 +226,7 @@ class Jobs(LibvirtTest):
         virsh("save", self.name, self.path("i.save"))
         virsh("restore", self.path("i.save"))
         self.assertEqual(self.drivers(),
-                         ["raw", "weir-inspect", "weir-cache", "file"])
+                         ["weir-inspect", "weir-cache", "file"])
         self.read(9)
 
     def test_restart_of_libvirtd(self):
@@ -214,7 +250,7 @@ class Hotplug(LibvirtTest):
     def test_attach_and_detach_of_another_disk(self):
         self.start(("vda", "virtio", self.image("a.img"), "raw"))
         self.attach("sda", self.image("b.img"))
-        self.assertEqual(self.drivers("scsi0-0-0-0"), ["raw", "file"])
+        self.assertEqual(self.drivers("scsi0-0-0-0"), ["file"])
         virsh("detach-disk", self.name, "sda")
         self.assertEqual(self.drivers(), OBSERVED)
 
@@ -223,7 +259,7 @@ class Hotplug(LibvirtTest):
                    ("sda", "scsi", self.image("d.img"), "raw"),
                    policies=["vda=observe", "sda=cached"])
         self.assertEqual(self.drivers("scsi0-0-0-0"),
-                         ["raw", "weir-inspect", "weir-cache", "file"])
+                         ["weir-inspect", "weir-cache", "file"])
         virsh("detach-disk", self.name, "sda")
         self.assertEqual(
             {n for n in self.nodes() if not n.startswith("#")},
@@ -319,12 +355,15 @@ class Hook(LibvirtTest):
             self.install_hook()
 
     def test_domain_without_policies_is_let_pass(self):
+        """Also one that weir would not read."""
+        deep = "<d xmlns='urn:d'>" + "<d>" * 70 + "</d>" * 71
         with open(self.path("plain.xml"), "w", encoding="utf-8") as file:
-            file.write(self.xml(("vda", "virtio", self.image("plain.img"),
-                                 "raw")))
+            file.write(self.xml(
+                ("vda", "virtio", self.image("plain.img"), "raw"),
+                metadata="<metadata>%s</metadata>" % deep))
         virsh("define", self.path("plain.xml"))
         virsh("start", self.name)
-        self.assertEqual(self.drivers(), ["raw", "file"])
+        self.assertEqual(self.drivers(), ["file"])
 
 
 class Defining(LibvirtTest):
@@ -394,7 +433,7 @@ class Defining(LibvirtTest):
         out = self.weir_ok("libvirt", "apply", self.name, "--policy",
                            "observe")
         self.assertIn("; it runs, so this holds when it is started", out)
-        self.assertEqual(self.drivers(), ["raw", "file"])
+        self.assertEqual(self.drivers(), ["file"])
         virsh("destroy", self.name)
         virsh("start", self.name)
         self.assertEqual(self.drivers(), OBSERVED)

@@ -322,6 +322,11 @@ class Refusals(Transform):
                              "something else in <original> than weir "
                              "transform leaves there", "--remove")
 
+    def test_other_emulators(self):
+        self.refused(PLAIN, "--emulator: found '/bin/sh', expected the path "
+                     "of a weir-qemu", "--policy", "a", "--emulator",
+                     "/bin/sh")
+
     def test_usage(self):
         for args in (["--remove", "--policy", "a"], ["file.xml"],
                      ["--nothing"]):
