@@ -263,40 +263,43 @@ static int libvirt_cmd_start(int argc, char **argv)
     return WEIR_EXIT_OK;
 }
 
-/* One domain or all that run; those that cannot be asked are told. */
-static bool libvirt_collect(virConnectPtr connection, const char *name,
-                            GPtrArray *statuses, bool *unknown,
-                            GError **error)
+static void libvirt_domain_free(gpointer domain)
 {
-    virDomainPtr *domains = NULL;
-    int n = 1;
+    virDomainFree(domain);
+}
+
+/*
+ * One domain, or all that run for NULL.  The caller unrefs the array, or gets
+ * NULL with @error set.
+ */
+static GPtrArray *libvirt_domains(virConnectPtr connection, const char *name,
+                                  GError **error)
+{
+    g_autoptr(GPtrArray) domains = g_ptr_array_new_with_free_func(
+        libvirt_domain_free);
+    virDomainPtr *list = NULL;
+    int n;
 
     if (name) {
-        domains = calloc(2, sizeof(*domains));
-        domains[0] = weir_hypervisor_domain(connection, name, error);
-        if (!domains[0]) {
-            free(domains);
-            return false;
+        virDomainPtr domain = weir_hypervisor_domain(connection, name, error);
+
+        if (!domain) {
+            return NULL;
         }
-    } else {
-        n = virConnectListAllDomains(connection, &domains,
-                                     VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+        g_ptr_array_add(domains, domain);
+        return g_steal_pointer(&domains);
     }
+    n = virConnectListAllDomains(connection, &list,
+                                 VIR_CONNECT_LIST_DOMAINS_ACTIVE);
     if (n < 0) {
         weir_hypervisor_error(error, "libvirt");
-        return false;
+        return NULL;
     }
     for (int i = 0; i < n; i++) {
-        GError *local = NULL;
-
-        if (!weir_live_statuses(domains[i], statuses, &local)) {
-            weir_fail(local);
-            *unknown = true;
-        }
-        virDomainFree(domains[i]);
+        g_ptr_array_add(domains, list[i]);
     }
-    free(domains);
-    return true;
+    free(list);
+    return g_steal_pointer(&domains);
 }
 
 static int libvirt_cmd_status(int argc, char **argv)
@@ -309,6 +312,7 @@ static int libvirt_cmd_status(int argc, char **argv)
         G_OPTION_ENTRY_NULL
     };
     g_autoptr(virConnect) connection = NULL;
+    g_autoptr(GPtrArray) domains = NULL;
     g_autoptr(GPtrArray) statuses = weir_disk_statuses_new();
     GError *error = NULL;
     bool unknown = false;
@@ -325,12 +329,77 @@ static int libvirt_cmd_status(int argc, char **argv)
                           argv[2]);
     }
     if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
-        !libvirt_collect(connection, argc == 2 ? argv[1] : NULL, statuses,
-                         &unknown, &error)) {
+        !(domains = libvirt_domains(connection, argc == 2 ? argv[1] : NULL,
+                                    &error))) {
         return weir_fail(error);
+    }
+    for (guint i = 0; i < domains->len; i++) {
+        if (!weir_live_statuses(g_ptr_array_index(domains, i), statuses,
+                                &error)) {
+            weir_fail(g_steal_pointer(&error));
+            unknown = true;
+        }
     }
     code = weir_status_tell(statuses, json);
     return code == WEIR_EXIT_OK && unknown ? WEIR_EXIT_UNKNOWN : code;
+}
+
+/* Returns false if a disk lacks filters afterwards, which is told. */
+static bool libvirt_reapply(virDomainPtr domain, WeirDaemon *daemon)
+{
+    guint inserted = 0;
+    guint deleted = 0;
+    GError *error = NULL;
+    bool ok = weir_live_reapply(domain, daemon, &inserted, &deleted, &error);
+
+    if (inserted > 0 || deleted > 0) {
+        printf("Domain '%s': filters put back %u, deleted %u\n",
+               virDomainGetName(domain), inserted, deleted);
+    }
+    if (!ok) {
+        weir_fail(error);
+    }
+    return ok;
+}
+
+static int libvirt_cmd_reapply(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        LIBVIRT_OPTION_CONNECT(&options),
+        WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
+        G_OPTION_ENTRY_NULL
+    };
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(GPtrArray) domains = NULL;
+    g_autoptr(WeirDaemon) daemon = NULL;
+    GError *error = NULL;
+    bool ok = true;
+
+    if (!weir_parse(&argc, &argv, entries, "[DOMAIN]",
+                    "Put back the filters that disks of one or all domains "
+                    "that run have lost, by a\nsnapshot for instance.  Only "
+                    "filters without data of their own (weir-inspect) can\n"
+                    "be put back; for others, commit the image back or start "
+                    "the domain anew.\n\n"
+                    "Exit codes: 0 no filter is missing, 1 error, 2 wrong "
+                    "usage.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc > 2) {
+        return weir_usage("libvirt reapply: found '%s', expected one domain",
+                          argv[2]);
+    }
+    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domains = libvirt_domains(connection, argc == 2 ? argv[1] : NULL,
+                                    &error)) ||
+        !(daemon = weir_daemon_start(options.policy.bin_dir, &error))) {
+        return weir_fail(error);
+    }
+    for (guint i = 0; i < domains->len; i++) {
+        ok = libvirt_reapply(g_ptr_array_index(domains, i), daemon) && ok;
+    }
+    return ok ? WEIR_EXIT_OK : WEIR_EXIT_ERROR;
 }
 
 static const WeirCommand commands[] = {
@@ -340,6 +409,8 @@ static const WeirCommand commands[] = {
       libvirt_cmd_define },
     { "hook", "what libvirt calls when a domain starts and ends",
       weir_cmd_libvirt_hook },
+    { "reapply", "put filters back that running disks have lost",
+      libvirt_cmd_reapply },
     { "remove", "give a domain its original XML back", libvirt_cmd_remove },
     { "start", "start a domain and see that its chains are there",
       libvirt_cmd_start },

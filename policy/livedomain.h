@@ -4,6 +4,7 @@
 #define WEIR_LIVEDOMAIN_H
 
 #include "compliance.h"
+#include "daemon.h"
 #include "hypervisor.h"
 
 /*
@@ -13,6 +14,16 @@
  */
 bool weir_live_statuses(virDomainPtr domain, GPtrArray *statuses,
                         GError **error);
+
+/*
+ * Put back the filters that disks of a domain have lost, see insert.h, and
+ * delete what libvirt could not delete because of those.
+ *
+ * @inserted, @deleted: take how many filters
+ * Blocks.  Returns false with @error set if a disk still lacks filters.
+ */
+bool weir_live_reapply(virDomainPtr domain, WeirDaemon *daemon,
+                       guint *inserted, guint *deleted, GError **error);
 
 /* Whether all disks comply; otherwise @error tells the first that does not. */
 bool weir_live_complies(virDomainPtr domain, GError **error);

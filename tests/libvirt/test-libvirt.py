@@ -140,6 +140,38 @@ class Jobs(LibvirtTest):
         self.read(1)
         self.read(2, 65536)
 
+    def test_reapply_after_a_snapshot(self):
+        self.start(("vda", "virtio", self.image("r.img"), "raw"))
+        before = self.chain()
+        self.snapshot("r.over")
+        self.assertEqual(self.weir_ok("libvirt", "reapply", self.name),
+                         "Domain '%s': filters put back 1, deleted 0\n"
+                         % self.name)
+        self.assertEqual(self.drivers(), QCOW2)
+        self.assertEqual(self.weir("libvirt", "status", self.name)[0], 0)
+        self.assertEqual(self.weir_ok("libvirt", "reapply", self.name), "")
+        self.fill(3)
+        virsh("blockcommit", self.name, "vda", "--active", "--pivot",
+              "--wait")
+        self.assertEqual(self.chain(), before)
+        self.read(3)
+        # libvirt could not delete the overlay's node below the filter
+        self.assertEqual(self.weir_ok("libvirt", "reapply"),
+                         "Domain '%s': filters put back 0, deleted 1\n"
+                         % self.name)
+        self.assertEqual({n for n in self.nodes() if not n.startswith("#")},
+                         {name for name, _ in before})
+
+    def test_reapply_leaves_data_of_other_filters_alone(self):
+        self.start(("vda", "virtio", self.image("x.img"), "raw"),
+                   policies=["vda=cached"])
+        self.snapshot("x.over")
+        code, out, errors = self.weir("libvirt", "reapply", self.name)
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("disk 'vda': weir-cache cannot come over another image",
+                      errors)
+        self.assertEqual(self.drivers(), ["qcow2", "file"])
+
     def test_blockcommit_with_a_backing_chain(self):
         self.start(("vda", "virtio", self.image("b.qcow2", qcow2=True),
                     "qcow2"))
