@@ -181,17 +181,60 @@ static int libvirt_cmd_apply(int argc, char **argv)
     return WEIR_EXIT_OK;
 }
 
+/* What is to be known about a disk that is to be without a filter. */
+static void libvirt_note_filter(const WeirAssigned *assigned,
+                                const WeirPolicyFilter *filter,
+                                const WeirSchema *schema)
+{
+    const WeirFilterType *type = weir_schema_find(schema, filter->driver);
+    const char *note =
+        type->class == WEIR_CLASS_CACHE
+            ? "may hold writes that the disk lacks" :
+        type->class == WEIR_CLASS_ENCRYPTION
+            ? "has encrypted the disk, which stays so" :
+        type->class == WEIR_CLASS_REPLICATION
+            ? "no longer sees what is written" : NULL;
+
+    if (note) {
+        fprintf(stderr, "weir: disk '%s': %s of policy '%s' %s\n",
+                assigned->target, filter->driver, assigned->policy, note);
+    }
+}
+
+/* The same for all disks of @xml, as far as their policies are known here. */
+static void libvirt_note(const LibvirtOptions *options, const char *xml)
+{
+    g_autoptr(WeirDomain) domain = weir_domain_parse(xml, strlen(xml), NULL);
+    g_autoptr(WeirDaemon) daemon = domain && domain->assigned->len > 0
+        ? weir_daemon_start(options->policy.bin_dir, NULL) : NULL;
+
+    for (guint i = 0; daemon && i < domain->assigned->len; i++) {
+        const WeirAssigned *assigned = g_ptr_array_index(domain->assigned, i);
+        g_autoptr(WeirPolicy) policy = weir_policy_find(
+            weir_policy_dirs(&options->policy), assigned->policy,
+            weir_daemon_schema(daemon), NULL);
+
+        for (guint j = 0; policy && j < policy->filters->len; j++) {
+            libvirt_note_filter(assigned,
+                                g_ptr_array_index(policy->filters, j),
+                                weir_daemon_schema(daemon));
+        }
+    }
+}
+
 static int libvirt_cmd_remove(int argc, char **argv)
 {
     g_auto(LibvirtOptions) options = { 0 };
     GOptionEntry entries[] = {
         LIBVIRT_OPTION_CONNECT(&options),
+        LIBVIRT_OPTIONS_POLICY(&options),
         G_OPTION_ENTRY_NULL
     };
     const char *name = libvirt_parse(
         &argc, &argv, entries, "DOMAIN",
-        "Give a defined domain its original XML back.  A domain that runs is "
-        "changed when\nit is started anew.\n\n"
+        "Give a defined domain its original XML back, and tell what its disks "
+        "lose with\ntheir filters.  A domain that runs is changed when it is "
+        "started anew.\n\n"
         "Exit codes: 0 done, 1 error, 2 wrong usage.");
     g_autoptr(virConnect) connection = NULL;
     g_autoptr(virDomain) domain = NULL;
@@ -210,6 +253,7 @@ static int libvirt_cmd_remove(int argc, char **argv)
         !(defined = weir_hypervisor_define(connection, out, &error))) {
         return weir_fail(error);
     }
+    libvirt_note(&options, xml);
     libvirt_tell(defined, "is as it was");
     return WEIR_EXIT_OK;
 }

@@ -261,6 +261,16 @@ class Jobs(LibvirtTest):
                          ["weir-inspect", "weir-cache", "file"])
         self.read(9)
 
+    def test_cache_is_written_back_before_it_is_removed(self):
+        self.start(("vda", "virtio", self.image("w.img"), "raw"),
+                   policies=["vda=cached"])
+        self.fill(5)
+        qmp(self.name, "weir-detach", **{"node-name": "weir-vda-cache"})
+        self.assertEqual(self.drivers(), OBSERVED)
+        virsh("destroy", self.name)
+        with open(self.path("w.img"), "rb") as file:
+            self.assertEqual(file.read(65536), bytes([5]) * 65536)
+
     def test_restart_of_libvirtd(self):
         self.start(("vda", "virtio", self.image("j.img"), "raw"))
         self.daemon.terminate()
@@ -415,6 +425,14 @@ class Defining(LibvirtTest):
         self.assertIn('policy="observe"', between)
         self.weir_ok("libvirt", "remove", self.name)
         self.assertEqual(virsh("dumpxml", self.name, "--inactive"), before)
+
+    def test_remove_tells_what_the_disks_lose(self):
+        self.original()
+        self.weir_ok("libvirt", "apply", self.name, "--disk", "vda=cached")
+        code, _, errors = self.weir("libvirt", "remove", self.name)
+        self.assertEqual((code, errors), (
+            0, "weir: disk 'vda': weir-cache of policy 'cached' may hold "
+            "writes that the disk lacks\n"))
 
     def test_remove_keeps_what_was_changed_since(self):
         before = self.original()
