@@ -45,7 +45,7 @@ static bool hook_check_devices(const WeirDomainPlan *plan, GError **error)
 }
 
 static bool hook_start(const WeirDomain *domain, const char *dir,
-                         const WeirPolicyOptions *options, GError **error)
+                       const WeirPolicyOptions *options, GError **error)
 {
     g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirDomainPlan) plan = NULL;

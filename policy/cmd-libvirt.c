@@ -63,7 +63,13 @@ static bool libvirt_check(const LibvirtOptions *options,
     if (!domain) {
         return false;
     }
-    if (domain->assigned->len == 0 || !weir_hypervisor_is_local(connection)) {
+    if (domain->assigned->len == 0) {
+        weir_set_error(error, "domain '%s': found no policy for any disk, "
+                       "expected --disk, --policy or metadata that have one",
+                       domain->name);
+        return false;
+    }
+    if (!weir_hypervisor_is_local(connection)) {
         return true;
     }
     daemon = weir_daemon_start(options->policy.bin_dir, error);

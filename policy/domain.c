@@ -154,8 +154,7 @@ static void parser_start(void *opaque, const xmlChar *name,
     element->open.begin = parser_tag_begin(parser, end);
     /* what ends the tag has not been read yet */
     element->empty = end < parser->length && parser->text[end] == '/';
-    element->open.end = MIN(end + (element->empty ? 2 : 1),
-                                parser->length);
+    element->open.end = MIN(end + (element->empty ? 2 : 1), parser->length);
     element->close.begin = element->close.end = element->open.end;
     g_ptr_array_add(parser->elements, element);
     ctxt->node->_private = element;
@@ -362,6 +361,17 @@ static void domain_read_disk(WeirDomain *domain, const xmlNode *node)
     g_ptr_array_add(domain->disks, disk);
 }
 
+/* Whether there may be one more; what follows compares each with each. */
+static bool domain_has_room(const GPtrArray *array, GError **error)
+{
+    if (array->len == WEIR_DOMAIN_MAX_DISKS) {
+        weir_set_error(error, "domain XML: found more than %d disks",
+                       WEIR_DOMAIN_MAX_DISKS);
+        return false;
+    }
+    return true;
+}
+
 static bool domain_read_devices(WeirDomain *domain, const xmlNode *root,
                                 GError **error)
 {
@@ -377,6 +387,9 @@ static bool domain_read_devices(WeirDomain *domain, const xmlNode *root,
     domain->emulator = node_text(emulator);
     for (xmlNode *node = node_child(devices, "disk"); node;
          node = node_next(devices, node, "disk", NULL)) {
+        if (!domain_has_room(domain->disks, error)) {
+            return false;
+        }
         domain_read_disk(domain, node);
     }
     return true;
@@ -443,7 +456,8 @@ static bool domain_read_policies(WeirDomain *domain, const xmlNode *root,
                                        ":", NULL) : g_strdup("");
     for (xmlNode *node = node_next(policies, NULL, "disk", WEIR_DOMAIN_URI);
          node; node = node_next(policies, node, "disk", WEIR_DOMAIN_URI)) {
-        if (!domain_read_assigned(domain, node, error)) {
+        if (!domain_has_room(domain->assigned, error) ||
+            !domain_read_assigned(domain, node, error)) {
             return false;
         }
     }

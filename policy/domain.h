@@ -23,6 +23,7 @@
 #define WEIR_DOMAIN_URI "urn:weir:domain:1"
 #define WEIR_DOMAIN_MAX_BYTES (1u << 20)
 #define WEIR_DOMAIN_MAX_DEPTH 64
+#define WEIR_DOMAIN_MAX_DISKS 1024
 
 /* Where something is in the text: @end is the first byte behind it. */
 typedef struct WeirSpan {

@@ -488,6 +488,12 @@ class Defining(LibvirtTest):
         virsh("start", self.name)
         self.assertEqual(self.drivers(), OBSERVED)
 
+    def test_apply_of_nothing(self):
+        self.original()
+        self.assertEqual(self.weir("libvirt", "apply", self.name), (
+            1, "", "weir: domain '%s': found no policy for any disk, expected "
+            "--disk, --policy or metadata that have one\n" % self.name))
+
     def test_no_such_domain(self):
         code, out, errors = self.weir("libvirt", "apply", "nobody")
         self.assertEqual((code, out), (1, ""))

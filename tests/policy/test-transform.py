@@ -237,6 +237,11 @@ class Refusals(Transform):
         self.assertLess(len(data), 1 << 20)
         self.refused(data, "domain XML: .*too .*")
 
+    def test_many_disks_take_no_time(self):
+        self.refused(self.disk("".join(
+            "<disk><target dev='v%d'/></disk>" % i for i in range(25000))),
+            "domain XML: found more than 1024 disks", "--policy", "safe")
+
     def test_elements_that_are_there_twice(self):
         for element in ("<name>b</name>", "<devices/>", "<uuid/><uuid/>",
                         "<metadata/><metadata/>"):
