@@ -128,22 +128,44 @@ static int libvirt_cmd_define(int argc, char **argv)
     return WEIR_EXIT_OK;
 }
 
-/* The XML of a domain that is defined; NULL with @error set. */
-static char *libvirt_defined_xml(virDomainPtr domain, GError **error)
-{
-    int persistent = virDomainIsPersistent(domain);
+/* A domain that is defined. */
+typedef struct LibvirtDomain {
+    virConnectPtr connection;
+    virDomainPtr domain;
+    char *xml;
+} LibvirtDomain;
 
+static void libvirt_domain_clear(LibvirtDomain *found)
+{
+    g_clear_pointer(&found->domain, virDomainFree);
+    g_clear_pointer(&found->connection, virConnectClose);
+    g_free(found->xml);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(LibvirtDomain, libvirt_domain_clear)
+
+static bool libvirt_find(LibvirtDomain *found, const char *uri,
+                         const char *name, GError **error)
+{
+    int persistent;
+
+    if (!(found->connection = weir_hypervisor_open(uri, error)) ||
+        !(found->domain = weir_hypervisor_domain(found->connection, name,
+                                                 error))) {
+        return false;
+    }
+    persistent = virDomainIsPersistent(found->domain);
     if (persistent < 0) {
         weir_hypervisor_error(error, "libvirt");
-        return NULL;
+        return false;
     }
     if (!persistent) {
         weir_set_error(error, "domain '%s' is transient: its XML goes through "
-                       "'weir transform' before it is created",
-                       virDomainGetName(domain));
-        return NULL;
+                       "'weir transform' before it is created", name);
+        return false;
     }
-    return weir_hypervisor_xml(domain, false, error);
+    found->xml = weir_hypervisor_xml(found->domain, false, error);
+    return found->xml != NULL;
 }
 
 static void libvirt_tell(virDomainPtr domain, const char *what)
@@ -167,20 +189,16 @@ static int libvirt_cmd_apply(int argc, char **argv)
         "Put the disks of a defined domain under policies, which are checked "
         "before.  A\ndomain that runs is changed when it is started anew.\n\n"
         "Exit codes: 0 done, 1 error, 2 wrong usage.");
-    g_autoptr(virConnect) connection = NULL;
-    g_autoptr(virDomain) domain = NULL;
+    g_auto(LibvirtDomain) found = { 0 };
     g_autoptr(virDomain) defined = NULL;
-    g_autofree char *xml = NULL;
     GError *error = NULL;
 
     if (!name) {
         return WEIR_EXIT_USAGE;
     }
-    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
-        !(domain = weir_hypervisor_domain(connection, name, &error)) ||
-        !(xml = libvirt_defined_xml(domain, &error)) ||
-        !(defined = libvirt_put(&options, connection, xml, strlen(xml),
-                                &error))) {
+    if (!libvirt_find(&found, options.uri, name, &error) ||
+        !(defined = libvirt_put(&options, found.connection, found.xml,
+                                strlen(found.xml), &error))) {
         return weir_fail(error);
     }
     libvirt_tell(defined, "is under its policies");
@@ -242,24 +260,21 @@ static int libvirt_cmd_remove(int argc, char **argv)
         "lose with\ntheir filters.  A domain that runs is changed when it is "
         "started anew.\n\n"
         "Exit codes: 0 done, 1 error, 2 wrong usage.");
-    g_autoptr(virConnect) connection = NULL;
-    g_autoptr(virDomain) domain = NULL;
+    g_auto(LibvirtDomain) found = { 0 };
     g_autoptr(virDomain) defined = NULL;
-    g_autofree char *xml = NULL;
     g_autofree char *out = NULL;
     GError *error = NULL;
 
     if (!name) {
         return WEIR_EXIT_USAGE;
     }
-    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
-        !(domain = weir_hypervisor_domain(connection, name, &error)) ||
-        !(xml = libvirt_defined_xml(domain, &error)) ||
-        !(out = weir_transform_remove(xml, strlen(xml), &error)) ||
-        !(defined = weir_hypervisor_define(connection, out, &error))) {
+    if (!libvirt_find(&found, options.uri, name, &error) ||
+        !(out = weir_transform_remove(found.xml, strlen(found.xml),
+                                      &error)) ||
+        !(defined = weir_hypervisor_define(found.connection, out, &error))) {
         return weir_fail(error);
     }
-    libvirt_note(&options, xml);
+    libvirt_note(&options, found.xml);
     libvirt_tell(defined, "is as it was");
     return WEIR_EXIT_OK;
 }

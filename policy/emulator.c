@@ -170,21 +170,6 @@ static Node *line_storage(const Line *line, const WeirRecordDisk *disk,
     return NULL;
 }
 
-/* A copy of @options; its members are shared. */
-static JsonObject *options_copy(JsonObject *options)
-{
-    JsonObject *copy = json_object_new();
-    JsonObjectIter iter;
-    const char *name;
-    JsonNode *value;
-
-    json_object_iter_init_ordered(&iter, options);
-    while (json_object_iter_next_ordered(&iter, &name, &value)) {
-        json_object_set_member(copy, name, json_node_copy(value));
-    }
-    return copy;
-}
-
 /* The option of @filter that names the node below it, @below. */
 static const char *filter_child(const WeirWanted *filter, const char *below)
 {
@@ -208,7 +193,7 @@ static JsonObject *disk_chain(const WeirRecordDisk *disk, const Node *storage,
 {
     const WeirWanted *below = g_ptr_array_index(disk->wanted,
                                                 disk->wanted->len - 1);
-    g_autoptr(JsonObject) chain = options_copy(storage->options);
+    g_autoptr(JsonObject) chain = weir_json_object_copy(storage->options);
 
     json_object_set_string_member(chain, "node-name", below->node_name);
     for (guint i = disk->wanted->len - 1; i-- > 0;) {
@@ -224,7 +209,7 @@ static JsonObject *disk_chain(const WeirRecordDisk *disk, const Node *storage,
                            disk->id, wanted->node_name);
             return NULL;
         }
-        filter = options_copy(wanted->options);
+        filter = weir_json_object_copy(wanted->options);
         json_object_set_object_member(filter, child, g_steal_pointer(&chain));
         chain = filter;
         below = wanted;

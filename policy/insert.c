@@ -75,18 +75,12 @@ static JsonObject *insert_options(const WeirWanted *wanted,
                                   const char *name, const char *below)
 {
     static const char *const inherited[] = {
-        "read-only", "discard", "cache", NULL
+        "read-only", "discard", "cache",
     };
-    JsonObject *options = json_object_new();
-    JsonObjectIter iter;
-    const char *key;
-    JsonNode *value;
+    JsonObject *options = weir_json_object_copy(wanted->options);
 
-    json_object_iter_init_ordered(&iter, wanted->options);
-    while (json_object_iter_next_ordered(&iter, &key, &value)) {
-        if (!g_strv_contains(inherited, key)) {
-            json_object_set_member(options, key, json_node_copy(value));
-        }
+    for (guint i = 0; i < G_N_ELEMENTS(inherited); i++) {
+        json_object_remove_member(options, inherited[i]);
     }
     json_object_set_string_member(options, "node-name", name);
     json_object_set_string_member(options, type->child, below);
