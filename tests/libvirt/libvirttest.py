@@ -59,7 +59,7 @@ CACHED = """name: cached
 filters:
   - weir-inspect:
   - weir-cache:
-      cache-file: create:16M:%s/${vm}-${disk}.cache
+      cache-file: create:16M:%s/ssd/${vm}-${disk}.cache
 """
 
 
@@ -103,6 +103,7 @@ def make_private():
     os.symlink("/run", "/var/run")
     os.mkdir(SCRATCH)
     os.mkdir(os.path.dirname(NBD))
+    os.mkdir(os.path.join(SCRATCH, "ssd"))
     os.chown(os.path.dirname(NBD), UID, UID)
     shutil.copytree("/etc", etc, symlinks=True, ignore=lambda folder, names: (
         {"libvirt", "weir"} & set(names) if folder == "/etc" else ()),
@@ -149,6 +150,56 @@ def qmp(name, command, /, **arguments):
     if "error" in answer:
         raise AssertionError(answer["error"]["desc"])
     return answer["return"]
+
+
+class OtherHost:
+    """Another libvirtd, whose own folders, SSD included, are others."""
+
+    SOCKETS = os.path.join(SCRATCH, "other")
+    URI = "qemu+unix:///system?socket=%s/libvirt-sock" % SOCKETS
+    START = """
+        set -e
+        cp -a /etc/libvirt etc-libvirt
+        mount --bind etc-libvirt /etc/libvirt
+        mkdir -p /run/weir-libvirt
+        for dir in /run/weir-libvirt /run/libvirt /var/lib/libvirt \\
+                /var/log/libvirt ssd; do
+            mount -t tmpfs tmpfs $dir
+        done
+        cat >> /etc/libvirt/libvirtd.conf <<END
+unix_sock_dir = "%s"
+host_uuid = "11111111-2222-4333-8444-555555555555"
+END
+        exec /usr/sbin/libvirtd -p /run/libvirt/libvirtd.pid
+    """ % SOCKETS
+
+    def __init__(self):
+        os.mkdir(self.SOCKETS)
+        os.chown(self.SOCKETS, UID, UID)
+        with open(os.path.join(SCRATCH, "other.log"), "wb") as log:
+            self.daemon = subprocess.Popen(
+                ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+                 self.START], cwd=SCRATCH, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log)
+        end = time.monotonic() + GUARD_S
+        while self.run("virsh", "-c", self.URI, "list").returncode != 0:
+            if time.monotonic() > end:
+                self.close()
+                raise AssertionError("the other libvirtd does not answer")
+            time.sleep(0.05)
+
+    def run(self, *command):
+        """Run a command there."""
+        return subprocess.run(
+            ["nsenter", "-t", str(self.daemon.pid), "-m", *command],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=GUARD_S,
+            check=False)
+
+    def close(self):
+        self.daemon.terminate()
+        self.daemon.wait()
+        shutil.rmtree(self.SOCKETS)
 
 
 def write(name, disk, pattern, offset):

@@ -7,8 +7,8 @@ import re
 import subprocess
 import time
 
-from libvirttest import (BIN, GUARD_S, UID, LibvirtTest, main, qmp, virsh,
-                         write)
+from libvirttest import (BIN, GUARD_S, UID, WEIR, LibvirtTest, OtherHost,
+                         main, qmp, virsh, write)
 
 OBSERVED = ["weir-inspect", "file"]
 QCOW2 = ["qcow2", "weir-inspect", "file"]
@@ -79,7 +79,7 @@ class Starting(LibvirtTest):
                    policies=["vda=cached"])
         self.assertEqual(self.drivers(),
                          ["weir-inspect", "weir-cache", "file"])
-        cache = os.stat(self.path("%s-vda.cache" % self.name))
+        cache = os.stat(self.path("ssd/%s-vda.cache" % self.name))
         self.assertEqual((cache.st_uid, cache.st_size), (UID, 16 * MIB))
 
     def test_secrets_are_there_for_the_start_only(self):
@@ -281,6 +281,29 @@ class Jobs(LibvirtTest):
         virsh("blockcommit", self.name, "vda", "--active", "--pivot",
               "--wait")
         self.assertEqual(self.drivers(), OBSERVED)
+
+
+class Migration(LibvirtTest):
+    def test_live_migration(self):
+        """The other host has a hook, policies and an SSD of its own."""
+        image = self.image("m.img")
+        self.start(("vda", "virtio", image, "raw"), policies=["vda=cached"])
+        write(self.name, DISK, 6, 0)
+        other = OtherHost()
+        self.addCleanup(other.close)
+        self.addCleanup(other.run, "virsh", "-c", other.URI, "destroy",
+                        self.name)
+        # that the image is on storage of both, libvirt cannot know here
+        virsh("migrate", self.name, other.URI, "--live", "--unsafe",
+              "--migrateuri", "unix://%s/migration" % other.SOCKETS)
+        self.assertEqual(os.listdir("/run/weir-libvirt"), [])
+        status = other.run(WEIR, "libvirt", "status", "-c", other.URI,
+                           "--json")
+        self.assertEqual([(d["disk"], d["state"])
+                          for d in json.loads(status.stdout)],
+                         [("vda", "compliant")])
+        with open(image, "rb") as file:
+            self.assertEqual(file.read(65536), bytes([6]) * 65536)
 
 
 class Hotplug(LibvirtTest):
