@@ -167,6 +167,8 @@ class WholePolicy(Change):
         def act(count, command, client):
             if count != number:
                 return not killed.is_set()
+            # it cannot have ended before it is killed
+            proxy.mute = True
             killed.set()
             return after
         proxy.act = act
