@@ -7,6 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Where a program finds the secret that it is given. */
+#define DISK_SECRET_FD 3
+
 static char *program_dirs[3];   /* set at start; where weir itself is */
 
 static void programs_add_dir(char *path)
@@ -78,27 +81,64 @@ void weir_child_setup(gpointer unused)
     signal(SIGPIPE, SIG_DFL);
 }
 
-bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
-                     GError **error)
+/* The disk's file in the words of qemu-img; the caller frees it. */
+static char *disk_image(const WeirDisk *disk)
 {
-    g_autofree char *program = weir_program_find(bin_dir, "qemu-img", error);
-    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
-        G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
+    g_autoptr(JsonObject) object = NULL;
+    g_autofree char *text = NULL;
+
+    if (!disk->remote) {
+        /* An absolute name cannot be taken for one with a protocol. */
+        return g_canonicalize_filename(disk->file, NULL);
+    }
+    object = json_object_new();
+    json_object_set_object_member(object, "file",
+                                  json_object_ref(disk->remote));
+    text = weir_json_object_text(object, false);
+    return g_strconcat("json:", text, NULL);
+}
+
+/* Whether the disk's address needs objects that only QEMU-ARGS make. */
+static bool disk_needs_objects(const WeirDisk *disk)
+{
+    return disk->remote &&
+           (json_object_has_member(disk->remote, "tls-creds") ||
+            (disk->secret && disk->secret->kind == WEIR_SECRET_ID));
+}
+
+/* Hand the secret of the disk's address to a program; @args: of it */
+static bool disk_give_secret(const WeirDisk *disk,
+                             GSubprocessLauncher *launcher, GPtrArray *args,
+                             GError **error)
+{
+    int fd;
+
+    if (!disk->secret) {
+        return true;
+    }
+    fd = weir_secret_open(disk->secret, error);
+    if (fd < 0) {
+        return false;
+    }
+    g_subprocess_launcher_take_fd(launcher, fd, DISK_SECRET_FD);
+    g_ptr_array_add(args, g_strdup("--object"));
+    g_ptr_array_add(args, g_strdup_printf("secret,id=%s,file=/dev/fd/%d",
+                                          disk->secret->id, DISK_SECRET_FD));
+    return true;
+}
+
+/* Run qemu-img to its end; its output is of no interest to anybody. */
+static bool disk_ask(const WeirDisk *disk, GSubprocessLauncher *launcher,
+                     const GPtrArray *args, const char *image, GError **error)
+{
     g_autoptr(GSubprocess) process = NULL;
     g_autofree char *output = NULL;
     g_autofree char *message = NULL;
-    g_autofree char *image = NULL;
 
-    if (!program) {
-        return false;
-    }
-    /* An absolute name cannot be taken for one with a protocol. */
-    image = g_canonicalize_filename(disk->file, NULL);
     g_subprocess_launcher_set_child_setup(launcher, weir_child_setup, NULL,
                                           NULL);
-    process = g_subprocess_launcher_spawn(launcher, error, program, "info",
-                                          "--output=json", "-f", disk->format,
-                                          image, NULL);
+    process = g_subprocess_launcher_spawnv(
+        launcher, (const char *const *)args->pdata, error);
     if (!process ||
         !g_subprocess_communicate_utf8(process, NULL, NULL, &output, &message,
                                        error)) {
@@ -110,7 +150,38 @@ bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
                        disk_message(message, image));
         return false;
     }
-    if (!disk->read_only && access(disk->file, W_OK) < 0) {
+    return true;
+}
+
+bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
+                     GError **error)
+{
+    g_autofree char *program = weir_program_find(bin_dir, "qemu-img", error);
+    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
+        G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
+    g_autoptr(GPtrArray) args = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *image = disk_image(disk);
+
+    if (!program) {
+        return false;
+    }
+    if (disk_needs_objects(disk)) {
+        return true;        /* QEMU will tell */
+    }
+    g_ptr_array_add(args, g_strdup(program));
+    g_ptr_array_add(args, g_strdup("info"));
+    g_ptr_array_add(args, g_strdup("--output=json"));
+    g_ptr_array_add(args, g_strdup("-f"));
+    g_ptr_array_add(args, g_strdup(disk->format));
+    if (!disk_give_secret(disk, launcher, args, error)) {
+        return false;
+    }
+    g_ptr_array_add(args, g_strdup(image));
+    g_ptr_array_add(args, NULL);
+    if (!disk_ask(disk, launcher, args, image, error)) {
+        return false;
+    }
+    if (!disk->remote && !disk->read_only && access(disk->file, W_OK) < 0) {
         weir_set_error(error, "disk %s (%s) cannot be written to: %s "
                        "(read-only=on opens it for reading)", disk->id,
                        disk->file, g_strerror(errno));

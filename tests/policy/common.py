@@ -204,6 +204,29 @@ class VmTest(WeirTest):
         qmp.close()
         return status == "running"
 
+    def keeper(self, *disks):
+        """A storage daemon with a log for these disks; returns its socket."""
+        path = self.path("keeper.sock")
+        bases = [{"disk-id": "vm-" + name, "node": name} for name in disks]
+        args = ["--blockdev", "file,node-name=log,filename=" +
+                self.disk("log.img", 256 << 20)]
+        for name in disks:
+            args += ["--blockdev", "file,node-name=%s,filename=%s"
+                     % (name, self.disk(name + ".base", 8 << 20))]
+        process = subprocess.Popen(
+            [os.path.join(QEMU_BIN_DIR, "qemu-storage-daemon"), *args,
+             "--blockdev", json.dumps({
+                 "driver": "weir-journal", "node-name": "journal",
+                 "file": "log", "create": True, "bases": bases}),
+             "--nbd-server", "addr.type=unix,addr.path=%s,max-connections=0"
+             % path, "--export",
+             "nbd,id=log,node-name=journal,name=log,writable=on"],
+            stdin=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        wait_for(lambda: os.path.exists(path), "the keeper")
+        return path
+
     def stop(self, process):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -222,7 +222,7 @@ class Places(FakeTest):
 
     def test_paths(self):
         self.refuses_mirror("m.img", "found 'm.img', expected an absolute "
-                            "path or an NBD address such as nbd://HOST/EXPORT")
+                            "path or an address such as nbd://HOST/EXPORT")
         for size in ("", "x", "0", "1P", "-1", "1MM", "2000T",
                      "99999999999999999999"):
             self.refuses_mirror("create:%s:/m" % size, "found size '%s', "
@@ -265,7 +265,7 @@ class Places(FakeTest):
                      "3:37: found '${b}', expected a variable in braces, one "
                      "of vm, disk, host, policy, or $$")
         self.refuses_mirror("${vm}", "found 'vm', expected an absolute path "
-                            "or an NBD address such as nbd://HOST/EXPORT")
+                            "or an address such as nbd://HOST/EXPORT")
 
 
 class Options(FakeTest):

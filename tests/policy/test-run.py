@@ -34,32 +34,9 @@ filters:
 class WholePolicies(VmTest):
     """Filters with nodes of their own, and with secrets."""
 
-    def keeper(self):
-        socket = self.path("keeper.sock")
-        bases = [{"disk-id": "vm-" + name, "node": name}
-                 for name in ("one", "two")]
-        args = ["--blockdev", "file,node-name=log,filename=" +
-                self.disk("log.img", 256 << 20)]
-        for name in ("one", "two"):
-            args += ["--blockdev", "file,node-name=%s,filename=%s"
-                     % (name, self.disk(name + ".base", 8 << 20))]
-        process = subprocess.Popen(
-            [os.path.join(QEMU_BIN_DIR, "qemu-storage-daemon"), *args,
-             "--blockdev", json.dumps({
-                 "driver": "weir-journal", "node-name": "journal",
-                 "file": "log", "create": True, "bases": bases}),
-             "--nbd-server", "addr.type=unix,addr.path=%s,max-connections=0"
-             % socket, "--export",
-             "nbd,id=log,node-name=journal,name=log,writable=on"],
-            stdin=subprocess.DEVNULL)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        wait_for(lambda: os.path.exists(socket), "the keeper")
-        return socket
-
     def test_two_disks_in_one_group(self):
-        self.write("replicated.yaml", REPLICATED % (self.keeper(), self.dir,
-                                                    self.dir))
+        self.write("replicated.yaml", REPLICATED % (self.keeper("one", "two"),
+                                                    self.dir, self.dir))
         disks = ["file=%s,format=raw,policy=replicated,id=%s"
                  % (self.disk(name + ".img", 8 << 20), name)
                  for name in ("one", "two")]
