@@ -10,6 +10,7 @@
 #include "programs.h"
 
 static const WeirCommand commands[] = {
+    { "advise", "recommend a cache for a disk", weir_cmd_advise },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },
     { "inspect", "show what weir-inspect has seen of a disk",

@@ -62,6 +62,7 @@ char *const *weir_policy_dirs(const WeirPolicyOptions *options);
 void weir_policy_options_clear(WeirPolicyOptions *options);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirPolicyOptions, weir_policy_options_clear)
 
+int weir_cmd_advise(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
