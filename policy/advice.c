@@ -23,13 +23,7 @@ bool weir_advice_cache(JsonArray *curve, guint64 *size_bytes,
 
 static double advice_count(JsonArray *histogram, guint index)
 {
-    JsonNode *node = json_array_get_element(histogram, index);
-
-    if (!JSON_NODE_HOLDS_VALUE(node) ||
-        json_node_get_value_type(node) != G_TYPE_INT64) {
-        return 0;
-    }
-    return MAX((double)json_node_get_int(node), 0);
+    return MAX((double)weir_json_int_at(histogram, index, 0), 0);
 }
 
 /*

@@ -22,6 +22,7 @@ static void chain_node_free(WeirChainNode *node)
     g_free(node->driver);
     g_free(node->node_name);
     json_object_unref(node->options);
+    g_clear_pointer(&node->settings, json_object_unref);
     g_free(node);
 }
 
@@ -113,7 +114,7 @@ static void chain_push_storage(GPtrArray *chain, const WeirDisk *disk)
 
 static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
                               const WeirPolicyFilter *filter,
-                              JsonObject *options)
+                              JsonObject *options, JsonObject *settings)
 {
     const char *below = weir_chain_top(chain);
     WeirChainNode *node = chain_push(chain, disk, WEIR_ROLE_FILTER,
@@ -121,6 +122,7 @@ static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
                                      chain_suffix(filter->driver));
 
     node->place = filter->place;
+    node->settings = json_object_ref(settings);
     chain_add_options(node->options, options);
     json_object_set_string_member(node->options, filter->child, below);
 }
@@ -128,20 +130,23 @@ static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
 /* Add the policy's filters of one place, the lowest first. */
 static void chain_push_filters(GPtrArray *chain, const WeirDisk *disk,
                                const WeirPolicy *policy,
-                               const GPtrArray *options, WeirPlace place)
+                               const GPtrArray *options,
+                               const GPtrArray *settings, WeirPlace place)
 {
     for (guint i = policy->filters->len; i-- > 0;) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
 
         if (filter->place == place) {
             chain_push_filter(chain, disk, filter,
-                              g_ptr_array_index(options, i));
+                              g_ptr_array_index(options, i),
+                              g_ptr_array_index(settings, i));
         }
     }
 }
 
 GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy,
-                          const GPtrArray *options)
+                          const GPtrArray *options,
+                          const GPtrArray *settings)
 {
     GPtrArray *chain = g_ptr_array_new_with_free_func(
         (GDestroyNotify)chain_node_free);
@@ -149,12 +154,14 @@ GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy,
     WeirChainNode *format;
 
     chain_push_storage(chain, disk);
-    chain_push_filters(chain, disk, policy, options, WEIR_PLACE_STORAGE);
+    chain_push_filters(chain, disk, policy, options, settings,
+                       WEIR_PLACE_STORAGE);
     below = weir_chain_top(chain);
     format = chain_push(chain, disk, WEIR_ROLE_FORMAT, disk->format,
                         "format");
     json_object_set_string_member(format->options, "file", below);
-    chain_push_filters(chain, disk, policy, options, WEIR_PLACE_DISK);
+    chain_push_filters(chain, disk, policy, options, settings,
+                       WEIR_PLACE_DISK);
     return chain;
 }
 

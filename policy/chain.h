@@ -18,6 +18,8 @@ typedef struct WeirChainNode {
     char *driver;
     char *node_name;
     JsonObject *options;    /* the argument of -blockdev, names included */
+    JsonObject *settings;   /* of a filter: its options as in the policy, with
+                               variables expanded; else NULL */
 } WeirChainNode;
 
 /*
@@ -31,11 +33,13 @@ typedef struct WeirChainNode {
  * @policy: its policy
  * @options: JsonObject, for each filter of @policy what to use in the place of
  *     its own
+ * @settings: JsonObject, for each filter its settings
  * Returns WeirChainNodes from the storage node upwards, each referring only to
  * the one before; the caller unrefs the array.
  */
 GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy,
-                          const GPtrArray *options);
+                          const GPtrArray *options,
+                          const GPtrArray *settings);
 
 /* The name of the highest node, owned by @chain. */
 const char *weir_chain_top(const GPtrArray *chain);

@@ -132,9 +132,14 @@ static bool advise_ask(const AdviseOptions *options, const char *vm,
                        const char *disk, const char *node, Snapshot *snapshot,
                        GError **error)
 {
-    g_autofree char *dir = weir_runtime_dir(options->runtime_dir);
+    g_auto(WeirTargetQuery) query = {
+        .dir = weir_runtime_dir(options->runtime_dir),
+        .vm = g_strdup(vm),
+        .qmp = g_strdup(options->qmp),
+        .timeout_ms = WEIR_TARGET_TIMEOUT_MS,
+    };
 
-    snapshot->targets = weir_targets_ask(dir, vm, options->qmp, error);
+    snapshot->targets = weir_targets_ask(&query, error);
     if (!snapshot->targets ||
         !advise_has_disk(snapshot->targets, disk, error)) {
         return false;

@@ -9,7 +9,7 @@
 typedef struct CompileOptions {
     WeirPolicyOptions policy;
     char *policy_name;
-    char *disk;
+    char **disks;
     char *format;
     char *vm;
 } CompileOptions;
@@ -18,7 +18,7 @@ static void compile_options_clear(CompileOptions *options)
 {
     weir_policy_options_clear(&options->policy);
     g_free(options->policy_name);
-    g_free(options->disk);
+    g_strfreev(options->disks);
     g_free(options->format);
     g_free(options->vm);
 }
@@ -57,46 +57,106 @@ static void compile_print_needs(const GPtrArray *secrets)
     }
 }
 
-/* The policy's name: from either option, but only one. */
-static const char *compile_policy_name(const CompileOptions *options,
-                                       const WeirDisk *disk)
+/* Whether at most one policy is named. */
+static bool compile_one_policy(const CompileOptions *options,
+                               const WeirDisk *disk)
 {
     if (options->policy_name && disk->policy &&
         strcmp(options->policy_name, disk->policy) != 0) {
         weir_usage("compile: found policies '%s' and '%s', expected one",
                    options->policy_name, disk->policy);
-        return NULL;
+        return false;
     }
-    if (!options->policy_name && !disk->policy) {
-        weir_usage("compile: found no policy, expected --policy NAME");
-        return NULL;
-    }
-    return options->policy_name ? options->policy_name : disk->policy;
+    return true;
 }
 
-static int compile_disk(const CompileOptions *options, const WeirDisk *disk)
+/* From either option, or else the one that is assigned. */
+static char *compile_policy_name(const CompileOptions *options,
+                                 const WeirDisk *disk, const char *vm,
+                                 GError **error)
 {
-    const char *name = compile_policy_name(options, disk);
-    g_autoptr(WeirDaemon) daemon = NULL;
+    if (options->policy_name || disk->policy) {
+        return g_strdup(options->policy_name ? options->policy_name
+                                             : disk->policy);
+    }
+    return weir_assigned_policy(options->policy.config_dir, vm, disk->id,
+                                error);
+}
+
+/* Add a disk to @plan.  Returns its chain, or NULL with @error set. */
+static const GPtrArray *compile_disk(const CompileOptions *options,
+                                     WeirDaemon *daemon, WeirPlan *plan,
+                                     const char *vm, const WeirDisk *disk,
+                                     GError **error)
+{
+    g_autofree char *name = compile_policy_name(options, disk, vm, error);
     g_autoptr(WeirPolicy) policy = NULL;
-    g_autoptr(WeirPlan) plan = weir_plan_new(options->vm ? options->vm
-                                                         : disk->id);
-    const GPtrArray *chain;
+
+    policy = name ? weir_policy_find(weir_policy_dirs(&options->policy), name,
+                                     weir_daemon_schema(daemon), error) : NULL;
+    return policy && weir_daemon_check(daemon, policy, error)
+           ? weir_plan_add(plan, disk, policy, error) : NULL;
+}
+
+/* The disks of the command line, or NULL with @error set. */
+static GPtrArray *compile_parse_disks(char *const *texts, GError **error)
+{
+    g_autoptr(GPtrArray) disks = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_disk_free);
+
+    for (guint i = 0; texts[i]; i++) {
+        WeirDisk *disk = weir_disk_parse(texts[i], i, error);
+
+        if (!disk) {
+            return NULL;
+        }
+        g_ptr_array_add(disks, disk);
+    }
+    return weir_disks_distinct(disks, error) ? g_steal_pointer(&disks) : NULL;
+}
+
+/* All of it is right before anything is printed. */
+static int compile_print_disks(const CompileOptions *options,
+                               const GPtrArray *disks)
+{
+    const WeirDisk *first = g_ptr_array_index(disks, 0);
+    const char *vm = options->vm ? options->vm : first->id;
+    g_autoptr(GPtrArray) chains = g_ptr_array_new();
+    g_autoptr(WeirPlan) plan = weir_plan_new(vm);
+    g_autoptr(WeirDaemon) daemon = NULL;
     GError *error = NULL;
 
-    if (!name) {
-        return WEIR_EXIT_USAGE;
+    daemon = weir_daemon_start(options->policy.bin_dir, &error);
+    for (guint i = 0; daemon && !error && i < disks->len; i++) {
+        g_ptr_array_add(chains, (gpointer)compile_disk(
+            options, daemon, plan, vm, g_ptr_array_index(disks, i), &error));
     }
-    if (!(daemon = weir_daemon_start(options->policy.bin_dir, &error)) ||
-        !(policy = weir_policy_find(weir_policy_dirs(&options->policy), name,
-                                    weir_daemon_schema(daemon), &error)) ||
-        !weir_daemon_check(daemon, policy, &error) ||
-        !(chain = weir_plan_add(plan, disk, policy, &error))) {
+    if (error) {
         return weir_fail(error);
     }
+    for (guint i = 0; i < chains->len; i++) {
+        compile_print(g_ptr_array_index(chains, i),
+                      strcmp(options->format, "qsd") == 0);
+    }
     compile_print_needs(weir_plan_secrets(plan));
-    compile_print(chain, strcmp(options->format, "qsd") == 0);
     return WEIR_EXIT_OK;
+}
+
+static int compile_disks(const CompileOptions *options)
+{
+    g_autoptr(GPtrArray) disks = NULL;
+    GError *error = NULL;
+
+    disks = compile_parse_disks(options->disks, &error);
+    if (!disks) {
+        return weir_fail(error);
+    }
+    for (guint i = 0; i < disks->len; i++) {
+        if (!compile_one_policy(options, g_ptr_array_index(disks, i))) {
+            return WEIR_EXIT_USAGE;
+        }
+    }
+    return compile_print_disks(options, disks);
 }
 
 int weir_cmd_compile(int argc, char **argv)
@@ -104,23 +164,22 @@ int weir_cmd_compile(int argc, char **argv)
     g_auto(CompileOptions) options = { 0 };
     GOptionEntry entries[] = {
         { "policy", 0, 0, G_OPTION_ARG_STRING, &options.policy_name,
-          "The policy", "NAME" },
-        { "disk", 0, 0, G_OPTION_ARG_STRING, &options.disk,
-          "The disk: file=FILE,format=FORMAT,...", "DISK" },
+          "The policy (default: the one that is assigned)", "NAME" },
+        { "disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &options.disks,
+          "A disk: file=FILE,format=FORMAT,...; may be repeated", "DISK" },
         { "format", 0, 0, G_OPTION_ARG_STRING, &options.format,
           "blockdev or qsd (default: blockdev)", "FORMAT" },
         { "name", 0, 0, G_OPTION_ARG_STRING, &options.vm,
-          "Name of the VM, for ${vm} (default: the disk's id)", "NAME" },
+          "Name of the VM, for ${vm} (default: the first disk's id)", "NAME" },
         WEIR_OPTION_POLICIES(&options.policy.dirs),
+        WEIR_OPTION_CONFIG_DIR(&options.policy.config_dir),
         WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
         G_OPTION_ENTRY_NULL
     };
-    g_autoptr(WeirDisk) disk = NULL;
-    GError *error = NULL;
 
     if (!weir_parse(&argc, &argv, entries, NULL,
-                    "Print the nodes that put a disk under a policy, the "
-                    "lowest first.  Nothing is\nstarted or opened.\n\n"
+                    "Print the nodes that put disks of a VM under policies, "
+                    "the lowest first.  Nothing\nis started or opened.\n\n"
                     "blockdev prints an argument of -blockdev (or of "
                     "blockdev-add) per line, qsd\nan option of "
                     "qemu-storage-daemon per line, quoted for a shell.\n\n"
@@ -143,12 +202,8 @@ int weir_cmd_compile(int argc, char **argv)
         return weir_usage("compile: found '%s', which cannot be the name of a "
                           "VM", options.vm);
     }
-    if (!options.disk) {
+    if (!options.disks) {
         return weir_usage("compile: found no disk, expected --disk DISK");
     }
-    disk = weir_disk_parse(options.disk, 0, &error);
-    if (!disk) {
-        return weir_fail(error);
-    }
-    return compile_disk(&options, disk);
+    return compile_disks(&options);
 }

@@ -210,12 +210,17 @@ static void inspect_print_all(const GPtrArray *found, bool json)
 static int inspect_run(const InspectOptions *options, const char *vm,
                        const char *disk)
 {
-    g_autofree char *dir = weir_runtime_dir(options->runtime_dir);
+    g_auto(WeirTargetQuery) query = {
+        .dir = weir_runtime_dir(options->runtime_dir),
+        .vm = g_strdup(vm),
+        .qmp = g_strdup(options->qmp),
+        .timeout_ms = WEIR_TARGET_TIMEOUT_MS,
+    };
     g_autoptr(GPtrArray) targets = NULL;
     g_autoptr(GPtrArray) found = NULL;
     GError *error = NULL;
 
-    targets = weir_targets_ask(dir, vm, options->qmp, &error);
+    targets = weir_targets_ask(&query, &error);
     if (!targets || !(found = weir_inspected_find(targets, disk, &error))) {
         return weir_fail(error);
     }

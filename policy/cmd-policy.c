@@ -1,19 +1,52 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* weir policy check|list|show */
+/* weir policy check|list|show; the others have files of their own */
 #include <stdio.h>
 #include <string.h>
 
+#include "plan.h"
 #include "table.h"
 #include "weir.h"
 
+/* What policies are checked against. */
+typedef struct PolicyCheck {
+    WeirPolicyOptions options;
+    char *disk_text;
+    WeirDisk *disk;         /* NULL: none */
+    WeirDaemon *daemon;
+} PolicyCheck;
+
+static void policy_check_clear(PolicyCheck *check)
+{
+    weir_policy_options_clear(&check->options);
+    g_free(check->disk_text);
+    weir_disk_free(check->disk);
+    weir_daemon_free(check->daemon);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(PolicyCheck, policy_check_clear)
+
+/* Whether @disk could be under @policy. */
+static bool policy_check_disk(const PolicyCheck *check,
+                              const WeirPolicy *policy, GError **error)
+{
+    g_autoptr(WeirPlan) plan = weir_plan_new(check->disk->id);
+
+    return weir_plan_add(plan, check->disk, policy, error) &&
+           weir_storage_check(policy->storage, check->disk,
+                              check->options.bin_dir, error);
+}
+
 /* Load @file and try its filters; tells errors. */
-static WeirPolicy *policy_check_file(WeirDaemon *daemon, const char *file)
+static WeirPolicy *policy_check_file(const PolicyCheck *check,
+                                     const char *file)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(WeirPolicy) policy = NULL;
 
-    policy = weir_policy_load(file, weir_daemon_schema(daemon), &error);
-    if (!policy || !weir_daemon_check(daemon, policy, &error)) {
+    policy = weir_policy_load(file, check->options.dirs,
+                              weir_daemon_schema(check->daemon), &error);
+    if (!policy || !weir_daemon_check(check->daemon, policy, &error) ||
+        (check->disk && !policy_check_disk(check, policy, &error))) {
         weir_fail(g_steal_pointer(&error));
         return NULL;
     }
@@ -35,23 +68,43 @@ static bool policy_name_new(GHashTable *names, const WeirPolicy *policy)
     return true;
 }
 
-static int policy_check_run(int argc, char **argv)
+static int policy_check_files(const PolicyCheck *check, char **files)
 {
-    g_auto(WeirPolicyOptions) options = { 0 };
-    GOptionEntry entries[] = {
-        WEIR_OPTION_BIN_DIR(&options.bin_dir),
-        G_OPTION_ENTRY_NULL
-    };
     g_autoptr(GHashTable) names = g_hash_table_new_full(
         g_str_hash, g_str_equal, g_free, g_free);
-    g_autoptr(WeirDaemon) daemon = NULL;
-    GError *error = NULL;
     int ret = WEIR_EXIT_OK;
 
+    for (; *files; files++) {
+        g_autoptr(WeirPolicy) policy = policy_check_file(check, *files);
+
+        if (!policy || !policy_name_new(names, policy)) {
+            ret = WEIR_EXIT_ERROR;
+        }
+    }
+    return ret;
+}
+
+static int policy_check_run(int argc, char **argv)
+{
+    g_auto(PolicyCheck) check = { 0 };
+    GOptionEntry entries[] = {
+        { "disk", 0, 0, G_OPTION_ARG_STRING, &check.disk_text,
+          "Check whether this disk could be under each policy: "
+          "file=FILE,format=FORMAT,...", "DISK" },
+        { "policies", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &check.options.dirs,
+          "Directory of what the policies inherit and refer to, may be "
+          "repeated (default: that of each file)", "DIR" },
+        WEIR_OPTION_BIN_DIR(&check.options.bin_dir),
+        G_OPTION_ENTRY_NULL
+    };
+    GError *error = NULL;
+
     if (!weir_parse(&argc, &argv, entries, "FILE...",
-                    "Check policy files: their syntax, that the filters and "
-                    "options exist in the\ninstalled drivers, and that the "
-                    "drivers take the options' values.\n\n"
+                    "Check files of policies and components: their syntax, "
+                    "that the filters and\noptions exist in the installed "
+                    "drivers, and that the drivers take the options'\n"
+                    "values.  With --disk, also that the disk's storage is as "
+                    "the policies want it;\nthe disk may be in use.\n\n"
                     "Exit codes: 0 all are right, 1 one is not, 2 wrong "
                     "usage.")) {
         return WEIR_EXIT_USAGE;
@@ -60,18 +113,15 @@ static int policy_check_run(int argc, char **argv)
         return weir_usage("policy check: found no file, expected at least "
                           "one");
     }
-    daemon = weir_daemon_start(options.bin_dir, &error);
-    if (!daemon) {
+    if (check.disk_text &&
+        !(check.disk = weir_disk_parse(check.disk_text, 0, &error))) {
         return weir_fail(error);
     }
-    for (int i = 1; i < argc; i++) {
-        g_autoptr(WeirPolicy) policy = policy_check_file(daemon, argv[i]);
-
-        if (!policy || !policy_name_new(names, policy)) {
-            ret = WEIR_EXIT_ERROR;
-        }
+    check.daemon = weir_daemon_start(check.options.bin_dir, &error);
+    if (!check.daemon) {
+        return weir_fail(error);
     }
-    return ret;
+    return policy_check_files(&check, argv + 1);
 }
 
 static char *policy_filter_list(const WeirPolicy *policy)
@@ -97,7 +147,7 @@ static void policy_list_row(WeirTable *table, const WeirPolicy *policy)
 }
 
 /* Load all of @files; returns the policies that are right. */
-static GPtrArray *policy_load_all(const GPtrArray *files,
+static GPtrArray *policy_load_all(const GPtrArray *files, char *const *dirs,
                                   const WeirSchema *schema, int *ret)
 {
     GPtrArray *policies = g_ptr_array_new_with_free_func(
@@ -109,12 +159,13 @@ static GPtrArray *policy_load_all(const GPtrArray *files,
         g_autoptr(WeirPolicy) policy = NULL;
         GError *error = NULL;
 
-        policy = weir_policy_load(g_ptr_array_index(files, i), schema, &error);
+        policy = weir_policy_load(g_ptr_array_index(files, i), dirs, schema,
+                                  &error);
         if (!policy) {
             *ret = weir_fail(error);
         } else if (!policy_name_new(names, policy)) {
             *ret = WEIR_EXIT_ERROR;
-        } else {
+        } else if (!policy->is_component) {
             g_ptr_array_add(policies, g_steal_pointer(&policy));
         }
     }
@@ -154,6 +205,7 @@ static int policy_list_run(int argc, char **argv)
     GOptionEntry entries[] = {
         WEIR_OPTION_BIN_DIR(&options.bin_dir),
         WEIR_OPTION_POLICIES(&options.dirs),
+        WEIR_OPTION_CONFIG_DIR(&options.config_dir),
         { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
         G_OPTION_ENTRY_NULL
     };
@@ -176,7 +228,8 @@ static int policy_list_run(int argc, char **argv)
     if (!files || !(daemon = weir_daemon_start(options.bin_dir, &error))) {
         return weir_fail(error);
     }
-    policies = policy_load_all(files, weir_daemon_schema(daemon), &ret);
+    policies = policy_load_all(files, weir_policy_dirs(&options),
+                               weir_daemon_schema(daemon), &ret);
     if (json) {
         policy_print_json_list(policies);
     } else {
@@ -185,29 +238,55 @@ static int policy_list_run(int argc, char **argv)
     return ret;
 }
 
+static void policy_print_options(JsonObject *options)
+{
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, options);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        g_autofree char *text = weir_json_text(value, false);
+
+        printf("    %s: %s\n", name, text);
+    }
+}
+
+static void policy_print_storage(const WeirStorage *storage)
+{
+    g_autoptr(JsonObject) object = weir_storage_json(storage);
+
+    printf("storage:\n");
+    policy_print_options(object);
+}
+
 static void policy_print(const WeirPolicy *policy)
 {
     g_autofree char *description = weir_printable(policy->description);
+    g_autofree char *limits = weir_limits_text(&policy->limits);
 
     printf("name:        %s\n", policy->name);
     printf("description: %s\n", description);
     printf("version:     %" G_GUINT64_FORMAT "\n", policy->version);
     printf("file:        %s\n", policy->file);
+    if (policy->inherit) {
+        printf("inherit:     %s\n", policy->inherit);
+    }
+    if (policy->storage) {
+        policy_print_storage(policy->storage);
+    }
+    if (limits) {
+        printf("limits:      %s\n", limits);
+    }
     printf("filters:     %s\n", policy->filters->len ? "" : "-");
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
-        JsonObjectIter iter;
-        const char *name;
-        JsonNode *value;
 
-        printf("  %s (place %s)\n", filter->driver,
-               weir_place_name(filter->place));
-        json_object_iter_init_ordered(&iter, filter->options);
-        while (json_object_iter_next_ordered(&iter, &name, &value)) {
-            g_autofree char *text = weir_json_text(value, false);
-
-            printf("    %s: %s\n", name, text);
-        }
+        printf("  %s (place %s%s%s)\n", filter->driver,
+               weir_place_name(filter->place),
+               strcmp(filter->file, policy->file) == 0 ? "" : ", from ",
+               strcmp(filter->file, policy->file) == 0 ? "" : filter->file);
+        policy_print_options(filter->options);
     }
 }
 
@@ -218,6 +297,7 @@ static int policy_show_run(int argc, char **argv)
     GOptionEntry entries[] = {
         WEIR_OPTION_BIN_DIR(&options.bin_dir),
         WEIR_OPTION_POLICIES(&options.dirs),
+        WEIR_OPTION_CONFIG_DIR(&options.config_dir),
         { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
         G_OPTION_ENTRY_NULL
     };
@@ -255,8 +335,14 @@ int weir_cmd_policy(int argc, char **argv)
 {
     static const WeirCommand commands[] = {
         { "check", "check policy files", policy_check_run },
+        { "diff", "tell what is different in two policies",
+          weir_policy_diff_run },
         { "list", "list the policies", policy_list_run },
+        { "schema", "print a JSON schema of policies",
+          weir_cmd_policy_schema },
         { "show", "show a policy", policy_show_run },
+        { "which", "tell which policy a disk is to have",
+          weir_cmd_policy_which },
         { NULL, NULL, NULL }
     };
 

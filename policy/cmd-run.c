@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "conflicts.h"
 #include "launch.h"
 #include "programs.h"
 #include "record.h"
@@ -59,17 +60,30 @@ static bool run_parse_disks(Run *run, char **texts, GError **error)
             return false;
         }
         g_ptr_array_add(run->disks, disk);
-        if (!disk->policy) {
-            weir_set_error(error, "--disk: found no policy for disk %s, "
-                           "expected policy=NAME", disk->id);
-            return false;
-        }
     }
     if (run->disks->len == 0) {
         weir_set_error(error, "found no disk, expected --disk DISK");
         return false;
     }
     return weir_disks_distinct(run->disks, error);
+}
+
+/* Give the disks that name no policy the one that is assigned. */
+static bool run_assign_policies(Run *run, const RunOptions *options,
+                                GError **error)
+{
+    for (guint i = 0; i < run->disks->len; i++) {
+        WeirDisk *disk = g_ptr_array_index(run->disks, i);
+
+        if (!disk->policy) {
+            disk->policy = weir_assigned_policy(options->policy.config_dir,
+                                                run->name, disk->id, error);
+        }
+        if (!disk->policy) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* Find and try the policies, and work out the chains. */
@@ -104,9 +118,17 @@ static bool run_find_policies(Run *run, const RunOptions *options,
 static bool run_check_disks(const Run *run, const RunOptions *options,
                             GError **error)
 {
+    const GPtrArray *chains = weir_plan_chains(run->plan);
+    const char *bin_dir = options->policy.bin_dir;
+
     for (guint i = 0; i < run->disks->len; i++) {
-        if (!weir_disk_check(g_ptr_array_index(run->disks, i),
-                             options->policy.bin_dir, error)) {
+        const WeirDisk *disk = g_ptr_array_index(run->disks, i);
+        const WeirPolicy *policy = g_ptr_array_index(run->policies, i);
+
+        if (!weir_disk_check(disk, bin_dir, error) ||
+            !weir_storage_check(policy->storage, disk, bin_dir, error) ||
+            !weir_conflicts_files(g_ptr_array_index(chains, i), disk->id,
+                                  error)) {
             return false;
         }
     }
@@ -171,6 +193,7 @@ static int run_vm(const RunOptions *options, char **args)
 
     if (!run_parse_disks(&run, options->disks, &error) ||
         !run_find_names(&run, options, &error) ||
+        !run_assign_policies(&run, options, &error) ||
         !run_find_policies(&run, options, &error) ||
         !run_check_disks(&run, options, &error) ||
         !weir_plan_create_files(run.plan, &error)) {
@@ -179,8 +202,10 @@ static int run_vm(const RunOptions *options, char **args)
     launch.name = run.name;
     launch.qemu = run.qemu;
     launch.dir = run.dir;
+    launch.bin_dir = options->policy.bin_dir;
     launch.disks = run.disks;
     launch.policies = run.policies;
+    launch.policy_dirs = weir_policy_dirs(&options->policy);
     launch.chains = weir_plan_chains(run.plan);
     launch.secrets = weir_plan_secrets(run.plan);
     if (!weir_launch(&launch, &exit_code, &error)) {
@@ -209,13 +234,14 @@ int weir_cmd_run(int argc, char **argv)
     g_auto(RunOptions) options = { 0 };
     GOptionEntry entries[] = {
         { "disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &options.disks,
-          "A disk, may be repeated: file=FILE,format=FORMAT,policy=NAME,...",
+          "A disk, may be repeated: file=FILE,format=FORMAT[,policy=NAME,...]",
           "DISK" },
         { "name", 0, 0, G_OPTION_ARG_STRING, &options.name,
           "Name of the VM (default: that of the first disk's file)", "NAME" },
         { "qemu", 0, 0, G_OPTION_ARG_FILENAME, &options.qemu,
           "The emulator", "PATH" },
         WEIR_OPTION_POLICIES(&options.policy.dirs),
+        WEIR_OPTION_CONFIG_DIR(&options.policy.config_dir),
         WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
         WEIR_OPTION_RUNTIME_DIR(&options.runtime_dir),
         G_OPTION_ENTRY_NULL

@@ -2,24 +2,10 @@
 /* weir status */
 #include <stdio.h>
 
-#include "compliance.h"
+#include "outdated.h"
 #include "table.h"
-#include "target.h"
-#include "weir.h"
-
-typedef struct StatusOptions {
-    char *qmp;
-    char *runtime_dir;
-    gboolean json;
-} StatusOptions;
-
-static void status_options_clear(StatusOptions *options)
-{
-    g_free(options->qmp);
-    g_free(options->runtime_dir);
-}
-
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(StatusOptions, status_options_clear)
+#include "watch-options.h"
+#include "watch.h"
 
 /* "raw > weir-inspect > file" */
 static char *status_chain(JsonArray *nodes)
@@ -39,20 +25,55 @@ static char *status_chain(JsonArray *nodes)
     return g_string_free(text, FALSE);
 }
 
-static void status_print_table(const GPtrArray *statuses)
+/* "2026-11-25T12:00:00Z", or NULL if it is not known. */
+static char *status_time(gint64 time_s)
 {
-    g_autoptr(WeirTable) table = weir_table_new(7);
+    g_autoptr(GDateTime) time = time_s > 0
+        ? g_date_time_new_from_unix_utc(time_s) : NULL;
+
+    return time ? g_date_time_format(time, "%FT%TZ") : NULL;
+}
+
+static void status_print_disks(const GPtrArray *statuses)
+{
+    g_autoptr(WeirTable) table = weir_table_new(8);
 
     weir_table_row(table, "VM", "DISK", "POLICY", "WANTED", "ACTUAL", "STATE",
-                   "REASON");
+                   "SINCE", "REASON");
     for (guint i = 0; i < statuses->len; i++) {
         const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
         g_autofree char *wanted = status_chain(status->wanted);
         g_autofree char *actual = status_chain(status->actual);
+        g_autofree char *since = status_time(status->since);
 
         weir_table_row(table, status->vm, status->disk, status->policy, wanted,
-                       actual, weir_compliance_name(status->state),
+                       actual, weir_compliance_name(status->state), since,
                        status->reason ? status->reason : "");
+    }
+    weir_table_print(table);
+}
+
+static void status_print_filters(const GPtrArray *statuses)
+{
+    g_autoptr(WeirTable) table = weir_table_new(7);
+
+    weir_table_row(table, "VM", "DISK", "FILTER", "STATE", "SINCE", "FACTS",
+                   "REASON");
+    for (guint i = 0; i < statuses->len; i++) {
+        const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
+
+        for (guint j = 0; j < status->filters->len; j++) {
+            const WeirFilterStatus *filter = g_ptr_array_index(
+                status->filters, j);
+            WeirFacts facts = weir_facts_read(filter->filter);
+            g_autofree char *text = weir_facts_text(&facts);
+            g_autofree char *since = status_time(filter->since);
+
+            weir_table_row(table, status->vm, status->disk, filter->driver,
+                           weir_compliance_name(filter->state), since,
+                           *text ? text : NULL,
+                           filter->reason ? filter->reason : "");
+        }
     }
     weir_table_print(table);
 }
@@ -72,21 +93,44 @@ static void status_print_json(const GPtrArray *statuses)
     printf("%s\n", text);
 }
 
-static GPtrArray *status_collect(const GPtrArray *targets)
+/* Whether a policy has been applied that may be another one now. */
+static bool status_has_policies(const GPtrArray *statuses)
 {
-    GPtrArray *statuses = weir_disk_statuses_new();
+    for (guint i = 0; i < statuses->len; i++) {
+        const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
 
-    for (guint i = 0; i < targets->len; i++) {
-        const WeirTarget *target = g_ptr_array_index(targets, i);
-
-        if (target->record) {
-            weir_compliance_record(target->record, target->graph,
-                                   target->reason, statuses);
-        } else {
-            weir_compliance_graph(target->name, target->graph, statuses);
+        if (status->policy && status->state == WEIR_COMPLIANT) {
+            return true;
         }
     }
-    return statuses;
+    return false;
+}
+
+/* Find the disks that are not under what their policies say now. */
+static bool status_check_policies(const WeirPolicyOptions *options,
+                                  WeirWatch *watch, GError **error)
+{
+    const char *bin_dir = options->bin_dir;
+    g_autoptr(WeirDaemon) daemon = NULL;
+
+    for (guint i = 0; !bin_dir && i < watch->targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(watch->targets, i);
+
+        bin_dir = target->record ? target->record->bin_dir : NULL;
+    }
+    if (!status_has_policies(watch->statuses)) {
+        return true;
+    }
+    daemon = weir_daemon_start(bin_dir, error);
+    for (guint i = 0; daemon && i < watch->targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(watch->targets, i);
+
+        if (target->record) {
+            weir_outdated_check(target->record, options->dirs,
+                                weir_daemon_schema(daemon), watch->statuses);
+        }
+    }
+    return daemon != NULL;
 }
 
 static int status_exit_code(const GPtrArray *statuses)
@@ -101,6 +145,9 @@ static int status_exit_code(const GPtrArray *statuses)
         }
         if (status->state == WEIR_UNKNOWN) {
             ret = WEIR_EXIT_UNKNOWN;
+        } else if (status->state == WEIR_OUT_OF_DATE &&
+                   ret == WEIR_EXIT_OK) {
+            ret = WEIR_EXIT_OUT_OF_DATE;
         }
     }
     return ret;
@@ -108,44 +155,50 @@ static int status_exit_code(const GPtrArray *statuses)
 
 int weir_cmd_status(int argc, char **argv)
 {
-    g_auto(StatusOptions) options = { 0 };
+    g_auto(WeirWatchOptions) options = WEIR_WATCH_OPTIONS_INIT;
+    g_auto(WeirPolicyOptions) policy = { 0 };
+    gboolean filters = FALSE;
+    gboolean json = FALSE;
     GOptionEntry entries[] = {
-        { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &options.qmp,
-          "Ask the QEMU with this QMP socket", "SOCKET" },
-        { "json", 0, 0, G_OPTION_ARG_NONE, &options.json, "Print JSON", NULL },
-        WEIR_OPTION_RUNTIME_DIR(&options.runtime_dir),
+        { "filters", 0, 0, G_OPTION_ARG_NONE, &filters,
+          "Show each filter and what it tells", NULL },
+        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
+        WEIR_OPTION_POLICIES(&policy.dirs),
+        WEIR_OPTION_BIN_DIR(&policy.bin_dir),
+        WEIR_WATCH_OPTIONS_ENTRIES(&options),
         G_OPTION_ENTRY_NULL
     };
-    g_autofree char *dir = NULL;
-    g_autoptr(GPtrArray) targets = NULL;
-    g_autoptr(GPtrArray) statuses = NULL;
+    g_auto(WeirTargetQuery) query = { 0 };
+    g_autoptr(WeirWatch) watch = NULL;
     GError *error = NULL;
 
     if (!weir_parse(&argc, &argv, entries, "[VM]",
                     "Show for each disk its policy, the chain that it wants, "
                     "the chain that there is,\nand the state: compliant, "
-                    "non-compliant, unknown (the VM cannot be asked) or\n"
-                    "not-applicable (not started by weir run).\n\n"
-                    "Exit codes: 0 no disk is non-compliant or unknown, 1 "
-                    "error, 2 wrong usage,\n3 a disk is non-compliant, 4 none "
-                    "is, but one is unknown.")) {
+                    "non-compliant, out-of-date (the policy has\nchanged since "
+                    "it was applied), unknown (the VM cannot be asked, or a "
+                    "filter does not\ntell) or not-applicable (no policy is "
+                    "known).\n\n"
+                    "Exit codes: 0 all disks are compliant or not-applicable, "
+                    "1 error, 2 wrong usage,\n3 a disk is non-compliant, 4 "
+                    "none is, but one is unknown, 5 none is either, but one\n"
+                    "is out-of-date.") ||
+        !weir_watch_options_query(&options, argc, argv, &query)) {
         return WEIR_EXIT_USAGE;
     }
-    if (argc > 2 || (argc == 2 && options.qmp)) {
-        return weir_usage("status: found '%s', expected one VM or --qmp",
-                          argv[argc - 1]);
-    }
-    dir = weir_runtime_dir(options.runtime_dir);
-    targets = weir_targets_ask(dir, argc == 2 ? argv[1] : NULL, options.qmp,
-                               &error);
-    if (!targets) {
+    watch = weir_watch(&query, &error);
+    if (!watch) {
         return weir_fail(error);
     }
-    statuses = status_collect(targets);
-    if (options.json) {
-        status_print_json(statuses);
-    } else {
-        status_print_table(statuses);
+    if (!status_check_policies(&policy, watch, &error)) {
+        return weir_fail(error);
     }
-    return status_exit_code(statuses);
+    if (json) {
+        status_print_json(watch->statuses);
+    } else if (filters) {
+        status_print_filters(watch->statuses);
+    } else {
+        status_print_disks(watch->statuses);
+    }
+    return status_exit_code(watch->statuses);
 }

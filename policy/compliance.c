@@ -3,16 +3,16 @@
 
 #include <string.h>
 
-static const char *const compliance_names[] = {
-    [WEIR_COMPLIANT] = "compliant",
-    [WEIR_NON_COMPLIANT] = "non-compliant",
-    [WEIR_UNKNOWN] = "unknown",
-    [WEIR_NOT_APPLICABLE] = "not-applicable",
-};
+#include "advice.h"
+#include "history.h"
 
-const char *weir_compliance_name(WeirCompliance state)
+static void compliance_filter_free(WeirFilterStatus *filter)
 {
-    return compliance_names[state];
+    g_free(filter->driver);
+    g_free(filter->node_name);
+    g_free(filter->reason);
+    g_clear_pointer(&filter->filter, json_object_unref);
+    g_free(filter);
 }
 
 static void compliance_status_free(WeirDiskStatus *status)
@@ -23,6 +23,9 @@ static void compliance_status_free(WeirDiskStatus *status)
     g_free(status->reason);
     json_array_unref(status->wanted);
     json_array_unref(status->actual);
+    g_ptr_array_unref(status->filters);
+    g_clear_pointer(&status->latency, json_array_unref);
+    g_clear_pointer(&status->recent, json_array_unref);
     g_free(status);
 }
 
@@ -42,6 +45,8 @@ static WeirDiskStatus *compliance_status_new(const char *vm, const char *disk,
     status->state = state;
     status->wanted = json_array_new();
     status->actual = json_array_new();
+    status->filters = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)compliance_filter_free);
     return status;
 }
 
@@ -92,11 +97,52 @@ static JsonArray *compliance_actual(const GPtrArray *chain)
     return array;
 }
 
+/* The node above @node that has it as its data, or NULL. */
+static WeirGraphNode *compliance_parent(const WeirGraph *graph,
+                                        const WeirGraphNode *node)
+{
+    static const char *const links[] = { "file", "backing", NULL };
+    GPtrArray *nodes = weir_graph_nodes(graph);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        WeirGraphNode *parent = g_ptr_array_index(nodes, i);
+
+        for (guint j = 0; parent->kind == WEIR_GRAPH_NODE &&
+                          j < parent->edges->len; j++) {
+            const WeirGraphEdge *edge = &g_array_index(parent->edges,
+                                                       WeirGraphEdge, j);
+
+            if (edge->child == node && g_strv_contains(links, edge->name)) {
+                return parent;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Of a disk that nothing uses: the highest node above ours. */
+static WeirGraphNode *compliance_top(const WeirRecordDisk *disk,
+                                     const WeirGraph *graph)
+{
+    guint levels = weir_graph_nodes(graph)->len;    /* it may go in circles */
+    WeirGraphNode *node = NULL;
+    WeirGraphNode *parent;
+
+    for (guint i = 0; !node && i < disk->wanted->len; i++) {
+        const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+
+        node = weir_graph_node(graph, wanted->node_name);
+    }
+    while (node && levels-- > 0 && (parent = compliance_parent(graph, node))) {
+        node = parent;
+    }
+    return node;
+}
+
 /* A device keeps its id; without one, look for what uses our nodes. */
 WeirGraphNode *weir_record_disk_root(const WeirRecordDisk *disk,
                                      const WeirGraph *graph)
 {
-    const WeirWanted *top = g_ptr_array_index(disk->wanted, 0);
     GPtrArray *nodes = weir_graph_nodes(graph);
 
     if (disk->device) {
@@ -116,27 +162,12 @@ WeirGraphNode *weir_record_disk_root(const WeirRecordDisk *disk,
             }
         }
     }
-    return weir_graph_node(graph, top->node_name);
+    return compliance_top(disk, graph);
 }
 
 static bool compliance_is_filter(const WeirGraphNode *node)
 {
     return node->driver && g_str_has_prefix(node->driver, WEIR_FILTER_PREFIX);
-}
-
-static void compliance_add(GString *reasons, const char *format, ...)
-    G_GNUC_PRINTF(2, 3);
-
-static void compliance_add(GString *reasons, const char *format, ...)
-{
-    va_list args;
-
-    if (reasons->len > 0) {
-        g_string_append(reasons, "; ");
-    }
-    va_start(args, format);
-    g_string_append_vprintf(reasons, format, args);
-    va_end(args);
 }
 
 /* Index of the first filter of @chain with @driver, or -1. */
@@ -170,27 +201,49 @@ static bool compliance_in_backing(const WeirGraph *graph,
     return false;
 }
 
-static void compliance_check_facts(const WeirGraphNode *node,
-                                   const WeirWanted *wanted, GString *reasons)
+/* Add a filter of which is said what is in @verdict. */
+static void compliance_add_filter(WeirDiskStatus *status, const char *driver,
+                                  const WeirGraphNode *node,
+                                  const WeirVerdict *verdict)
 {
-    const char *place = weir_json_string(node->filter, "place");
-    const char *state = weir_json_string(node->filter, "state");
-    const char *reason = weir_json_string(node->filter, "reason");
+    WeirFilterStatus *filter = g_new0(WeirFilterStatus, 1);
 
-    if (place && strcmp(place, wanted->place) != 0) {
-        compliance_add(reasons, "%s is at place %s instead of %s",
-                       wanted->driver, place, wanted->place);
+    filter->driver = g_strdup(driver);
+    filter->state = verdict->state;
+    filter->since = verdict->since;
+    if (verdict->reasons->len > 0) {
+        filter->reason = g_strdup(verdict->reasons->str);
     }
-    if (state && strcmp(state, "ok") != 0) {
-        compliance_add(reasons, "%s is %s: %s", wanted->driver, state,
-                       reason ? reason : "no reason given");
+    if (node) {
+        filter->node_name = g_strdup(node->name);
+        filter->filter = node->filter ? json_object_ref(node->filter) : NULL;
     }
+    g_ptr_array_add(status->filters, filter);
+}
+
+static void compliance_check_present(const WeirGraphNode *node,
+                                     const WeirWanted *wanted,
+                                     const WeirDiskStatus *status,
+                                     bool is_highest, WeirVerdict *verdict)
+{
+    WeirFacts facts = weir_facts_read(node->filter);
+
+    facts.driver = wanted->driver;
+    if (facts.place && strcmp(facts.place, wanted->place) != 0) {
+        weir_verdict_add(verdict, WEIR_NON_COMPLIANT,
+                         "%s is at place %s instead of %s", wanted->driver,
+                         facts.place, wanted->place);
+    }
+    weir_judge_filter(&facts, &status->limits,
+                      is_highest ? status->recent : NULL, verdict);
 }
 
 /* Check each wanted filter, and that they come in that order. */
 static void compliance_check_wanted(const WeirRecordDisk *disk,
                                     const WeirGraph *graph,
-                                    const GPtrArray *chain, GString *reasons)
+                                    const GPtrArray *chain,
+                                    const WeirGraphNode *highest,
+                                    WeirDiskStatus *status)
 {
     const char *previous = NULL;
     int last = -1;
@@ -198,26 +251,34 @@ static void compliance_check_wanted(const WeirRecordDisk *disk,
     for (guint i = 0; i < disk->wanted->len; i++) {
         const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
         int index = compliance_find(chain, wanted->driver);
+        const WeirGraphNode *node = index < 0 ? NULL :
+                                    g_ptr_array_index(chain, index);
+        g_auto(WeirVerdict) verdict = { 0 };
 
         if (strcmp(wanted->role, "filter") != 0) {
             continue;
         }
-        if (index < 0) {
-            compliance_add(reasons, "%s is %s", wanted->driver,
-                           compliance_in_backing(graph,
-                                                 g_ptr_array_index(chain, 0),
-                                                 wanted->driver)
-                               ? "only below a backing file" : "missing");
-            continue;
+        weir_verdict_init(&verdict);
+        if (!node) {
+            weir_verdict_add(&verdict, WEIR_NON_COMPLIANT, "%s is %s",
+                             wanted->driver,
+                             compliance_in_backing(
+                                 graph, g_ptr_array_index(chain, 0),
+                                 wanted->driver)
+                                 ? "only below a backing file" : "missing");
+        } else {
+            compliance_check_present(node, wanted, status, node == highest,
+                                     &verdict);
         }
-        compliance_check_facts(g_ptr_array_index(chain, index), wanted,
-                               reasons);
-        if (index < last) {
-            compliance_add(reasons, "%s is above %s", wanted->driver,
-                           previous);
+        if (node && index < last) {
+            weir_verdict_add(&verdict, WEIR_NON_COMPLIANT, "%s is above %s",
+                             wanted->driver, previous);
         }
-        last = index;
-        previous = wanted->driver;
+        if (node) {
+            last = index;
+            previous = wanted->driver;
+        }
+        compliance_add_filter(status, wanted->driver, node, &verdict);
     }
 }
 
@@ -234,43 +295,195 @@ static bool compliance_wants(const WeirRecordDisk *disk, const char *driver)
 }
 
 static void compliance_check_extra(const WeirRecordDisk *disk,
-                                   const GPtrArray *chain, GString *reasons)
+                                   const GPtrArray *chain,
+                                   WeirDiskStatus *status)
 {
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
+        bool wanted = node->driver && compliance_wants(disk, node->driver);
+        g_auto(WeirVerdict) verdict = { 0 };
 
-        if (!compliance_is_filter(node)) {
+        if (!compliance_is_filter(node) ||
+            (wanted && compliance_find(chain, node->driver) == (int)i)) {
             continue;
         }
-        if (!compliance_wants(disk, node->driver)) {
-            compliance_add(reasons, "%s is not in the policy", node->driver);
-        } else if (compliance_find(chain, node->driver) != (int)i) {
-            compliance_add(reasons, "%s is there twice", node->driver);
+        weir_verdict_init(&verdict);
+        weir_verdict_add(&verdict, WEIR_NON_COMPLIANT,
+                         wanted ? "%s is there twice"
+                                : "%s is not in the policy", node->driver);
+        compliance_add_filter(status, node->driver, node, &verdict);
+    }
+}
+
+/* Whether the disk was to have a node that ignores flushes. */
+static bool compliance_wants_no_flush(const WeirRecordDisk *disk)
+{
+    const WeirWanted *top = g_ptr_array_index(disk->wanted, 0);
+
+    return weir_json_bool(weir_json_object(top->options, "cache"), "no-flush",
+                          false);
+}
+
+/* What a flush does not reach is lost in a power cut: logs, caches, disks. */
+static void compliance_check_flushes(const WeirRecordDisk *disk,
+                                     const WeirGraph *graph,
+                                     GPtrArray *chain, WeirVerdict *verdict)
+{
+    const WeirGraphNode *root = g_ptr_array_index(chain, 0);
+    GPtrArray *nodes = weir_graph_nodes(graph);
+    bool wanted = compliance_wants_no_flush(disk);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        WeirGraphNode *node = g_ptr_array_index(nodes, i);
+
+        if (node->no_flush && weir_graph_reaches(root, node) &&
+            !(wanted && g_ptr_array_find(chain, node, NULL))) {
+            weir_verdict_add(verdict, WEIR_NON_COMPLIANT,
+                             "node %s ignores flushes", node->name);
         }
+    }
+}
+
+/* A limit with which nothing was compared is not kept for sure. */
+static void compliance_check_told(const WeirDiskStatus *status,
+                                  WeirVerdict *verdict)
+{
+    bool rpo = false;
+    bool dirty = false;
+
+    for (guint i = 0; i < status->filters->len; i++) {
+        const WeirFilterStatus *filter = g_ptr_array_index(status->filters, i);
+        WeirFacts facts = weir_facts_read(filter->filter);
+
+        rpo = rpo || facts.rpo_ms >= 0;
+        dirty = dirty || facts.dirty_bytes >= 0;
+    }
+    if (status->limits.rpo_ns > 0 && !rpo) {
+        weir_verdict_add(verdict, WEIR_UNKNOWN, "no filter tells the RPO");
+    }
+    if (status->limits.dirty_bytes > 0 && !dirty) {
+        weir_verdict_add(verdict, WEIR_UNKNOWN,
+                         "no filter tells how much data is dirty");
+    }
+    if (status->limits.latency_ns > 0 && !status->latency) {
+        weir_verdict_add(verdict, WEIR_UNKNOWN, "no filter tells latencies");
+    }
+}
+
+/*
+ * The disk is what the worst of its filters is: since the first of them is so,
+ * or, when all comply, since the last one does.
+ */
+static void compliance_sum_up(const WeirDiskStatus *status,
+                              WeirVerdict *verdict)
+{
+    WeirCompliance state = WEIR_COMPLIANT;
+    gint64 since = 0;
+
+    for (guint i = 0; i < status->filters->len; i++) {
+        const WeirFilterStatus *filter = g_ptr_array_index(status->filters, i);
+
+        if (filter->reason) {
+            weir_verdict_add(verdict, filter->state, "%s", filter->reason);
+        }
+        if (weir_compliance_worse(state, filter->state) != state) {
+            state = filter->state;
+            since = 0;
+        }
+        if (filter->state == state && filter->since > 0) {
+            since = since == 0 ? filter->since :
+                    state == WEIR_COMPLIANT ? MAX(since, filter->since)
+                                            : MIN(since, filter->since);
+        }
+    }
+    verdict->since = since;
+}
+
+/* The highest filter, through which all requests pass. */
+static WeirGraphNode *compliance_highest(const GPtrArray *chain)
+{
+    for (guint i = 0; i < chain->len; i++) {
+        WeirGraphNode *node = g_ptr_array_index(chain, i);
+
+        if (weir_json_length(weir_json_array(node->filter,
+                                             "statistics")) > 0) {
+            return node;
+        }
+    }
+    return NULL;
+}
+
+static void compliance_take_latency(const WeirGraphNode *highest,
+                                    JsonArray *before, WeirDiskStatus *status)
+{
+    WeirFacts facts = weir_facts_read(highest ? highest->filter : NULL);
+
+    if (highest) {
+        status->latency = weir_facts_latency(&facts);
+        status->recent = weir_latency_since(status->latency, before);
+    }
+}
+
+/* One that was begun and has not ended. */
+static void compliance_check_change(const WeirRecordDisk *disk,
+                                    WeirVerdict *verdict)
+{
+    const WeirRecordDisk *change = disk->change;
+
+    if (change) {
+        weir_verdict_add(verdict, WEIR_NON_COMPLIANT, "a change to %s%s%s was "
+                         "interrupted, weir reapply or weir detach goes on "
+                         "with it", change->policy ? "policy '" : "",
+                         change->policy ? change->policy : "no policy",
+                         change->policy ? "'" : "");
     }
 }
 
 static void compliance_disk(const WeirRecordDisk *disk, const WeirGraph *graph,
+                            const WeirHistory *history,
                             WeirDiskStatus *status)
 {
     WeirGraphNode *root = weir_record_disk_root(disk, graph);
     g_autoptr(GPtrArray) chain = weir_graph_chain(root);
-    GString *reasons = g_string_new(NULL);
+    const WeirGraphNode *highest = compliance_highest(chain);
+    g_auto(WeirVerdict) verdict = { 0 };
+    WeirCompliance of_filters;
 
+    weir_verdict_init(&verdict);
     json_array_unref(status->actual);
     status->actual = compliance_actual(chain);
+    compliance_take_latency(highest, weir_history_latency(history, disk->id),
+                            status);
     if (!root) {
-        compliance_add(reasons, "the guest has no such disk any more");
+        weir_verdict_add(&verdict, WEIR_NON_COMPLIANT,
+                         "the guest has no such disk any more");
     } else {
-        compliance_check_wanted(disk, graph, chain, reasons);
-        compliance_check_extra(disk, chain, reasons);
+        compliance_check_wanted(disk, graph, chain, highest, status);
+        compliance_check_extra(disk, chain, status);
+        compliance_sum_up(status, &verdict);
     }
-    status->state = reasons->len ? WEIR_NON_COMPLIANT : WEIR_COMPLIANT;
-    status->reason = g_string_free(reasons, reasons->len == 0);
+    of_filters = verdict.state;
+    if (root) {
+        compliance_check_flushes(disk, graph, chain, &verdict);
+    }
+    if (verdict.state == WEIR_COMPLIANT) {
+        compliance_check_told(status, &verdict);
+    }
+    compliance_check_change(disk, &verdict);
+    status->state = verdict.state;
+    status->since = verdict.state == of_filters ? verdict.since : 0;
+    status->reason = verdict.reasons->len ? g_strdup(verdict.reasons->str)
+                                          : NULL;
+    if (!disk->policy && !disk->change) {
+        g_free(status->reason);
+        status->state = WEIR_NOT_APPLICABLE;
+        status->reason = g_strdup("under no policy");
+    }
 }
 
 void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
-                            const char *reason, GPtrArray *statuses)
+                            const char *reason, const WeirHistory *history,
+                            GPtrArray *statuses)
 {
     for (guint i = 0; i < record->disks->len; i++) {
         const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
@@ -279,15 +492,40 @@ void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
 
         status->policy = g_strdup(disk->policy);
         status->policy_version = disk->policy_version;
+        status->limits = disk->limits;
         json_array_unref(status->wanted);
         status->wanted = compliance_wanted(disk);
         if (graph) {
-            compliance_disk(disk, graph, status);
+            compliance_disk(disk, graph, history, status);
         } else {
             status->reason = g_strdup(reason);
         }
         g_ptr_array_add(statuses, status);
     }
+}
+
+/* A disk of which nobody knows what it should be. */
+static WeirDiskStatus *compliance_foreign(const char *vm, const char *disk,
+                                          const GPtrArray *chain)
+{
+    g_auto(WeirVerdict) verdict = { 0 };
+    WeirDiskStatus *status = compliance_status_new(vm, disk,
+                                                   WEIR_NOT_APPLICABLE);
+
+    status->reason = g_strdup("not started by weir run");
+    json_array_unref(status->actual);
+    status->actual = compliance_actual(chain);
+    compliance_take_latency(compliance_highest(chain), NULL, status);
+    weir_verdict_init(&verdict);
+    verdict.state = WEIR_NOT_APPLICABLE;
+    for (guint i = 0; i < chain->len; i++) {
+        const WeirGraphNode *node = g_ptr_array_index(chain, i);
+
+        if (node->filter && node->driver) {
+            compliance_add_filter(status, node->driver, node, &verdict);
+        }
+    }
+    return status;
 }
 
 void weir_compliance_graph(const char *vm, const WeirGraph *graph,
@@ -299,24 +537,50 @@ void weir_compliance_graph(const char *vm, const WeirGraph *graph,
         const WeirGraphNode *node = g_ptr_array_index(nodes, i);
         g_autofree char *name = weir_graph_device_name(node);
         g_autoptr(GPtrArray) chain = NULL;
-        WeirDiskStatus *status;
 
-        if (node->kind != WEIR_GRAPH_BACKEND || !weir_graph_root(node)) {
-            continue;
+        if (node->kind == WEIR_GRAPH_BACKEND && weir_graph_root(node)) {
+            chain = weir_graph_chain(weir_graph_root(node));
+            g_ptr_array_add(statuses, compliance_foreign(
+                vm, *name ? name : weir_graph_root(node)->name, chain));
         }
-        chain = weir_graph_chain(weir_graph_root(node));
-        status = compliance_status_new(vm, *name ? name : "-",
-                                       WEIR_NOT_APPLICABLE);
-        status->reason = g_strdup("not started by weir run");
-        json_array_unref(status->actual);
-        status->actual = compliance_actual(chain);
-        g_ptr_array_add(statuses, status);
     }
+}
+
+static void compliance_set_since(JsonObject *object, gint64 since)
+{
+    if (since > 0) {
+        json_object_set_int_member(object, "since", since);
+    } else {
+        json_object_set_null_member(object, "since");
+    }
+}
+
+static JsonObject *compliance_filter_json(const WeirFilterStatus *filter)
+{
+    WeirFacts facts = weir_facts_read(filter->filter);
+    JsonObject *object = json_object_new();
+
+    weir_json_set_string(object, "driver", filter->driver);
+    weir_json_set_string(object, "node-name", filter->node_name);
+    json_object_set_string_member(object, "state",
+                                  weir_compliance_name(filter->state));
+    weir_json_set_string(object, "reason", filter->reason);
+    compliance_set_since(object, filter->since);
+    json_object_set_object_member(object, "facts", weir_facts_json(&facts));
+    return object;
+}
+
+static void compliance_set_latency(JsonObject *object, JsonArray *histogram)
+{
+    json_object_set_int_member(
+        object, "latency-p99-ns",
+        (gint64)weir_advice_percentile(histogram, WEIR_LIMITS_LATENCY_SHARE));
 }
 
 JsonObject *weir_disk_status_json(const WeirDiskStatus *status)
 {
     JsonObject *object = json_object_new();
+    JsonArray *filters = json_array_new();
 
     weir_json_set_string(object, "vm", status->vm);
     json_object_set_string_member(object, "disk", status->disk);
@@ -324,14 +588,25 @@ JsonObject *weir_disk_status_json(const WeirDiskStatus *status)
     if (status->policy) {
         json_object_set_int_member(object, "policy-version",
                                    status->policy_version);
+        json_object_set_object_member(object, "limits",
+                                      weir_limits_json(&status->limits));
     }
     json_object_set_string_member(object, "state",
                                   weir_compliance_name(status->state));
     weir_json_set_string(object, "reason", status->reason);
+    compliance_set_since(object, status->since);
+    if (status->recent) {
+        compliance_set_latency(object, status->recent);
+    }
     json_object_set_array_member(object, "wanted",
                                  json_array_ref(status->wanted));
     json_object_set_array_member(object, "actual",
                                  json_array_ref(status->actual));
+    for (guint i = 0; i < status->filters->len; i++) {
+        json_array_add_object_element(filters, compliance_filter_json(
+            g_ptr_array_index(status->filters, i)));
+    }
+    json_object_set_array_member(object, "filters", filters);
     return object;
 }
 

@@ -4,14 +4,20 @@
 #define WEIR_COMPLIANCE_H
 
 #include "graph.h"
+#include "judge.h"
 #include "record.h"
 
-typedef enum WeirCompliance {
-    WEIR_COMPLIANT,
-    WEIR_NON_COMPLIANT,
-    WEIR_UNKNOWN,           /* the VM cannot be asked */
-    WEIR_NOT_APPLICABLE,    /* no policy is known */
-} WeirCompliance;
+typedef struct WeirHistory WeirHistory;     /* see history.h */
+
+/* What is to be said of a filter that a disk has, or should have. */
+typedef struct WeirFilterStatus {
+    char *driver;
+    char *node_name;        /* NULL: it is missing */
+    WeirCompliance state;
+    char *reason;           /* why not WEIR_COMPLIANT; else NULL */
+    gint64 since;           /* of @state, seconds since 1970; 0: not known */
+    JsonObject *filter;     /* its entry in query-weir, or NULL */
+} WeirFilterStatus;
 
 /* A disk's compliance. */
 typedef struct WeirDiskStatus {
@@ -21,22 +27,27 @@ typedef struct WeirDiskStatus {
     gint64 policy_version;
     WeirCompliance state;
     char *reason;           /* why not WEIR_COMPLIANT; else NULL */
+    gint64 since;           /* of @state, seconds since 1970; 0: not known */
+    WeirLimits limits;
     JsonArray *wanted;      /* from the highest node downwards */
     JsonArray *actual;      /* likewise; empty if unknown */
+    GPtrArray *filters;     /* WeirFilterStatus: those that are wanted, then
+                               others; empty if unknown */
+    JsonArray *latency;     /* histogram of the highest filter, or NULL */
+    JsonArray *recent;      /* what of it counts for the limit, or NULL */
 } WeirDiskStatus;
-
-/* "compliant", "non-compliant", "unknown" or "not-applicable". */
-const char *weir_compliance_name(WeirCompliance state);
 
 /*
  * Compare the recorded disks of a VM with its graph.  A filter is recognised
  * by driver and place, so one attached again under another node name counts.
  *
  * @graph: NULL if the VM could not be asked, for @reason
+ * @history: from when latencies count; NULL: since the filters were opened
  * @statuses: takes a WeirDiskStatus for each disk
  */
 void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
-                            const char *reason, GPtrArray *statuses);
+                            const char *reason, const WeirHistory *history,
+                            GPtrArray *statuses);
 
 /* Add a not-applicable status for each device or export of @graph. */
 void weir_compliance_graph(const char *vm, const WeirGraph *graph,

@@ -127,14 +127,14 @@ const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon)
 }
 
 /* Ask the driver of a filter.  Its refusal is a line in @text. */
-static bool daemon_try(WeirDaemon *daemon, const WeirPolicy *policy,
-                       const WeirPolicyFilter *filter, GString *text,
-                       GError **error)
+static bool daemon_try(WeirDaemon *daemon, const WeirPolicyFilter *filter,
+                       GString *text, GError **error)
 {
     JsonObject *arguments = json_object_new();
     JsonObject *node = weir_plan_sample(filter);
     g_autoptr(JsonNode) answer = NULL;
     g_autoptr(GError) local = NULL;
+    g_autofree char *message = NULL;
 
     json_object_set_string_member(node, "driver", filter->driver);
     json_object_set_string_member(node, filter->child, "weir-check-disk");
@@ -148,9 +148,10 @@ static bool daemon_try(WeirDaemon *daemon, const WeirPolicy *policy,
         g_propagate_error(error, g_steal_pointer(&local));
         return false;
     }
+    message = weir_printable(local->message);
     g_string_append_printf(text, "%s%s:%u:%u: %s refuses its options: %s",
-                           text->len ? "\n" : "", policy->file, filter->line,
-                           filter->column, filter->driver, local->message);
+                           text->len ? "\n" : "", filter->file, filter->line,
+                           filter->column, filter->driver, message);
     return true;
 }
 
@@ -161,8 +162,8 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
     bool ok = true;
 
     for (guint i = policy->filters->len; ok && i-- > 0;) {
-        ok = daemon_try(daemon, policy, g_ptr_array_index(policy->filters, i),
-                        text, error);
+        ok = daemon_try(daemon, g_ptr_array_index(policy->filters, i), text,
+                        error);
     }
     if (ok && text->len > 0) {
         g_set_error_literal(error, WEIR_ERROR, WEIR_ERROR_POSITION,

@@ -15,6 +15,7 @@ typedef enum WeirErrorCode {
     WEIR_ERROR_NO_COMMAND,  /* the other side does not know the command */
     WEIR_ERROR_TIMEOUT,     /* the other side did not answer in time */
     WEIR_ERROR_CLOSED,      /* the other side is gone */
+    WEIR_ERROR_HALFWAY,     /* some of it is done and could not be undone */
 } WeirErrorCode;
 
 GQuark weir_error_quark(void);
@@ -22,5 +23,8 @@ GQuark weir_error_quark(void);
 /* Set @error to code WEIR_ERROR_FAILED and a printf-like message. */
 void weir_set_error(GError **error, const char *format, ...)
     G_GNUC_PRINTF(2, 3);
+
+/* @text without control characters; NULL gives "-".  The caller frees it. */
+char *weir_printable(const char *text);
 
 #endif

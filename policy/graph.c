@@ -109,6 +109,8 @@ static bool graph_query_drivers(WeirGraph *graph, WeirQmp *qmp,
 
         if (node && !node->driver) {
             node->driver = g_strdup(weir_json_string(object, "drv"));
+            node->no_flush = weir_json_bool(weir_json_object(object, "cache"),
+                                            "no-flush", false);
         }
     }
     return answer != NULL;
@@ -143,6 +145,10 @@ static bool graph_query_filters(WeirGraph *graph, WeirQmp *qmp,
 
 WeirGraph *weir_graph_query(WeirQmp *qmp, int timeout_ms, GError **error)
 {
+    static bool (*const queries[])(WeirGraph *, WeirQmp *, int, GError **) = {
+        graph_query_edges, graph_query_drivers, graph_query_filters,
+    };
+    gint64 deadline_us = weir_qmp_deadline(timeout_ms);
     g_autoptr(WeirGraph) graph = g_new0(WeirGraph, 1);
 
     graph->nodes = g_ptr_array_new_with_free_func(
@@ -150,10 +156,10 @@ WeirGraph *weir_graph_query(WeirQmp *qmp, int timeout_ms, GError **error)
     graph->by_id = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
                                          NULL);
     graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
-    if (!graph_query_edges(graph, qmp, timeout_ms, error) ||
-        !graph_query_drivers(graph, qmp, timeout_ms, error) ||
-        !graph_query_filters(graph, qmp, timeout_ms, error)) {
-        return NULL;
+    for (guint i = 0; i < G_N_ELEMENTS(queries); i++) {
+        if (!queries[i](graph, qmp, weir_qmp_left(deadline_us), error)) {
+            return NULL;
+        }
     }
     return g_steal_pointer(&graph);
 }
@@ -227,27 +233,27 @@ GPtrArray *weir_graph_chain(WeirGraphNode *root)
     return chain;
 }
 
-static bool graph_reaches(const WeirGraphNode *root, const WeirGraphNode *node,
-                          GHashTable *seen)
-{
-    if (root == node) {
-        return true;
-    }
-    if (!root || !g_hash_table_add(seen, (gpointer)root)) {
-        return false;
-    }
-    for (guint i = 0; i < root->edges->len; i++) {
-        if (graph_reaches(g_array_index(root->edges, WeirGraphEdge, i).child,
-                          node, seen)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 bool weir_graph_reaches(const WeirGraphNode *root, const WeirGraphNode *node)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    g_autoptr(GPtrArray) left = g_ptr_array_new();
 
-    return graph_reaches(root, node, seen);
+    /* Not recursive: the graph is as deep as the other side says. */
+    g_ptr_array_add(left, (gpointer)root);
+    while (left->len > 0) {
+        const WeirGraphNode *next = g_ptr_array_steal_index(left,
+                                                            left->len - 1);
+
+        if (next == node) {
+            return true;
+        }
+        if (!next || !g_hash_table_add(seen, (gpointer)next)) {
+            continue;
+        }
+        for (guint i = 0; i < next->edges->len; i++) {
+            g_ptr_array_add(left, g_array_index(next->edges, WeirGraphEdge,
+                                                i).child);
+        }
+    }
+    return false;
 }

@@ -17,6 +17,7 @@ typedef struct WeirGraphNode {
     WeirGraphKind kind;
     char *name;             /* node-name; id or QOM path of a device; "" */
     char *driver;           /* of a block node */
+    bool no_flush;          /* of a block node: flushes are ignored */
     JsonObject *filter;     /* its entry in query-weir; NULL: not a filter */
     GArray *edges;          /* WeirGraphEdge */
 } WeirGraphNode;
@@ -30,7 +31,7 @@ typedef struct WeirGraphEdge {
  * Ask for the graph and the state of the filters.
  *
  * @qmp: negotiated
- * @timeout_ms: for each of three commands
+ * @timeout_ms: for all of it
  * Blocks.  Returns the graph, which the caller frees with weir_graph_free(),
  * or NULL with @error set as by weir_qmp_execute().  A QEMU that has no
  * query-weir has no filters.

@@ -208,15 +208,18 @@ const char *weir_json_string(JsonObject *object, const char *name)
     return weir_json_as_string(json_member(object, name));
 }
 
-gint64 weir_json_int(JsonObject *object, const char *name, gint64 fallback)
+static gint64 json_as_int(JsonNode *node, gint64 fallback)
 {
-    JsonNode *node = json_member(object, name);
-
     if (!node || !JSON_NODE_HOLDS_VALUE(node) ||
         json_node_get_value_type(node) != G_TYPE_INT64) {
         return fallback;
     }
     return json_node_get_int(node);
+}
+
+gint64 weir_json_int(JsonObject *object, const char *name, gint64 fallback)
+{
+    return json_as_int(json_member(object, name), fallback);
 }
 
 double weir_json_number(JsonObject *object, const char *name, double fallback)
@@ -259,6 +262,25 @@ JsonObject *weir_json_object_at(JsonArray *array, guint index)
 const char *weir_json_string_at(JsonArray *array, guint index)
 {
     return weir_json_as_string(json_array_get_element(array, index));
+}
+
+gint64 weir_json_int_at(JsonArray *array, guint index, gint64 fallback)
+{
+    return json_as_int(json_array_get_element(array, index), fallback);
+}
+
+JsonObject *weir_json_copy(JsonObject *object)
+{
+    JsonObject *copy = json_object_new();
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, object);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        json_object_set_member(copy, name, json_node_copy(value));
+    }
+    return copy;
 }
 
 void weir_json_set_string(JsonObject *object, const char *name,

@@ -50,6 +50,11 @@ guint weir_json_length(JsonArray *array);
 /* Element @index of @array as an object or string; NULL if it is none. */
 JsonObject *weir_json_object_at(JsonArray *array, guint index);
 const char *weir_json_string_at(JsonArray *array, guint index);
+/* The same as an integer; @fallback if it is none. */
+gint64 weir_json_int_at(JsonArray *array, guint index, gint64 fallback);
+
+/* A copy of which members can be replaced; the caller unrefs it. */
+JsonObject *weir_json_copy(JsonObject *object);
 
 /* Append string @value, or null for NULL. */
 void weir_json_set_string(JsonObject *object, const char *name,

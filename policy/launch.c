@@ -329,10 +329,12 @@ static bool launch_record(Vm *vm, GError **error)
 {
     const WeirLaunch *launch = vm->launch;
 
-    vm->record = weir_record_new(launch->name, vm->pid, vm->socket_path);
+    vm->record = weir_record_new(launch->name, vm->pid, vm->socket_path,
+                                 launch->bin_dir);
     for (guint i = 0; i < launch->disks->len; i++) {
         weir_record_add_disk(vm->record, g_ptr_array_index(launch->disks, i),
                              g_ptr_array_index(launch->policies, i),
+                             launch->policy_dirs,
                              g_ptr_array_index(launch->chains, i));
     }
     return weir_record_save(vm->record, launch->dir, error);

@@ -9,8 +9,10 @@ typedef struct WeirLaunch {
     const char *name;       /* of the VM; weir_name_ok() */
     const char *qemu;       /* path of the emulator */
     const char *dir;        /* for record and socket; made if missing */
+    const char *bin_dir;    /* of QEMU's programs; NULL: not given */
     GPtrArray *disks;       /* WeirDisk */
     GPtrArray *policies;    /* WeirPolicy, one for each disk */
+    char *const *policy_dirs;   /* where they were looked for */
     GPtrArray *chains;      /* as weir_chain_new(), one for each disk */
     GPtrArray *secrets;     /* WeirSecret, that QEMU is to be given */
     char **args;            /* of the user, NULL-terminated */

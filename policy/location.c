@@ -36,8 +36,8 @@ static bool location_parse_file(WeirLocation *location, const char *text,
         path = path ? path + 1 : "";
         location->create_bytes = (guint64)weir_parse_bytes(size);
         if (location->create_bytes == 0) {
-            weir_set_error(error, "found size '%s', expected a number of bytes "
-                           "up to 1024T, also with K, M, G or T", size);
+            weir_set_error(error, "found size '%s', expected "
+                           WEIR_BYTES_EXPECTED, size);
             return false;
         }
     }
@@ -50,12 +50,27 @@ static bool location_parse_file(WeirLocation *location, const char *text,
     return true;
 }
 
-bool weir_location_create(const WeirLocation *location, GError **error)
+bool weir_location_same(const char *a, const char *b)
+{
+    g_autoptr(WeirLocation) a_place = weir_location_parse(a, NULL);
+    g_autoptr(WeirLocation) b_place = weir_location_parse(b, NULL);
+
+    return strcmp(a, b) == 0 ||
+           (a_place && b_place && a_place->path && b_place->path &&
+            strcmp(a_place->path, b_place->path) == 0);
+}
+
+bool weir_location_create(const WeirLocation *location, bool *created,
+                          GError **error)
 {
     g_autofree char *temporary = NULL;
+    bool linked = false;
     int fd;
     bool ok;
 
+    if (created) {
+        *created = false;
+    }
     if (location->create_bytes == 0 ||
         g_file_test(location->path, G_FILE_TEST_EXISTS)) {
         return true;
@@ -65,7 +80,11 @@ bool weir_location_create(const WeirLocation *location, GError **error)
     ok = fd >= 0 && ftruncate(fd, (off_t)location->create_bytes) == 0 &&
          fsync(fd) == 0 &&
          /* not over one that somebody else has made meanwhile */
-         (link(temporary, location->path) == 0 || errno == EEXIST);
+         ((linked = link(temporary, location->path) == 0) ||
+          errno == EEXIST);
+    if (created) {
+        *created = linked;
+    }
     if (!ok) {
         weir_set_error(error, "cannot make %s: %s", location->path,
                        g_strerror(errno));

@@ -27,11 +27,15 @@ WeirLocation *weir_location_parse(const char *text, GError **error);
 /* NULL is fine. */
 void weir_location_free(WeirLocation *location);
 
+/* Whether two texts are the same place, whatever is to be made there. */
+bool weir_location_same(const char *a, const char *b);
+
 /*
  * Make the file, if it is to be made and there is none.  It is there whole or
- * not at all.
+ * not at all.  @created, unless NULL, takes whether it was made.
  */
-bool weir_location_create(const WeirLocation *location, GError **error);
+bool weir_location_create(const WeirLocation *location, bool *created,
+                          GError **error);
 
 /* Options of a node, without a name; the caller unrefs it. */
 JsonObject *weir_location_node(const WeirLocation *location);

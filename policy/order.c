@@ -6,7 +6,7 @@ static const WeirOrdered *order_at(const GArray *filters, guint i)
     return &g_array_index(filters, WeirOrdered, i);
 }
 
-static const WeirOrdered *order_find(const GArray *filters, WeirClass class)
+const WeirOrdered *weir_order_find(const GArray *filters, WeirClass class)
 {
     for (guint i = 0; i < filters->len; i++) {
         if (order_at(filters, i)->type->class == class) {
@@ -16,43 +16,42 @@ static const WeirOrdered *order_find(const GArray *filters, WeirClass class)
     return NULL;
 }
 
-/* Whether filter @a is nearer to the guest than @b. */
-static bool order_above(const WeirOrdered *a, const WeirOrdered *b)
+bool weir_order_above(const WeirOrdered *a, const WeirOrdered *b)
 {
-    if (a->place != b->place) {
-        return a->place == WEIR_PLACE_DISK;
-    }
-    return a->key->line != b->key->line ? a->key->line < b->key->line
-                                        : a->key->column < b->key->column;
+    return a->place != b->place ? a->place == WEIR_PLACE_DISK : a < b;
 }
 
 static void order_check_classes(const GArray *filters, WeirReport *report)
 {
     for (guint i = 0; i < filters->len; i++) {
         const WeirOrdered *filter = order_at(filters, i);
-        const WeirOrdered *first = order_find(filters, filter->type->class);
+        const WeirOrdered *first = weir_order_find(filters,
+                                                   filter->type->class);
 
         if (first != filter && filter->type->class != WEIR_CLASS_OTHER &&
             first->type != filter->type) {
             weir_report(report, filter->key, "found filter '%s', expected one "
-                        "of class %s per disk ('%s' is on line %u)",
+                        "of class %s per disk ('%s' is on line %u%s%s)",
                         filter->type->driver,
                         weir_class_name(filter->type->class),
-                        first->type->driver, first->key->line);
+                        first->type->driver, first->key->line,
+                        first->key->file == filter->key->file ? "" : " of ",
+                        first->key->file == filter->key->file
+                            ? "" : first->key->file);
         }
     }
 }
 
 static void order_check_encryption(const GArray *filters, WeirReport *report)
 {
-    const WeirOrdered *encryption = order_find(filters,
-                                               WEIR_CLASS_ENCRYPTION);
+    const WeirOrdered *encryption = weir_order_find(filters,
+                                                    WEIR_CLASS_ENCRYPTION);
 
     for (guint i = 0; encryption && i < filters->len; i++) {
         const WeirOrdered *filter = order_at(filters, i);
 
         if (filter->type != encryption->type &&
-            order_above(filter, encryption)) {
+            weir_order_above(filter, encryption)) {
             weir_report(report, filter->key, "found '%s' above '%s', where it "
                         "sees what is not encrypted, expected it below, or "
                         "allow-before-encryption: true",
@@ -63,11 +62,11 @@ static void order_check_encryption(const GArray *filters, WeirReport *report)
 
 static void order_check_replication(const GArray *filters, WeirReport *report)
 {
-    const WeirOrdered *replication = order_find(filters,
-                                                WEIR_CLASS_REPLICATION);
-    const WeirOrdered *cache = order_find(filters, WEIR_CLASS_CACHE);
+    const WeirOrdered *replication = weir_order_find(filters,
+                                                     WEIR_CLASS_REPLICATION);
+    const WeirOrdered *cache = weir_order_find(filters, WEIR_CLASS_CACHE);
 
-    if (replication && cache && order_above(cache, replication)) {
+    if (replication && cache && weir_order_above(cache, replication)) {
         weir_report(report, cache->key, "found '%s' above '%s', expected it "
                     "below: what the cache holds would not be replicated",
                     cache->type->driver, replication->type->driver);

@@ -13,12 +13,19 @@
 #include "policy.h"
 #include "validate.h"
 
-/* A filter of a policy, and where it is written. */
+/* A filter of a policy, and where it is written; in the order of the list. */
 typedef struct WeirOrdered {
     const WeirFilterType *type;
     WeirPlace place;
     const WeirYaml *key;
+    const WeirYaml *options;    /* its value; may be empty */
 } WeirOrdered;
+
+/* The first filter of that class, or NULL. */
+const WeirOrdered *weir_order_find(const GArray *filters, WeirClass class);
+
+/* Whether @a is nearer to the guest than @b; both are in one array. */
+bool weir_order_above(const WeirOrdered *a, const WeirOrdered *b);
 
 /*
  * Tell what does not fit.

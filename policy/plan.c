@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "conflicts.h"
+
 struct WeirPlan {
     char *vm;
     char *host;
@@ -11,13 +13,14 @@ struct WeirPlan {
     GPtrArray *secrets;     /* WeirSecret */
     GPtrArray *locations;   /* WeirLocation */
     GHashTable *shared;     /* "driver option place" -> node name */
+    GHashTable *sources;    /* "log disk-id": names of disks in logs */
 };
 
 /* A filter of a disk that is being added. */
 typedef struct Filter {
     WeirPlan *plan;
     const WeirDisk *disk;
-    const WeirPolicy *policy;
+    const WeirPolicy *policy;   /* NULL: it is not from one */
     const WeirPolicyFilter *filter;
     JsonObject *options;    /* expanded */
 } Filter;
@@ -38,6 +41,8 @@ WeirPlan *weir_plan_new(const char *vm)
         (GDestroyNotify)weir_location_free);
     plan->shared = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                          g_free);
+    plan->sources = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                          NULL);
     return plan;
 }
 
@@ -50,6 +55,7 @@ void weir_plan_free(WeirPlan *plan)
         g_ptr_array_unref(plan->secrets);
         g_ptr_array_unref(plan->locations);
         g_hash_table_unref(plan->shared);
+        g_hash_table_unref(plan->sources);
         g_free(plan);
     }
 }
@@ -67,7 +73,7 @@ GPtrArray *weir_plan_secrets(const WeirPlan *plan)
 bool weir_plan_create_files(const WeirPlan *plan, GError **error)
 {
     for (guint i = 0; i < plan->locations->len; i++) {
-        if (!weir_location_create(g_ptr_array_index(plan->locations, i),
+        if (!weir_location_create(g_ptr_array_index(plan->locations, i), NULL,
                                   error)) {
             return false;
         }
@@ -78,11 +84,16 @@ bool weir_plan_create_files(const WeirPlan *plan, GError **error)
 /* What is wrong with an option, at the filter's place in the file. */
 static void plan_explain(const Filter *f, const char *option, GError **error)
 {
-    g_autofree char *message = g_strdup((*error)->message);
+    g_autofree char *message = weir_printable((*error)->message);
 
     g_clear_error(error);
+    if (!f->policy) {
+        weir_set_error(error, "disk %s: %s for '%s.%s'", f->disk->id, message,
+                       f->filter->driver, option);
+        return;
+    }
     g_set_error(error, WEIR_ERROR, WEIR_ERROR_POSITION,
-                "%s:%u:%u: disk %s: %s for '%s.%s'", f->policy->file,
+                "%s:%u:%u: disk %s: %s for '%s.%s'", f->filter->file,
                 f->filter->line, f->filter->column, f->disk->id, message,
                 f->filter->driver, option);
 }
@@ -133,18 +144,37 @@ static bool plan_set_password(const Filter *f, const char *option,
     return true;
 }
 
+static char *plan_key(const char *driver, const char *option,
+                      const char *place)
+{
+    return g_strjoin(" ", driver, option, place, NULL);
+}
+
+void weir_plan_share(WeirPlan *plan, const char *driver, const char *option,
+                     const char *place, const char *node_name)
+{
+    g_hash_table_insert(plan->shared, plan_key(driver, option, place),
+                        g_strdup(node_name));
+}
+
 /* Put a node, or the name of one that is there already, into an option. */
 static bool plan_set_node(const Filter *f, const char *option,
                           const char *place, GError **error)
 {
     g_autoptr(WeirLocation) location = weir_location_parse(place, error);
-    g_autofree char *key = g_strjoin(" ", f->filter->driver, option, place,
-                                     NULL);
+    g_autofree char *key = plan_key(f->filter->driver, option, place);
     const char *known = g_hash_table_lookup(f->plan->shared, key);
     g_autofree char *name = NULL;
     JsonObject *node;
 
     if (!location) {
+        plan_explain(f, option, error);
+        return false;
+    }
+    if (known && !weir_conflicts_shared(f->filter, option)) {
+        weir_set_error(error, "found %s, which another disk of the VM has, "
+                       "expected one of its own (${disk} makes a difference)",
+                       place);
         plan_explain(f, option, error);
         return false;
     }
@@ -207,6 +237,59 @@ static bool plan_resolve(const Filter *f, GError **error)
     return true;
 }
 
+/* Two disks of one name in a log would be one disk of it. */
+static bool plan_check_source(const Filter *f, GError **error)
+{
+    JsonObject *node = weir_json_object(f->options, "log");
+    const char *log = node ? weir_json_string(node, "node-name")
+                           : weir_json_string(f->options, "log");
+    const char *id = weir_json_string(f->options, "disk-id");
+
+    if (f->filter->class != WEIR_CLASS_REPLICATION || !log || !id ||
+        g_hash_table_add(f->plan->sources, g_strjoin(" ", log, id, NULL))) {
+        return true;
+    }
+    weir_set_error(error, "found '%s', which another disk has in the same "
+                   "log, expected another (${disk} makes a difference)", id);
+    plan_explain(f, "disk-id", error);
+    return false;
+}
+
+/* What the options are, now that all of them are known. */
+static bool plan_check_conflicts(const Filter *f, GError **error)
+{
+    const char *option;
+
+    if (!weir_conflicts_disk(f->filter, f->options, f->disk, &option,
+                             error)) {
+        plan_explain(f, option, error);
+        return false;
+    }
+    return plan_check_source(f, error);
+}
+
+JsonObject *weir_plan_resolve(WeirPlan *plan, const WeirDisk *disk,
+                              const char *driver, const GPtrArray *nodes,
+                              JsonObject *settings, GError **error)
+{
+    g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+    WeirPolicyFilter filter = { .driver = (char *)driver };
+    Filter f = { .plan = plan, .disk = disk, .filter = &filter };
+    bool ok;
+
+    for (guint i = 0; i < nodes->len; i++) {
+        g_strv_builder_add(builder, g_ptr_array_index(nodes, i));
+    }
+    filter.nodes = g_strv_builder_end(builder);
+    f.options = weir_json_copy(settings);
+    ok = plan_resolve(&f, error);
+    g_strfreev(filter.nodes);
+    if (!ok) {
+        g_clear_pointer(&f.options, json_object_unref);
+    }
+    return f.options;
+}
+
 const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
                                const WeirPolicy *policy, GError **error)
 {
@@ -215,6 +298,8 @@ const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
         .policy = policy->name,
     };
     g_autoptr(GPtrArray) options = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)json_object_unref);
+    g_autoptr(GPtrArray) settings = g_ptr_array_new_with_free_func(
         (GDestroyNotify)json_object_unref);
     GPtrArray *chain;
 
@@ -226,14 +311,15 @@ const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
         };
 
         g_ptr_array_add(options, f.options);
-        if (!plan_resolve(&f, error)) {
+        g_ptr_array_add(settings, weir_json_copy(f.options));
+        if (!plan_resolve(&f, error) || !plan_check_conflicts(&f, error)) {
             return NULL;
         }
     }
     if (disk->secret) {
         plan_add_secret(plan, weir_secret_copy(disk->secret));
     }
-    chain = weir_chain_new(disk, policy, options);
+    chain = weir_chain_new(disk, policy, options, settings);
     g_ptr_array_add(plan->chains, chain);
     return chain;
 }

@@ -32,6 +32,24 @@ void weir_plan_free(WeirPlan *plan);
 const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
                                const WeirPolicy *policy, GError **error);
 
+/*
+ * A node for @place in that option of that filter is there already: it is
+ * referred to as @node_name.
+ */
+void weir_plan_share(WeirPlan *plan, const char *driver, const char *option,
+                     const char *place, const char *node_name);
+
+/*
+ * The options of a filter from its settings (see chain.h): secrets and nodes
+ * in the place of what stands for them.
+ *
+ * @nodes: char *, options that are nodes
+ * Returns what the caller unrefs, or NULL with @error set.
+ */
+JsonObject *weir_plan_resolve(WeirPlan *plan, const WeirDisk *disk,
+                              const char *driver, const GPtrArray *nodes,
+                              JsonObject *settings, GError **error);
+
 /* The chains of all disks, in order; owned by @plan. */
 GPtrArray *weir_plan_chains(const WeirPlan *plan);
 

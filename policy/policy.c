@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "policy.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "conflicts.h"
+#include "inherit.h"
+#include "jsonschema.h"
 #include "location.h"
 #include "order.h"
 #include "secret.h"
 #include "variables.h"
-
-#define WEIR_POLICY_MAX_NAME 64
 
 /* A policy file as libcyaml loads it. */
 typedef struct PolicyDocument {
@@ -20,8 +17,14 @@ typedef struct PolicyDocument {
     char *description;
     uint64_t *version;
     uint8_t *before_encryption;
+    void *limits;           /* read from the tree, see limit.h */
     WeirMember **filters;   /* one WeirMember per filter type, then place */
     uint64_t filter_count;
+    char *component;
+    char *inherit;
+    char **remove;
+    uint64_t remove_count;
+    WeirStorageDocument *storage;
 } PolicyDocument;
 
 static const cyaml_strval_t policy_places[] = {
@@ -32,7 +35,8 @@ static const cyaml_strval_t policy_places[] = {
 typedef struct PolicySchema {
     cyaml_schema_field_t *entry_fields;
     cyaml_schema_value_t entry;
-    cyaml_schema_field_t fields[6];
+    cyaml_schema_field_t fields[11];
+    cyaml_schema_value_t word;
     cyaml_schema_value_t root;
 } PolicySchema;
 
@@ -67,32 +71,50 @@ static void policy_schema_entry(PolicySchema *schema,
     };
 }
 
+#define POLICY_TEXT(key, member) \
+    CYAML_FIELD_STRING_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, \
+                           PolicyDocument, member, 0, CYAML_UNLIMITED)
+
+/* That keys are missing is policy_check_keys()'s to tell. */
 static void policy_schema_init(PolicySchema *schema,
                                const WeirSchema *installed)
 {
     cyaml_schema_field_t fields[] = {
-        CYAML_FIELD_STRING_PTR("name", CYAML_FLAG_POINTER, PolicyDocument,
-                               name, 0, CYAML_UNLIMITED),
-        CYAML_FIELD_STRING_PTR("description",
-                               CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
-                               PolicyDocument, description, 0,
-                               CYAML_UNLIMITED),
+        POLICY_TEXT("name", name),
+        POLICY_TEXT("description", description),
         CYAML_FIELD_UINT_PTR("version",
                              CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
                              PolicyDocument, version),
         { .key = "allow-before-encryption",
           .value = weir_schema_bool(),
           .data_offset = offsetof(PolicyDocument, before_encryption) },
-        CYAML_FIELD_SEQUENCE_COUNT("filters", CYAML_FLAG_POINTER,
+        { .key = "limits",
+          .value = weir_limits_schema(),
+          .data_offset = offsetof(PolicyDocument, limits) },
+        CYAML_FIELD_SEQUENCE_COUNT("filters",
+                                   CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
                                    PolicyDocument, filters, filter_count,
                                    &schema->entry, 0, CYAML_UNLIMITED),
+        POLICY_TEXT("component", component),
+        POLICY_TEXT("inherit", inherit),
+        CYAML_FIELD_SEQUENCE_COUNT("remove",
+                                   CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                                   PolicyDocument, remove, remove_count,
+                                   &schema->word, 0, CYAML_UNLIMITED),
+        { .key = "storage", .value = weir_storage_schema(),
+          .data_offset = offsetof(PolicyDocument, storage) },
         CYAML_FIELD_END
     };
 
     G_STATIC_ASSERT(sizeof(fields) == sizeof(schema->fields));
     policy_schema_entry(schema, installed);
     memcpy(schema->fields, fields, sizeof(fields));
-    schema->fields[3].value.flags |= CYAML_FLAG_OPTIONAL;
+    for (guint i = 0; schema->fields[i].key; i++) {
+        schema->fields[i].value.flags |= CYAML_FLAG_OPTIONAL;
+    }
+    schema->word = (cyaml_schema_value_t) {
+        CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, CYAML_UNLIMITED),
+    };
     schema->root = (cyaml_schema_value_t) {
         CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, PolicyDocument,
                             schema->fields),
@@ -126,6 +148,8 @@ void weir_policy_free(WeirPolicy *policy)
     if (policy) {
         g_free(policy->name);
         g_free(policy->description);
+        g_free(policy->inherit);
+        weir_storage_free(policy->storage);
         g_free(policy->file);
         g_ptr_array_unref(policy->filters);
         g_free(policy);
@@ -146,27 +170,14 @@ const char *weir_place_name(WeirPlace place)
     return policy_places[place].str;
 }
 
-/* The name that a policy in @file has, to be freed, or NULL. */
-static char *policy_file_name(const char *file)
-{
-    g_autofree char *base = g_path_get_basename(file);
-
-    if (!g_str_has_suffix(base, WEIR_POLICY_SUFFIX)) {
-        return NULL;
-    }
-    return g_strndup(base, strlen(base) - strlen(WEIR_POLICY_SUFFIX));
-}
-
-static void policy_check_name(const WeirYaml *root, bool check_name,
+static void policy_check_name(const WeirYaml *name, bool check_name,
                               WeirReport *report)
 {
-    g_autofree char *expected = policy_file_name(report->file);
-    const WeirYaml *name = weir_yaml_member(root, "name");
+    g_autofree char *expected = weir_policy_file_name(report->file);
 
     if (!weir_name_ok(name->text, WEIR_POLICY_MAX_NAME)) {
         weir_report(report, name, "found a name that cannot be used, expected "
-                    "up to %d letters, digits, '.', '_' and '-', the first a "
-                    "letter or digit", WEIR_POLICY_MAX_NAME);
+                    WEIR_NAME_EXPECTED, WEIR_POLICY_MAX_NAME);
     } else if (check_name && !expected) {
         weir_report(report, name, "found policy '%s' in a file of another "
                     "name, expected %s%s", name->text, name->text,
@@ -175,6 +186,39 @@ static void policy_check_name(const WeirYaml *root, bool check_name,
         weir_report(report, name, "found name '%s', expected '%s' as in the "
                     "file's name", name->text, expected);
     }
+}
+
+/* Which keys have to be there. */
+static bool policy_check_keys(const WeirYaml *root, WeirReport *report)
+{
+    static const char *const of_component[] = {
+        "component", "description", "version", "filters",
+        "allow-before-encryption", NULL
+    };
+    gsize before = report->text->len;
+
+    if (root->kind != WEIR_YAML_MAPPING) {
+        return false;
+    }
+    if (!weir_yaml_member(root, "name") &&
+        !weir_yaml_member(root, "component")) {
+        weir_report(report, root, "found no key 'name', expected it");
+    }
+    if (!weir_yaml_member(root, "filters") &&
+        !weir_yaml_member(root, "inherit")) {
+        weir_report(report, root, "found no key 'filters', expected it");
+    }
+    for (guint i = 0; weir_yaml_member(root, "component") &&
+                      i < root->keys->len; i++) {
+        const WeirYaml *key = g_ptr_array_index(root->keys, i);
+
+        if (!g_strv_contains(of_component, key->text)) {
+            weir_report(report, key, "found '%s' in a component, which has "
+                        "only component, description, version, "
+                        "allow-before-encryption and filters", key->text);
+        }
+    }
+    return report->text->len == before;
 }
 
 /* The key of an entry that is its filter; reports others and none. */
@@ -282,20 +326,29 @@ static void policy_check_entry(const WeirYaml *entry,
 
         if (first->type == ordered.type) {
             weir_report(report, key, "found filter '%s' again, expected it "
-                        "once per disk (it is on line %u)", key->text,
-                        first->key->line);
+                        "once per disk (it is on line %u%s%s)", key->text,
+                        first->key->line,
+                        first->key->file == key->file ? "" : " of ",
+                        first->key->file == key->file ? "" : first->key->file);
         }
     }
+    ordered.options = weir_yaml_member(entry, key->text);
     g_array_append_val(filters, ordered);
-    policy_check_options(weir_yaml_member(entry, key->text), ordered.type,
-                         report);
+    policy_check_options(ordered.options, ordered.type, report);
 }
 
-static bool policy_is_true(const WeirYaml *value)
+/* The limits, if there are any. */
+static void policy_check_limits(const WeirYaml *root, const GArray *filters,
+                                WeirReport *report)
 {
-    static const char *const words[] = { "true", "on", "yes", NULL };
+    g_autoptr(GArray) classes = g_array_new(FALSE, FALSE, sizeof(WeirClass));
 
-    return value && g_strv_contains(words, value->text);
+    for (guint i = 0; i < filters->len; i++) {
+        WeirClass class = g_array_index(filters, WeirOrdered, i).type->class;
+
+        g_array_append_val(classes, class);
+    }
+    weir_limits_check(weir_yaml_member(root, "limits"), classes, report);
 }
 
 /* What the schema cannot say. */
@@ -306,8 +359,15 @@ static void policy_check(const WeirYaml *root, const WeirSchema *schema,
                                             sizeof(WeirOrdered));
     const WeirYaml *entries = weir_yaml_member(root, "filters");
     const WeirYaml *version = weir_yaml_member(root, "version");
+    const WeirYaml *before = weir_yaml_member(root, "allow-before-encryption");
+    const WeirYaml *component = weir_yaml_member(root, "component");
+    const WeirYaml *storage = weir_yaml_member(root, "storage");
 
-    policy_check_name(root, check_name, report);
+    policy_check_name(component ? component : weir_yaml_member(root, "name"),
+                      check_name, report);
+    if (storage) {
+        weir_storage_validate(storage, report);
+    }
     if (version && g_ascii_strtoll(version->text, NULL, 0) == 0) {
         weir_report(report, version, "found version '%s', expected 1 or more",
                     version->text);
@@ -316,9 +376,9 @@ static void policy_check(const WeirYaml *root, const WeirSchema *schema,
         policy_check_entry(g_ptr_array_index(entries->values, i), schema,
                            filters, report);
     }
-    weir_order_check(filters,
-                     policy_is_true(weir_yaml_member(
-                         root, "allow-before-encryption")), report);
+    weir_order_check(filters, before && weir_yaml_is_true(before), report);
+    weir_conflicts_check(filters, report);
+    policy_check_limits(root, filters, report);
 }
 
 /* The texts of @array as a vector that the caller frees. */
@@ -347,6 +407,7 @@ static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
 
         if (weir_yaml_member(entry, type->driver)) {
             filter->driver = g_strdup(type->driver);
+            filter->class = type->class;
             filter->child = g_strdup(type->child);
             filter->nodes = policy_strings(type->nodes);
             filter->options = weir_schema_options_json(&type->options,
@@ -356,6 +417,7 @@ static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
     if (members[types->len].value) {
         filter->place = *(const uint32_t *)members[types->len].value;
     }
+    filter->file = entry->file;
     filter->line = entry->line;
     filter->column = entry->column;
     return filter;
@@ -368,12 +430,20 @@ static WeirPolicy *policy_new(const WeirYaml *root,
     const WeirYaml *entries = weir_yaml_member(root, "filters");
     WeirPolicy *policy = g_new0(WeirPolicy, 1);
 
-    policy->name = g_strdup(document->name);
+    policy->is_component = document->component != NULL;
+    policy->name = g_strdup(policy->is_component ? document->component
+                                                 : document->name);
+    policy->inherit = g_strdup(document->inherit);
+    if (document->storage) {
+        policy->storage = weir_storage_new(document->storage,
+                                           weir_yaml_member(root, "storage"));
+    }
     policy->description = g_strdup(document->description);
     policy->version = document->version ? *document->version : 1;
     policy->before_encryption = document->before_encryption &&
                                 *document->before_encryption;
     policy->file = g_strdup(file);
+    policy->limits = weir_limits_read(weir_yaml_member(root, "limits"));
     policy->filters = g_ptr_array_new_with_free_func(
         (GDestroyNotify)policy_filter_free);
     for (uint64_t i = 0; i < document->filter_count; i++) {
@@ -386,8 +456,7 @@ static WeirPolicy *policy_new(const WeirYaml *root,
 }
 
 /* Load with libcyaml what has been found to be right. */
-static WeirPolicy *policy_read(const char *data, gsize length,
-                               const WeirYaml *root,
+static WeirPolicy *policy_read(const WeirYaml *root,
                                const PolicySchema *schema,
                                const WeirSchema *installed,
                                WeirReport *report)
@@ -397,6 +466,8 @@ static WeirPolicy *policy_read(const char *data, gsize length,
         .log_fn = policy_log, .log_ctx = log, .log_level = CYAML_LOG_ERROR,
         .mem_fn = cyaml_mem, .flags = CYAML_CFG_NO_ALIAS,
     };
+    gsize length;
+    g_autofree char *data = weir_yaml_text(root, &length);
     PolicyDocument *document = NULL;
     WeirPolicy *policy;
     cyaml_err_t ret;
@@ -413,162 +484,110 @@ static WeirPolicy *policy_read(const char *data, gsize length,
     return policy;
 }
 
-WeirPolicy *weir_policy_parse(const char *data, gsize length,
-                              const char *file, bool check_name,
-                              const WeirSchema *schema, GError **error)
+/* What it takes to read a policy and those that it refers to. */
+typedef struct PolicyReader {
+    const WeirPolicySource *source;     /* NULL: there are no others */
+    const WeirSchema *installed;
+    PolicySchema schema;
+    WeirInherit inherit;
+} PolicyReader;
+
+/* The tree of a file, with that of others in it; NULL: something is wrong. */
+static WeirYaml *policy_tree(PolicyReader *reader, const char *data,
+                             gsize length, const char *file, bool check_name,
+                             GError **error)
 {
     g_autoptr(WeirYaml) root = weir_yaml_parse(data, length, file, error);
     g_autoptr(GString) text = g_string_new(NULL);
     WeirReport report = { .file = file, .text = text };
-    WeirPolicy *policy = NULL;
-    PolicySchema full;
+    bool ok;
 
     if (!root) {
         return NULL;
     }
-    policy_schema_init(&full, schema);
-    if (weir_validate(root, &full.root, &full.entry, &report)) {
-        policy_check(root, schema, check_name, &report);
+    if (weir_inherit_resolve(root, &reader->inherit, &report)) {
+        ok = weir_validate(root, &reader->schema.root, &reader->schema.entry,
+                           &report);
+        if (policy_check_keys(root, &report) && ok) {
+            policy_check(root, reader->installed, check_name, &report);
+        }
     }
-    if (text->len == 0) {
-        policy = policy_read(data, length, root, &full, schema, &report);
+    if (text->len > 0) {
+        g_set_error_literal(error, WEIR_ERROR, WEIR_ERROR_POSITION,
+                            text->str);
+        return NULL;
     }
-    g_free(full.entry_fields);
-    if (!policy) {
+    return g_steal_pointer(&root);
+}
+
+/* A file that another one refers to. */
+static WeirYaml *policy_load_other(void *opaque, const char *name,
+                                   GError **error)
+{
+    PolicyReader *reader = opaque;
+    g_autofree char *file = NULL;
+    g_autofree char *data = NULL;
+    gsize length;
+
+    if (!weir_name_ok(name, WEIR_POLICY_MAX_NAME)) {
+        weir_set_error(error, "found a name that cannot be used, expected "
+                       WEIR_NAME_EXPECTED, WEIR_POLICY_MAX_NAME);
+        return NULL;
+    }
+    if (!reader->source) {
+        weir_set_error(error, "there are no other policies here");
+        return NULL;
+    }
+    data = reader->source->read(reader->source->opaque, name, &length, &file,
+                                error);
+    return data ? policy_tree(reader, data, length, file, true, error) : NULL;
+}
+
+WeirPolicy *weir_policy_parse(const char *data, gsize length,
+                              const char *file, bool check_name,
+                              const WeirPolicySource *source,
+                              const WeirSchema *schema, GError **error)
+{
+    g_autofree char *name = weir_policy_file_name(file);
+    g_autoptr(GPtrArray) chain = g_ptr_array_new();
+    g_autoptr(GString) text = g_string_new(NULL);
+    g_autoptr(WeirYaml) root = NULL;
+    WeirReport report = { .file = file, .text = text };
+    PolicyReader reader = {
+        .source = source, .installed = schema,
+        .inherit = { .schema = schema, .load = policy_load_other,
+                     .opaque = &reader, .chain = chain },
+    };
+    WeirPolicy *policy = NULL;
+
+    g_ptr_array_add(chain, name ? name : (gpointer)file);
+    policy_schema_init(&reader.schema, schema);
+    root = policy_tree(&reader, data, length, file, check_name, error);
+    if (root) {
+        policy = policy_read(root, &reader.schema, schema, &report);
+    }
+    if (root && !policy) {
         g_set_error_literal(error, WEIR_ERROR, WEIR_ERROR_POSITION,
                             text->str);
     }
+    g_free(reader.schema.entry_fields);
     return policy;
 }
 
-/* Read at most @max bytes; returns how many, or -1 with errno set. */
-static gssize policy_read_file(const char *file, char *data, gsize max)
+JsonObject *weir_policy_schema(const WeirSchema *installed)
 {
-    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    gsize length = 0;
-    gssize n = -1;
-    int saved_errno;
+    PolicySchema schema;
+    JsonObject *object;
 
-    if (fd < 0) {
-        return -1;
-    }
-    while (length < max && (n = read(fd, data + length, max - length)) > 0) {
-        length += (gsize)n;
-    }
-    saved_errno = errno;
-    close(fd);
-    errno = saved_errno;
-    return n < 0 ? -1 : (gssize)length;
-}
-
-WeirPolicy *weir_policy_load(const char *file, const WeirSchema *schema,
-                             GError **error)
-{
-    g_autofree char *data = g_malloc(WEIR_YAML_MAX_BYTES + 1);
-    gssize length = policy_read_file(file, data, WEIR_YAML_MAX_BYTES + 1);
-
-    if (length < 0) {
-        weir_set_error(error, "cannot read policy file %s: %s", file,
-                       g_strerror(errno));
-        return NULL;
-    }
-    return weir_policy_parse(data, (gsize)length, file, true, schema, error);
-}
-
-static gint policy_compare(gconstpointer a, gconstpointer b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static bool policy_files_in(const char *dir, GPtrArray *files, GError **error)
-{
-    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    DIR *stream = opendir(dir);
-    const struct dirent *entry;
-
-    if (!stream) {
-        weir_set_error(error, "cannot read policy directory %s: %s", dir,
-                       g_strerror(errno));
-        return false;
-    }
-    while ((entry = readdir(stream))) {
-        const char *name = entry->d_name;
-
-        if (name[0] != '.' && g_str_has_suffix(name, WEIR_POLICY_SUFFIX)) {
-            g_ptr_array_add(names, g_build_filename(dir, name, NULL));
-        }
-    }
-    closedir(stream);
-    g_ptr_array_sort(names, policy_compare);
-    g_ptr_array_extend_and_steal(files, g_steal_pointer(&names));
-    return true;
-}
-
-GPtrArray *weir_policy_files(char *const *dirs, GError **error)
-{
-    g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
-
-    for (; *dirs; dirs++) {
-        if (!policy_files_in(*dirs, files, error)) {
-            return NULL;
-        }
-    }
-    return g_steal_pointer(&files);
-}
-
-/* The error for a name that no file has. */
-static void policy_not_found(char *const *dirs, const char *name,
-                             GError **error)
-{
-    g_autofree char *where = g_strjoinv(", ", (char **)dirs);
-    g_autoptr(GPtrArray) files = weir_policy_files(dirs, error);
-    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *list = NULL;
-
-    if (!files) {
-        return;
-    }
-    for (guint i = 0; i < files->len; i++) {
-        g_ptr_array_add(names,
-                        policy_file_name(g_ptr_array_index(files, i)));
-    }
-    g_ptr_array_add(names, NULL);
-    list = g_strjoinv(", ", (char **)names->pdata);
-    g_set_error(error, WEIR_ERROR, WEIR_ERROR_NOT_FOUND,
-                "there is no policy '%s' in %s (there %s %s)", name, where,
-                names->len == 2 ? "is" : "are",
-                names->len == 1 ? "none" : list);
-}
-
-WeirPolicy *weir_policy_find(char *const *dirs, const char *name,
-                             const WeirSchema *schema, GError **error)
-{
-    g_autofree char *base = g_strconcat(name, WEIR_POLICY_SUFFIX, NULL);
-    g_autofree char *found = NULL;
-
-    for (char *const *dir = dirs;
-         *dir && weir_name_ok(name, WEIR_POLICY_MAX_NAME); dir++) {
-        g_autofree char *file = g_build_filename(*dir, base, NULL);
-
-        if (!g_file_test(file, G_FILE_TEST_EXISTS)) {
-            continue;
-        }
-        if (found) {
-            weir_set_error(error, "policy '%s' is in both %s and %s", name,
-                           found, file);
-            return NULL;
-        }
-        found = g_steal_pointer(&file);
-    }
-    if (!found) {
-        policy_not_found(dirs, name, error);
-        return NULL;
-    }
-    return weir_policy_load(found, schema, error);
+    policy_schema_init(&schema, installed);
+    object = weir_jsonschema_new(&schema.root, &schema.entry, installed);
+    g_free(schema.entry_fields);
+    return object;
 }
 
 JsonObject *weir_policy_json(const WeirPolicy *policy)
 {
+    g_autoptr(JsonObject) limits = weir_limits_json(&policy->limits);
     JsonObject *object = json_object_new();
     JsonArray *filters = json_array_new();
 
@@ -576,6 +595,17 @@ JsonObject *weir_policy_json(const WeirPolicy *policy)
     weir_json_set_string(object, "description", policy->description);
     json_object_set_int_member(object, "version", (gint64)policy->version);
     json_object_set_string_member(object, "file", policy->file);
+    if (policy->inherit) {
+        json_object_set_string_member(object, "inherit", policy->inherit);
+    }
+    if (policy->storage) {
+        json_object_set_object_member(object, "storage",
+                                      weir_storage_json(policy->storage));
+    }
+    if (json_object_get_size(limits) > 0) {
+        json_object_set_object_member(object, "limits",
+                                      json_object_ref(limits));
+    }
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
         JsonObject *entry = json_object_new();

@@ -127,14 +127,41 @@ static bool disk_give_secret(const WeirDisk *disk,
     return true;
 }
 
-/* Run qemu-img to its end; its output is of no interest to anybody. */
-static bool disk_ask(const WeirDisk *disk, GSubprocessLauncher *launcher,
-                     const GPtrArray *args, const char *image, GError **error)
+static GPtrArray *disk_info_args(const WeirDisk *disk, const char *program,
+                                 bool in_use)
 {
+    GPtrArray *args = g_ptr_array_new_with_free_func(g_free);
+
+    g_ptr_array_add(args, g_strdup(program));
+    g_ptr_array_add(args, g_strdup("info"));
+    g_ptr_array_add(args, g_strdup("--output=json"));
+    g_ptr_array_add(args, g_strdup("-f"));
+    g_ptr_array_add(args, g_strdup(disk->format));
+    if (in_use) {
+        g_ptr_array_add(args, g_strdup("-U"));
+    }
+    return args;
+}
+
+JsonObject *weir_disk_info(const WeirDisk *disk, bool in_use,
+                           const char *bin_dir, GError **error)
+{
+    g_autofree char *program = weir_program_find(bin_dir, "qemu-img", error);
+    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
+        G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
     g_autoptr(GSubprocess) process = NULL;
+    g_autoptr(JsonNode) answer = NULL;
     g_autofree char *output = NULL;
     g_autofree char *message = NULL;
+    g_autofree char *image = disk_image(disk);
+    g_autoptr(GPtrArray) args = program ? disk_info_args(disk, program, in_use)
+                                        : NULL;
 
+    if (!args || !disk_give_secret(disk, launcher, args, error)) {
+        return NULL;
+    }
+    g_ptr_array_add(args, g_strdup(image));
+    g_ptr_array_add(args, NULL);
     g_subprocess_launcher_set_child_setup(launcher, weir_child_setup, NULL,
                                           NULL);
     process = g_subprocess_launcher_spawnv(
@@ -142,45 +169,38 @@ static bool disk_ask(const WeirDisk *disk, GSubprocessLauncher *launcher,
     if (!process ||
         !g_subprocess_communicate_utf8(process, NULL, NULL, &output, &message,
                                        error)) {
-        return false;
+        return NULL;
     }
     if (!g_subprocess_get_successful(process)) {
         weir_set_error(error, "disk %s (%s) cannot be used as %s: %s",
                        disk->id, disk->file, disk->format,
                        disk_message(message, image));
-        return false;
+        return NULL;
     }
-    return true;
+    answer = weir_json_parse(output, strlen(output), error);
+    if (!answer) {
+        return NULL;
+    }
+    if (!weir_json_as_object(answer)) {
+        weir_set_error(error, "%s tells nothing of %s", program, disk->file);
+        return NULL;
+    }
+    return json_object_ref(weir_json_as_object(answer));
 }
 
 bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
                      GError **error)
 {
-    g_autofree char *program = weir_program_find(bin_dir, "qemu-img", error);
-    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
-        G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
-    g_autoptr(GPtrArray) args = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *image = disk_image(disk);
+    JsonObject *info;
 
-    if (!program) {
-        return false;
-    }
     if (disk_needs_objects(disk)) {
         return true;        /* QEMU will tell */
     }
-    g_ptr_array_add(args, g_strdup(program));
-    g_ptr_array_add(args, g_strdup("info"));
-    g_ptr_array_add(args, g_strdup("--output=json"));
-    g_ptr_array_add(args, g_strdup("-f"));
-    g_ptr_array_add(args, g_strdup(disk->format));
-    if (!disk_give_secret(disk, launcher, args, error)) {
+    info = weir_disk_info(disk, false, bin_dir, error);
+    if (!info) {
         return false;
     }
-    g_ptr_array_add(args, g_strdup(image));
-    g_ptr_array_add(args, NULL);
-    if (!disk_ask(disk, launcher, args, image, error)) {
-        return false;
-    }
+    json_object_unref(info);
     if (!disk->remote && !disk->read_only && access(disk->file, W_OK) < 0) {
         weir_set_error(error, "disk %s (%s) cannot be written to: %s "
                        "(read-only=on opens it for reading)", disk->id,

@@ -4,6 +4,7 @@
 #define WEIR_PROGRAMS_H
 
 #include "disk.h"
+#include "json.h"
 
 /*
  * Remember where the running program is: QEMU's programs are looked for next
@@ -27,6 +28,13 @@ char *weir_program_find(const char *bin_dir, const char *name,
  * or ignores.
  */
 void weir_child_setup(gpointer unused);
+
+/*
+ * What qemu-img info tells of @disk, which the caller unrefs, or NULL with
+ * @error set.  @in_use: it may be another's.  Blocks.  @bin_dir: as above.
+ */
+JsonObject *weir_disk_info(const WeirDisk *disk, bool in_use,
+                           const char *bin_dir, GError **error);
 
 /*
  * Ask qemu-img whether @disk can be read in its format, and, if it is to be

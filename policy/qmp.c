@@ -82,6 +82,18 @@ void weir_qmp_free(WeirQmp *qmp)
     }
 }
 
+gint64 weir_qmp_deadline(int timeout_ms)
+{
+    return g_get_monotonic_time() + timeout_ms * (gint64)1000;
+}
+
+int weir_qmp_left(gint64 deadline_us)
+{
+    gint64 left_us = MAX(deadline_us - g_get_monotonic_time(), 0);
+
+    return (int)((left_us + 999) / 1000);
+}
+
 int weir_qmp_fd(WeirQmp *qmp)
 {
     return g_file_descriptor_based_get_fd(
@@ -98,12 +110,10 @@ static bool qmp_wait(const WeirQmp *qmp, int fd, gushort events,
                      gint64 deadline_us, GError **error)
 {
     GPollFD poll_fd = { .fd = fd, .events = events };
-    gint64 left_us;
     int ret;
 
     do {
-        left_us = MAX(deadline_us - g_get_monotonic_time(), 0);
-        ret = g_poll(&poll_fd, 1, (int)((left_us + 999) / 1000));
+        ret = g_poll(&poll_fd, 1, weir_qmp_left(deadline_us));
     } while (ret < 0 && errno == EINTR);
     if (ret == 0) {
         qmp_error(qmp, error, WEIR_ERROR_TIMEOUT, "does not answer");
@@ -230,7 +240,7 @@ JsonNode *weir_qmp_execute(WeirQmp *qmp, const char *command,
                            JsonObject *arguments, int timeout_ms,
                            GError **error)
 {
-    gint64 deadline_us = g_get_monotonic_time() + timeout_ms * (gint64)1000;
+    gint64 deadline_us = weir_qmp_deadline(timeout_ms);
     g_autoptr(JsonObject) request = json_object_new();
     g_autofree char *text = NULL;
     g_autofree char *line = NULL;
@@ -263,7 +273,7 @@ JsonNode *weir_qmp_execute(WeirQmp *qmp, const char *command,
 
 bool weir_qmp_negotiate(WeirQmp *qmp, int timeout_ms, GError **error)
 {
-    gint64 deadline_us = g_get_monotonic_time() + timeout_ms * (gint64)1000;
+    gint64 deadline_us = weir_qmp_deadline(timeout_ms);
     g_autoptr(JsonNode) greeting = qmp_receive(qmp, deadline_us, error);
     g_autoptr(JsonNode) answer = NULL;
 

@@ -32,6 +32,12 @@ WeirQmp *weir_qmp_new(GInputStream *input, GOutputStream *output,
 /* Close the connection.  NULL is fine. */
 void weir_qmp_free(WeirQmp *qmp);
 
+/* When @timeout_ms from now is, for several commands that have it together. */
+gint64 weir_qmp_deadline(int timeout_ms);
+
+/* Milliseconds until a deadline, 0 if that has passed. */
+int weir_qmp_left(gint64 deadline_us);
+
 /* The descriptor that becomes readable when the other side says something. */
 int weir_qmp_fd(WeirQmp *qmp);
 

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "digest.h"
+
 static void record_wanted_free(WeirWanted *wanted)
 {
     g_free(wanted->driver);
@@ -12,17 +14,24 @@ static void record_wanted_free(WeirWanted *wanted)
     g_free(wanted->role);
     g_free(wanted->place);
     g_clear_pointer(&wanted->options, json_object_unref);
+    g_clear_pointer(&wanted->settings, json_object_unref);
     g_free(wanted);
 }
 
 static void record_disk_free(WeirRecordDisk *disk)
 {
-    g_free(disk->id);
-    g_free(disk->file);
-    g_free(disk->device);
-    g_free(disk->policy);
-    g_ptr_array_unref(disk->wanted);
-    g_free(disk);
+    if (disk) {
+        g_free(disk->id);
+        g_free(disk->file);
+        g_free(disk->device);
+        g_free(disk->prefix);
+        g_free(disk->policy);
+        g_free(disk->policy_digest);
+        g_strfreev(disk->policy_dirs);
+        g_ptr_array_unref(disk->wanted);
+        record_disk_free(disk->change);
+        g_free(disk);
+    }
 }
 
 void weir_record_free(WeirRecord *record)
@@ -30,6 +39,7 @@ void weir_record_free(WeirRecord *record)
     if (record) {
         g_free(record->name);
         g_free(record->qmp);
+        g_free(record->bin_dir);
         g_ptr_array_unref(record->disks);
         g_free(record);
     }
@@ -82,13 +92,15 @@ static WeirRecord *record_alloc(const char *name)
     return record;
 }
 
-WeirRecord *weir_record_new(const char *name, pid_t pid, const char *qmp)
+WeirRecord *weir_record_new(const char *name, pid_t pid, const char *qmp,
+                            const char *bin_dir)
 {
     WeirRecord *record = record_alloc(name);
 
     record->pid = pid;
     record->start_time = weir_process_start_time(pid);
     record->qmp = g_strdup(qmp);
+    record->bin_dir = bin_dir ? g_canonicalize_filename(bin_dir, NULL) : NULL;
     return record;
 }
 
@@ -101,17 +113,33 @@ static WeirRecordDisk *record_disk_alloc(void)
     return disk;
 }
 
-void weir_record_add_disk(WeirRecord *record, const WeirDisk *disk,
-                          const WeirPolicy *policy, const GPtrArray *chain)
+/* Absolute, for whoever reads it in another directory. */
+static char **record_dirs(char *const *dirs)
 {
-    WeirRecordDisk *entry = record_disk_alloc();
+    GStrvBuilder *builder = g_strv_builder_new();
+    char **result;
 
-    entry->id = g_strdup(disk->id);
-    entry->file = g_strdup(disk->file);
-    entry->device = disk->device == WEIR_DEVICE_NONE ? NULL
-                                                     : g_strdup(disk->id);
-    entry->policy = g_strdup(policy->name);
-    entry->policy_version = (gint64)policy->version;
+    for (; *dirs; dirs++) {
+        g_autofree char *dir = g_canonicalize_filename(*dirs, NULL);
+
+        g_strv_builder_add(builder, dir);
+    }
+    result = g_strv_builder_end(builder);
+    g_strv_builder_unref(builder);
+    return result;
+}
+
+/* Put in what @policy (NULL: none) makes of a disk. */
+static void record_set_policy(WeirRecordDisk *entry, const WeirPolicy *policy,
+                              char *const *dirs, const GPtrArray *chain)
+{
+    if (policy) {
+        entry->policy = g_strdup(policy->name);
+        entry->policy_version = (gint64)policy->version;
+        entry->limits = policy->limits;
+        entry->policy_digest = weir_policy_digest(policy);
+        entry->policy_dirs = record_dirs(dirs);
+    }
     for (guint i = chain->len; i-- > 0;) {
         const WeirChainNode *node = g_ptr_array_index(chain, i);
         WeirWanted *wanted = g_new0(WeirWanted, 1);
@@ -123,9 +151,117 @@ void weir_record_add_disk(WeirRecord *record, const WeirDisk *disk,
             wanted->place = g_strdup(weir_place_name(node->place));
         }
         wanted->options = json_object_ref(node->options);
+        wanted->settings = node->settings ? json_object_ref(node->settings)
+                                          : NULL;
         g_ptr_array_add(entry->wanted, wanted);
     }
+}
+
+void weir_record_add_disk(WeirRecord *record, const WeirDisk *disk,
+                          const WeirPolicy *policy, char *const *dirs,
+                          const GPtrArray *chain)
+{
+    WeirRecordDisk *entry = record_disk_alloc();
+
+    entry->id = g_strdup(disk->id);
+    entry->file = g_strdup(disk->file);
+    entry->device = disk->device == WEIR_DEVICE_NONE ? NULL
+                                                     : g_strdup(disk->id);
+    entry->prefix = g_strdup(disk->prefix);
+    record_set_policy(entry, policy, dirs, chain);
     g_ptr_array_add(record->disks, entry);
+}
+
+WeirRecordDisk *weir_record_disk(const WeirRecord *record, const char *id,
+                                 GError **error)
+{
+    g_autoptr(GString) list = g_string_new(NULL);
+
+    for (guint i = 0; i < record->disks->len; i++) {
+        WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+
+        if (strcmp(disk->id, id) == 0) {
+            return disk;
+        }
+        g_string_append_printf(list, "%s%s", i ? ", " : "", disk->id);
+    }
+    g_set_error(error, WEIR_ERROR, WEIR_ERROR_NOT_FOUND,
+                "VM '%s' has no disk '%s' (it has %s)", record->name, id,
+                list->len ? list->str : "none");
+    return NULL;
+}
+
+static const WeirWanted *record_role(const WeirRecordDisk *disk,
+                                     WeirRole role)
+{
+    for (guint i = 0; i < disk->wanted->len; i++) {
+        const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+
+        if (strcmp(wanted->role, weir_role_name(role)) == 0) {
+            return wanted;
+        }
+    }
+    return NULL;
+}
+
+WeirDisk *weir_record_describe(const WeirRecordDisk *disk, GError **error)
+{
+    const WeirWanted *storage = record_role(disk, WEIR_ROLE_STORAGE);
+    const WeirWanted *format = record_role(disk, WEIR_ROLE_FORMAT);
+    WeirDisk *result;
+    JsonObject *cache;
+
+    if (!storage || !format || !disk->prefix) {
+        weir_set_error(error, "the record of disk %s does not tell all of it: "
+                       "its VM was started by an older weir", disk->id);
+        return NULL;
+    }
+    cache = weir_json_object(storage->options, "cache");
+    result = g_new0(WeirDisk, 1);
+    result->file = g_strdup(disk->file);
+    result->format = g_strdup(format->driver);
+    result->id = g_strdup(disk->id);
+    result->prefix = g_strdup(disk->prefix);
+    result->aio = g_strdup(weir_json_string(storage->options, "aio"));
+    result->device = WEIR_DEVICE_NONE;
+    result->cache_direct = weir_json_bool(cache, "direct", false);
+    result->cache_no_flush = weir_json_bool(cache, "no-flush", false);
+    result->read_only = weir_json_bool(storage->options, "read-only", false);
+    result->discard = g_strcmp0(weir_json_string(storage->options, "discard"),
+                                "unmap") == 0;
+    return result;
+}
+
+void weir_record_begin_change(WeirRecordDisk *disk, const WeirPolicy *policy,
+                              char *const *dirs, const GPtrArray *chain)
+{
+    WeirRecordDisk *change = record_disk_alloc();
+
+    change->change = disk->change;
+    disk->change = change;
+    record_set_policy(change, policy, dirs, chain);
+}
+
+void weir_record_end_change(WeirRecordDisk *disk, bool done)
+{
+    WeirRecordDisk *change = g_steal_pointer(&disk->change);
+
+    if (done && change) {
+        WeirRecordDisk before = *disk;
+
+        disk->policy = change->policy;
+        disk->policy_version = change->policy_version;
+        disk->policy_digest = change->policy_digest;
+        disk->policy_dirs = change->policy_dirs;
+        disk->wanted = change->wanted;
+        change->policy = before.policy;
+        change->policy_digest = before.policy_digest;
+        change->policy_dirs = before.policy_dirs;
+        change->wanted = before.wanted;
+    } else if (change) {
+        disk->change = g_steal_pointer(&change->change);
+    }
+    record_disk_free(change);
 }
 
 static JsonObject *record_wanted_json(const WeirWanted *wanted)
@@ -138,25 +274,51 @@ static JsonObject *record_wanted_json(const WeirWanted *wanted)
     weir_json_set_string(object, "place", wanted->place);
     json_object_set_object_member(object, "options",
                                   json_object_ref(wanted->options));
+    if (wanted->settings) {
+        json_object_set_object_member(object, "settings",
+                                      json_object_ref(wanted->settings));
+    }
     return object;
 }
 
-static JsonObject *record_disk_json(const WeirRecordDisk *disk)
+/* Add what a policy makes of a disk. */
+static void record_policy_json(JsonObject *object, const WeirRecordDisk *disk)
 {
-    JsonObject *object = json_object_new();
     JsonArray *wanted = json_array_new();
+    JsonArray *dirs = json_array_new();
 
-    json_object_set_string_member(object, "id", disk->id);
-    json_object_set_string_member(object, "file", disk->file);
-    weir_json_set_string(object, "device", disk->device);
-    json_object_set_string_member(object, "policy", disk->policy);
+    weir_json_set_string(object, "policy", disk->policy);
     json_object_set_int_member(object, "policy-version",
                                disk->policy_version);
+    json_object_set_object_member(object, "limits",
+                                  weir_limits_json(&disk->limits));
+    weir_json_set_string(object, "policy-digest", disk->policy_digest);
+    for (char **dir = disk->policy_dirs; dir && *dir; dir++) {
+        json_array_add_string_element(dirs, *dir);
+    }
+    json_object_set_array_member(object, "policy-dirs", dirs);
     for (guint i = 0; i < disk->wanted->len; i++) {
         json_array_add_object_element(
             wanted, record_wanted_json(g_ptr_array_index(disk->wanted, i)));
     }
     json_object_set_array_member(object, "wanted", wanted);
+}
+
+static JsonObject *record_disk_json(const WeirRecordDisk *disk)
+{
+    JsonObject *object = json_object_new();
+
+    json_object_set_string_member(object, "id", disk->id);
+    json_object_set_string_member(object, "file", disk->file);
+    weir_json_set_string(object, "device", disk->device);
+    weir_json_set_string(object, "node-prefix", disk->prefix);
+    record_policy_json(object, disk);
+    if (disk->change) {
+        JsonObject *change = json_object_new();
+
+        record_policy_json(change, disk->change);
+        json_object_set_object_member(object, "change", change);
+    }
     return object;
 }
 
@@ -172,6 +334,7 @@ bool weir_record_save(const WeirRecord *record, const char *dir,
     json_object_set_int_member(object, "pid", record->pid);
     json_object_set_int_member(object, "start-time", record->start_time);
     json_object_set_string_member(object, "qmp", record->qmp);
+    weir_json_set_string(object, "qemu-bin-dir", record->bin_dir);
     for (guint i = 0; i < record->disks->len; i++) {
         json_array_add_object_element(
             disks, record_disk_json(g_ptr_array_index(record->disks, i)));
@@ -187,6 +350,7 @@ static WeirWanted *record_wanted_read(JsonObject *object)
 {
     WeirWanted *wanted = g_new0(WeirWanted, 1);
     JsonObject *options = weir_json_object(object, "options");
+    JsonObject *settings = weir_json_object(object, "settings");
 
     wanted->role = g_strdup(weir_json_string(object, "role"));
     wanted->driver = g_strdup(weir_json_string(object, "driver"));
@@ -198,18 +362,42 @@ static WeirWanted *record_wanted_read(JsonObject *object)
         return NULL;
     }
     wanted->options = json_object_ref(options);
+    wanted->settings = settings ? json_object_ref(settings) : NULL;
     return wanted;
 }
 
-static bool record_disk_read(WeirRecordDisk *disk, JsonObject *object)
+/* The texts of @array, or NULL for none. */
+static char **record_texts_read(JsonArray *array)
+{
+    GStrvBuilder *builder = g_strv_builder_new();
+    char **texts;
+
+    for (guint i = 0; i < weir_json_length(array); i++) {
+        const char *text = weir_json_string_at(array, i);
+
+        if (text) {
+            g_strv_builder_add(builder, text);
+        }
+    }
+    texts = g_strv_builder_end(builder);
+    g_strv_builder_unref(builder);
+    if (!*texts) {
+        g_clear_pointer(&texts, g_strfreev);
+    }
+    return texts;
+}
+
+static bool record_policy_read(WeirRecordDisk *disk, JsonObject *object)
 {
     JsonArray *nodes = weir_json_array(object, "wanted");
 
-    disk->id = g_strdup(weir_json_string(object, "id"));
-    disk->file = g_strdup(weir_json_string(object, "file"));
-    disk->device = g_strdup(weir_json_string(object, "device"));
     disk->policy = g_strdup(weir_json_string(object, "policy"));
     disk->policy_version = weir_json_int(object, "policy-version", 0);
+    disk->limits = weir_limits_from_json(weir_json_object(object, "limits"));
+    disk->policy_digest = g_strdup(weir_json_string(object,
+                                                    "policy-digest"));
+    disk->policy_dirs = record_texts_read(weir_json_array(object,
+                                                          "policy-dirs"));
     for (guint i = 0; i < weir_json_length(nodes); i++) {
         WeirWanted *wanted = record_wanted_read(weir_json_object_at(nodes, i));
 
@@ -218,7 +406,22 @@ static bool record_disk_read(WeirRecordDisk *disk, JsonObject *object)
         }
         g_ptr_array_add(disk->wanted, wanted);
     }
-    return disk->id && disk->file && disk->policy && disk->wanted->len > 0;
+    return disk->wanted->len > 0;
+}
+
+static bool record_disk_read(WeirRecordDisk *disk, JsonObject *object)
+{
+    JsonObject *change = weir_json_object(object, "change");
+
+    disk->id = g_strdup(weir_json_string(object, "id"));
+    disk->file = g_strdup(weir_json_string(object, "file"));
+    disk->device = g_strdup(weir_json_string(object, "device"));
+    disk->prefix = g_strdup(weir_json_string(object, "node-prefix"));
+    if (change) {
+        disk->change = record_disk_alloc();
+    }
+    return disk->id && disk->file && record_policy_read(disk, object) &&
+           (!change || record_policy_read(disk->change, change));
 }
 
 static bool record_read(WeirRecord *record, JsonObject *object)
@@ -228,6 +431,7 @@ static bool record_read(WeirRecord *record, JsonObject *object)
     record->pid = (pid_t)weir_json_int(object, "pid", 0);
     record->start_time = weir_json_int(object, "start-time", -1);
     record->qmp = g_strdup(weir_json_string(object, "qmp"));
+    record->bin_dir = g_strdup(weir_json_string(object, "qemu-bin-dir"));
     for (guint i = 0; i < weir_json_length(disks); i++) {
         WeirRecordDisk *disk = record_disk_alloc();
 
@@ -307,7 +511,7 @@ bool weir_record_alive(const WeirRecord *record)
 
 void weir_record_remove(const char *dir, const char *name)
 {
-    static const char *const suffixes[] = { "json", "qmp" };
+    static const char *const suffixes[] = { "json", "qmp", "status" };
 
     for (guint i = 0; i < G_N_ELEMENTS(suffixes); i++) {
         g_autofree char *path = weir_record_path(dir, name, suffixes[i]);

@@ -17,22 +17,32 @@ typedef struct WeirWanted {
     char *role;             /* "storage", "filter" or "format" */
     char *place;            /* of a filter: "disk" or "storage"; else NULL */
     JsonObject *options;
+    JsonObject *settings;   /* see chain.h; NULL: not known */
 } WeirWanted;
 
-typedef struct WeirRecordDisk {
+typedef struct WeirRecordDisk WeirRecordDisk;
+struct WeirRecordDisk {
     char *id;
     char *file;
     char *device;           /* id of the guest device; NULL: none of ours */
-    char *policy;
+    char *prefix;           /* of node names; NULL: not known */
+    char *policy;           /* NULL: none */
     gint64 policy_version;
+    WeirLimits limits;
+    char *policy_digest;    /* as it was applied, see digest.h; or NULL */
+    char **policy_dirs;     /* where it was found; NULL: not known */
     GPtrArray *wanted;      /* WeirWanted, from the highest node downwards */
-} WeirRecordDisk;
+    WeirRecordDisk *change; /* what the disk is being brought to: only the
+                               members of the policy, and wanted; NULL: all
+                               is done */
+};
 
 typedef struct WeirRecord {
     char *name;
     pid_t pid;              /* of QEMU */
     gint64 start_time;      /* of that process, in clock ticks since boot */
     char *qmp;              /* path of the socket */
+    char *bin_dir;          /* of QEMU's programs; NULL: not given */
     GPtrArray *disks;       /* WeirRecordDisk */
 } WeirRecord;
 
@@ -43,15 +53,40 @@ typedef struct WeirRecord {
  */
 char *weir_runtime_dir(const char *option);
 
-/* Path of a VM's record or socket: @suffix is "json" or "qmp". */
+/*
+ * Path of a VM's record, socket or history (see history.h): @suffix is "json",
+ * "qmp" or "status".
+ */
 char *weir_record_path(const char *dir, const char *name, const char *suffix);
 
-/* A record without disks. */
-WeirRecord *weir_record_new(const char *name, pid_t pid, const char *qmp);
+/* A record without disks.  @bin_dir: as in weir_program_find() */
+WeirRecord *weir_record_new(const char *name, pid_t pid, const char *qmp,
+                            const char *bin_dir);
 
-/* Add what @disk is to look like. */
+/* Add what @disk is to look like.  @dirs: where policies are looked for */
 void weir_record_add_disk(WeirRecord *record, const WeirDisk *disk,
-                          const WeirPolicy *policy, const GPtrArray *chain);
+                          const WeirPolicy *policy, char *const *dirs,
+                          const GPtrArray *chain);
+
+/* The disk with that id, or NULL with @error set to WEIR_ERROR_NOT_FOUND. */
+WeirRecordDisk *weir_record_disk(const WeirRecord *record, const char *id,
+                                 GError **error);
+
+/*
+ * The disk as --disk has described it, but for its device, which the caller
+ * frees with weir_disk_free(); or NULL with @error set.
+ */
+WeirDisk *weir_record_describe(const WeirRecordDisk *disk, GError **error);
+
+/*
+ * Note what a disk is about to be brought to: @chain, by @policy or by none.
+ * A note of an earlier change, which has not ended, is not written any more.
+ */
+void weir_record_begin_change(WeirRecordDisk *disk, const WeirPolicy *policy,
+                              char *const *dirs, const GPtrArray *chain);
+
+/* It is that now, or if not @done, what it was before, notes included. */
+void weir_record_end_change(WeirRecordDisk *disk, bool done);
 
 /* NULL is fine. */
 void weir_record_free(WeirRecord *record);
@@ -76,7 +111,7 @@ GPtrArray *weir_record_list(const char *dir);
 /* Whether the VM's QEMU runs, and is not another process of the same number. */
 bool weir_record_alive(const WeirRecord *record);
 
-/* Remove the record and socket of VM @name; missing ones are fine. */
+/* Remove all that is there of VM @name; missing files are fine. */
 void weir_record_remove(const char *dir, const char *name);
 
 /* When process @pid was started, in clock ticks since boot; -1: it is gone. */

@@ -397,6 +397,7 @@ static void schema_add_filter(WeirSchema *schema, const char *driver,
 
     filter->driver = g_strdup(driver);
     filter->class = schema_class(weir_json_string(capabilities, "class"));
+    filter->changes_data = weir_json_bool(capabilities, "changes-data", false);
     filter->child = schema_child(schema, type);
     filter->nodes = g_ptr_array_new_with_free_func(g_free);
     filter->unsupported = g_ptr_array_new_with_free_func(g_free);

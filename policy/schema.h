@@ -38,6 +38,7 @@ typedef struct WeirFilterType {
     char *driver;
     char *child;            /* the option that names the filtered node */
     WeirClass class;
+    bool changes_data;      /* the node below has other data than it shows */
     cyaml_schema_value_t options;   /* a mapping of WeirMembers */
     GPtrArray *nodes;       /* char *: options that are another node; they are
                                texts in @options, see location.h */

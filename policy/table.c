@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "error.h"
+
 struct WeirTable {
     guint columns;
     GPtrArray *cells;       /* char *, row by row */
@@ -25,21 +27,9 @@ void weir_table_free(WeirTable *table)
     g_free(table);
 }
 
-char *weir_printable(const char *text)
+void weir_table_cell(WeirTable *table, const char *text)
 {
-    g_autofree char *valid = g_utf8_make_valid(text ? text : "-", -1);
-    GString *out = g_string_new(NULL);
-
-    for (const char *p = valid; *p; p = g_utf8_next_char(p)) {
-        gunichar c = g_utf8_get_char(p);
-
-        if (g_unichar_iscntrl(c)) {
-            g_string_append_printf(out, "\\x%02x", c);
-        } else {
-            g_string_append_unichar(out, c);
-        }
-    }
-    return g_string_free(out, FALSE);
+    g_ptr_array_add(table->cells, weir_printable(text));
 }
 
 void weir_table_row(WeirTable *table, ...)
@@ -48,8 +38,7 @@ void weir_table_row(WeirTable *table, ...)
 
     va_start(args, table);
     for (guint i = 0; i < table->columns; i++) {
-        g_ptr_array_add(table->cells,
-                        weir_printable(va_arg(args, const char *)));
+        weir_table_cell(table, va_arg(args, const char *));
     }
     va_end(args);
 }
@@ -65,9 +54,10 @@ static glong table_width(const WeirTable *table, guint column)
     return width;
 }
 
-void weir_table_print(const WeirTable *table)
+char *weir_table_text(const WeirTable *table)
 {
     g_autofree glong *widths = g_new(glong, table->columns);
+    GString *text = g_string_new(NULL);
 
     for (guint i = 0; i < table->columns; i++) {
         widths[i] = table_width(table, i);
@@ -78,9 +68,17 @@ void weir_table_print(const WeirTable *table)
         glong pad = widths[column] - g_utf8_strlen(cell, -1);
 
         if (column == table->columns - 1) {
-            printf("%s\n", cell);
+            g_string_append_printf(text, "%s\n", cell);
         } else {
-            printf("%s%*s", cell, (int)pad + 2, "");
+            g_string_append_printf(text, "%s%*s", cell, (int)pad + 2, "");
         }
     }
+    return g_string_free(text, FALSE);
+}
+
+void weir_table_print(const WeirTable *table)
+{
+    g_autofree char *text = weir_table_text(table);
+
+    fputs(text, stdout);
 }

@@ -17,11 +17,14 @@ void weir_table_free(WeirTable *table);
  */
 void weir_table_row(WeirTable *table, ...);
 
+/* Add one cell of a row, likewise. */
+void weir_table_cell(WeirTable *table, const char *text);
+
+/* All rows, a line each, to be freed. */
+char *weir_table_text(const WeirTable *table);
+
 /* Print all rows on standard output. */
 void weir_table_print(const WeirTable *table);
-
-/* @text without control characters; NULL gives "-".  The caller frees it. */
-char *weir_printable(const char *text);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirTable, weir_table_free)
 

@@ -3,43 +3,98 @@
 
 #include <string.h>
 
-#define WEIR_TARGET_TIMEOUT_MS 5000
+void weir_target_query_clear(WeirTargetQuery *query)
+{
+    g_free(query->dir);
+    g_free(query->vm);
+    g_free(query->qmp);
+}
 
 static void target_free(WeirTarget *target)
 {
     weir_record_free(target->record);
     weir_graph_free(target->graph);
+    g_clear_pointer(&target->blockstats, json_node_unref);
+    g_free(target->dir);
     g_free(target->name);
     g_free(target->reason);
     g_free(target);
 }
 
-static WeirGraph *target_query(const char *path, GError **error)
+/* Another program than QEMU may lack the command. */
+static bool target_ask_traffic(WeirTarget *target, WeirQmp *qmp,
+                               gint64 deadline_us, GError **error)
 {
-    g_autoptr(WeirQmp) qmp = weir_qmp_connect(path, error);
+    g_autoptr(GError) local = NULL;
 
-    if (!qmp || !weir_qmp_negotiate(qmp, WEIR_TARGET_TIMEOUT_MS, error)) {
-        return NULL;
+    target->blockstats = weir_qmp_execute(qmp, "query-blockstats", NULL,
+                                          weir_qmp_left(deadline_us), &local);
+    if (!target->blockstats &&
+        !g_error_matches(local, WEIR_ERROR, WEIR_ERROR_NO_COMMAND)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
     }
-    return weir_graph_query(qmp, WEIR_TARGET_TIMEOUT_MS, error);
+    return true;
 }
 
-static WeirTarget *target_new(WeirRecord *record)
+static bool target_ask_socket(WeirTarget *target, const char *path,
+                              const WeirTargetQuery *query, GError **error)
 {
-    WeirTarget *target = g_new0(WeirTarget, 1);
+    gint64 deadline_us = weir_qmp_deadline(query->timeout_ms);
+    g_autoptr(WeirQmp) qmp = weir_qmp_connect(path, error);
+    g_autoptr(WeirGraph) graph = NULL;
+
+    if (!qmp || !weir_qmp_negotiate(qmp, weir_qmp_left(deadline_us), error) ||
+        !(graph = weir_graph_query(qmp, weir_qmp_left(deadline_us), error)) ||
+        (query->traffic &&
+         !target_ask_traffic(target, qmp, deadline_us, error))) {
+        return false;
+    }
+    target->graph = g_steal_pointer(&graph);
+    return true;
+}
+
+/* Runs in a thread of its own. */
+static void target_ask(gpointer data, gpointer opaque)
+{
+    WeirTarget *target = data;
+    const WeirTargetQuery *query = opaque;
     g_autoptr(GError) error = NULL;
 
-    target->record = record;
-    target->name = g_strdup(record->name);
-    if (!weir_record_alive(record)) {
+    if (!weir_record_alive(target->record)) {
         target->reason = g_strdup("QEMU has ended");
-        return target;
-    }
-    target->graph = target_query(record->qmp, &error);
-    if (!target->graph) {
+    } else if (!target_ask_socket(target, target->record->qmp, query,
+                                  &error)) {
         target->reason = g_strdup(error->message);
     }
-    return target;
+}
+
+/* Each in a thread, since one that hangs keeps it until the timeout. */
+static bool target_ask_all(GPtrArray *targets, const WeirTargetQuery *query,
+                           GError **error)
+{
+    GThreadPool *pool = g_thread_pool_new(target_ask, (gpointer)query, -1,
+                                          FALSE, error);
+
+    if (!pool) {
+        return false;
+    }
+    for (guint i = 0; i < targets->len; i++) {
+        g_thread_pool_push(pool, g_ptr_array_index(targets, i), NULL);
+    }
+    g_thread_pool_free(pool, FALSE, TRUE);
+    return true;
+}
+
+static void target_add(GPtrArray *targets, const char *dir,
+                       WeirRecord *record)
+{
+    WeirTarget *target = g_new0(WeirTarget, 1);
+
+    target->record = record;
+    target->dir = g_strdup(dir);
+    target->name = g_strdup(record->name);
+    g_ptr_array_add(targets, target);
 }
 
 /* The recorded VM whose socket that is, or NULL. */
@@ -59,67 +114,65 @@ static WeirRecord *target_find_socket(const char *dir, const char *qmp)
     return NULL;
 }
 
-static WeirTarget *target_from_socket(const char *dir, const char *qmp,
-                                      GError **error)
+/* The one with the socket of @query; asked already if it is not recorded. */
+static bool target_add_socket(GPtrArray *targets,
+                              const WeirTargetQuery *query, GError **error)
 {
-    g_autofree char *own_dir = g_path_get_dirname(qmp);
-    WeirRecord *record = target_find_socket(dir, qmp);
+    g_autofree char *own_dir = g_path_get_dirname(query->qmp);
+    const char *dir = query->dir;
+    WeirRecord *record = target_find_socket(dir, query->qmp);
     WeirTarget *target;
-    WeirGraph *graph;
 
     if (!record) {
-        record = target_find_socket(own_dir, qmp);
+        dir = own_dir;
+        record = target_find_socket(dir, query->qmp);
     }
     if (record) {
-        return target_new(record);
-    }
-    graph = target_query(qmp, error);
-    if (!graph) {
-        return NULL;
+        target_add(targets, dir, record);
+        return target_ask_all(targets, query, error);
     }
     target = g_new0(WeirTarget, 1);
     target->name = g_strdup("-");
-    target->graph = graph;
-    return target;
+    g_ptr_array_add(targets, target);
+    return target_ask_socket(target, query->qmp, query, error);
 }
 
-static void target_add_all(const char *dir, GPtrArray *targets)
+static bool target_add_records(GPtrArray *targets,
+                               const WeirTargetQuery *query, GError **error)
 {
-    g_autoptr(GPtrArray) records = weir_record_list(dir);
+    g_autoptr(GPtrArray) records = NULL;
+    WeirRecord *record;
 
-    while (records->len > 0) {
-        WeirRecord *record = g_ptr_array_steal_index(records, 0);
-
-        g_ptr_array_add(targets, target_new(record));
+    if (query->vm) {
+        if (!weir_name_ok(query->vm, WEIR_VM_MAX_NAME)) {
+            weir_set_error(error, "'%s' cannot be the name of a VM",
+                           query->vm);
+            return false;
+        }
+        record = weir_record_load(query->dir, query->vm, error);
+        if (!record) {
+            return false;
+        }
+        target_add(targets, query->dir, record);
+        return true;
     }
+    records = weir_record_list(query->dir);
+    while (records->len > 0) {
+        target_add(targets, query->dir,
+                   g_ptr_array_steal_index(records, 0));
+    }
+    return true;
 }
 
-GPtrArray *weir_targets_ask(const char *dir, const char *vm, const char *qmp,
-                            GError **error)
+GPtrArray *weir_targets_ask(const WeirTargetQuery *query, GError **error)
 {
     g_autoptr(GPtrArray) targets = g_ptr_array_new_with_free_func(
         (GDestroyNotify)target_free);
-    WeirTarget *target;
-    WeirRecord *record;
 
-    if (qmp) {
-        target = target_from_socket(dir, qmp, error);
-        if (!target) {
-            return NULL;
-        }
-        g_ptr_array_add(targets, target);
-    } else if (vm) {
-        if (!weir_name_ok(vm, 64)) {
-            weir_set_error(error, "'%s' cannot be the name of a VM", vm);
-            return NULL;
-        }
-        record = weir_record_load(dir, vm, error);
-        if (!record) {
-            return NULL;
-        }
-        g_ptr_array_add(targets, target_new(record));
-    } else {
-        target_add_all(dir, targets);
+    if (query->qmp ? !target_add_socket(targets, query, error)
+                   : !target_add_records(targets, query, error) ||
+                     !target_ask_all(targets, query, error)) {
+        return NULL;
     }
     return g_steal_pointer(&targets);
 }

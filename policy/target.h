@@ -1,28 +1,45 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Running VMs that status and inspect ask. */
+/* Running VMs that are asked, all at the same time. */
 #ifndef WEIR_TARGET_H
 #define WEIR_TARGET_H
 
 #include "graph.h"
 #include "record.h"
 
+#define WEIR_TARGET_TIMEOUT_MS 5000
+
+/* Whom to ask, for what. */
+typedef struct WeirTargetQuery {
+    char *dir;              /* of the records */
+    char *vm;               /* only the VM of that name; NULL: all recorded */
+    char *qmp;              /* instead, the one with that QMP socket, recorded
+                               or not; NULL: none */
+    int timeout_ms;         /* for each VM */
+    bool traffic;           /* ask for the traffic of devices too */
+} WeirTargetQuery;
+
 typedef struct WeirTarget {
     WeirRecord *record;     /* NULL: not started by weir run */
-    char *name;             /* of the VM, or its socket */
+    char *dir;              /* of the record */
+    char *name;             /* of the VM, or "-" */
     WeirGraph *graph;       /* NULL: it could not be asked, for @reason */
+    JsonNode *blockstats;   /* of query-blockstats; NULL if not asked for, or
+                               there is no such command */
     char *reason;
 } WeirTarget;
+
+/* Free what is in @query. */
+void weir_target_query_clear(WeirTargetQuery *query);
 
 /*
  * Ask one VM or all.
  *
- * @dir: of the records
- * @vm: only the VM of that name; NULL: all recorded ones
- * @qmp: instead, the one with that QMP socket, recorded or not
- * Blocks for up to some seconds per VM.  Returns an array of WeirTarget that
- * the caller unrefs, or NULL with @error set.
+ * Blocks for no longer than the timeout of one VM, however many there are.
+ * Returns an array of WeirTarget, by name, that the caller unrefs, or NULL with
+ * @error set.
  */
-GPtrArray *weir_targets_ask(const char *dir, const char *vm, const char *qmp,
-                            GError **error);
+GPtrArray *weir_targets_ask(const WeirTargetQuery *query, GError **error);
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirTargetQuery, weir_target_query_clear)
 
 #endif

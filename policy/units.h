@@ -14,6 +14,9 @@
  */
 gint64 weir_parse_bytes(const char *text);
 
+#define WEIR_BYTES_EXPECTED \
+    "a number of bytes up to 1024T, also with K, M, G or T"
+
 /*
  * A time with its unit: us, ms, s, m or h.  In nanoseconds; 0 if @text is none,
  * or more than WEIR_UNITS_HOURS_MAX.

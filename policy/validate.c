@@ -17,16 +17,23 @@ typedef struct Place {
 void weir_report(WeirReport *report, const WeirYaml *node,
                  const char *format, ...)
 {
+    g_autofree char *message = NULL;
+    g_autofree char *printable = NULL;
     va_list args;
 
+    if (++report->count > WEIR_REPORT_MAX + 1) {
+        return;
+    }
     if (report->text->len > 0) {
         g_string_append_c(report->text, '\n');
     }
-    g_string_append_printf(report->text, "%s:%u:%u: ", report->file,
-                           node->line, node->column);
     va_start(args, format);
-    g_string_append_vprintf(report->text, format, args);
+    message = g_strdup_vprintf(format, args);
     va_end(args);
+    printable = weir_printable(report->count <= WEIR_REPORT_MAX
+                               ? message : "found more that is wrong");
+    g_string_append_printf(report->text, "%s:%u:%u: %s", node->file,
+                           node->line, node->column, printable);
 }
 
 /* Levenshtein's distance, up to a bit over @limit. */
@@ -202,7 +209,8 @@ static void validate_unknown(const Place *place, const WeirYaml *key,
                              const cyaml_schema_value_t *schema)
 {
     const cyaml_schema_field_t *field = schema->mapping.fields;
-    bool is_filter = schema->mapping.fields == place->entry->mapping.fields;
+    bool is_filter = place->entry &&
+                     schema->mapping.fields == place->entry->mapping.fields;
     g_autoptr(GPtrArray) names = g_ptr_array_new();
     g_autofree char *found = validate_quote(key);
     g_autofree char *list = NULL;
@@ -241,7 +249,7 @@ static bool validate_member(const Place *place, const WeirYaml *mapping,
 {
     const WeirYaml *key = g_ptr_array_index(mapping->keys, index);
     const cyaml_schema_field_t *field = schema->mapping.fields;
-    bool in_entry = field == place->entry->mapping.fields;
+    bool in_entry = place->entry && field == place->entry->mapping.fields;
     g_autofree char *owner = validate_path(place, key->text, in_entry);
     Place inner = { place->entry, owner, place->report };
 

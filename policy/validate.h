@@ -13,13 +13,19 @@
 
 #include "yamltree.h"
 
-/* Messages "file:line:column: ..." of one file. */
+/* Messages "file:line:column: ...". */
 typedef struct WeirReport {
-    const char *file;
+    const char *file;       /* that is being read */
     GString *text;          /* lines without the last newline; "" for none */
+    unsigned count;         /* of these lines */
 } WeirReport;
 
-/* Add a message about @node. */
+#define WEIR_REPORT_MAX 50
+
+/*
+ * Add a message about @node; control characters in it are escaped.  Behind
+ * WEIR_REPORT_MAX of them there is only one that there are more.
+ */
 void weir_report(WeirReport *report, const WeirYaml *node,
                  const char *format, ...) G_GNUC_PRINTF(3, 4);
 
@@ -27,7 +33,7 @@ void weir_report(WeirReport *report, const WeirYaml *node,
  * Compare @node with @schema.
  *
  * @entry: schema of an entry of "filters", whose keys are called filters in
- *     messages
+ *     messages; NULL: none
  * @report: takes the differences
  * Returns whether there were none.
  */

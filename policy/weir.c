@@ -11,16 +11,25 @@
 
 static const WeirCommand commands[] = {
     { "advise", "recommend a cache for a disk", weir_cmd_advise },
+    { "attach", "bring a disk in use under a policy", weir_cmd_attach },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },
+    { "detach", "take the filters of its policy from a disk in use",
+      weir_cmd_detach },
     { "inspect", "show what weir-inspect has seen of a disk",
       weir_cmd_inspect },
-    { "policy", "check, list or show policies", weir_cmd_policy },
+    { "metrics", "print or serve metrics of running disks for Prometheus",
+      weir_cmd_metrics },
+    { "policy", "check, compare, list, show or choose policies",
+      weir_cmd_policy },
+    { "reapply", "bring a disk in use to what its policy says now",
+      weir_cmd_reapply },
     { "replica", "points in time of replicated disks, and failover",
       weir_cmd_replica },
     { "run", "run QEMU with disks under policies", weir_cmd_run },
     { "status", "show whether running disks comply with their policies",
       weir_cmd_status },
+    { "top", "show what running disks do, over and over", weir_cmd_top },
     { NULL, NULL, NULL }
 };
 
@@ -106,14 +115,24 @@ bool weir_parse(int *argc, char ***argv, const GOptionEntry *entries,
 char *const *weir_policy_dirs(const WeirPolicyOptions *options)
 {
     static char *const standard[] = { (char *)WEIR_POLICY_DIR, NULL };
+    static char *configured[] = { NULL, NULL };
 
-    return options->dirs ? options->dirs : standard;
+    if (options->dirs) {
+        return options->dirs;
+    }
+    if (!options->config_dir) {
+        return standard;
+    }
+    g_free(configured[0]);
+    configured[0] = g_build_filename(options->config_dir, "policies.d", NULL);
+    return configured;
 }
 
 void weir_policy_options_clear(WeirPolicyOptions *options)
 {
     g_free(options->bin_dir);
     g_strfreev(options->dirs);
+    g_free(options->config_dir);
 }
 
 int main(int argc, char **argv)

@@ -3,6 +3,7 @@
 #ifndef WEIR_WEIR_H
 #define WEIR_WEIR_H
 
+#include "assign.h"
 #include "daemon.h"
 
 typedef enum WeirExit {
@@ -11,6 +12,7 @@ typedef enum WeirExit {
     WEIR_EXIT_USAGE = 2,
     WEIR_EXIT_NON_COMPLIANT = 3,
     WEIR_EXIT_UNKNOWN = 4,
+    WEIR_EXIT_OUT_OF_DATE = 5,
 } WeirExit;
 
 typedef struct WeirCommand {
@@ -44,6 +46,7 @@ int weir_usage(const char *format, ...) G_GNUC_PRINTF(1, 2);
 typedef struct WeirPolicyOptions {
     char *bin_dir;
     char **dirs;
+    char *config_dir;       /* NULL: WEIR_CONFIG_DIR */
 } WeirPolicyOptions;
 
 #define WEIR_OPTION_BIN_DIR(target) \
@@ -51,23 +54,36 @@ typedef struct WeirPolicyOptions {
       "Directory of QEMU's programs", "DIR" }
 #define WEIR_OPTION_POLICIES(target) \
     { "policies", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, target, \
-      "Directory of policies, may be repeated (default: " \
-      WEIR_POLICY_DIR ")", "DIR" }
+      "Directory of policies, may be repeated (default: policies.d in the " \
+      "configuration)", "DIR" }
+#define WEIR_OPTION_CONFIG_DIR(target) \
+    { "config-dir", 0, 0, G_OPTION_ARG_FILENAME, target, \
+      "Directory of the configuration (default: " WEIR_CONFIG_DIR ")", "DIR" }
 #define WEIR_OPTION_RUNTIME_DIR(target) \
     { "runtime-dir", 0, 0, G_OPTION_ARG_FILENAME, target, \
       "Directory of the records of running VMs", "DIR" }
 
-/* The directories to look in: NULL-terminated, owned by @options. */
+/* The directories to look in: NULL-terminated, good until the next call. */
 char *const *weir_policy_dirs(const WeirPolicyOptions *options);
 void weir_policy_options_clear(WeirPolicyOptions *options);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirPolicyOptions, weir_policy_options_clear)
 
 int weir_cmd_advise(int argc, char **argv);
+int weir_cmd_attach(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
+int weir_cmd_detach(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
+int weir_cmd_metrics(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
+int weir_cmd_policy_schema(int argc, char **argv);
+int weir_cmd_policy_which(int argc, char **argv);
+int weir_cmd_reapply(int argc, char **argv);
 int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
+int weir_cmd_top(int argc, char **argv);
+
+/* weir policy diff */
+int weir_policy_diff_run(int argc, char **argv);
 
 #endif

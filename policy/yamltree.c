@@ -8,11 +8,12 @@ typedef struct YamlReader {
     yaml_parser_t parser;
     const char *data;
     gsize length;
-    const char *file;
+    const char *file;       /* interned */
     WeirYaml *root;
     GPtrArray *open;        /* WeirYaml: mappings and sequences, not owned */
     WeirYaml *key;          /* read, its value is next; owned */
     unsigned documents;
+    unsigned nodes;
     GError **error;
 } YamlReader;
 
@@ -26,11 +27,13 @@ void weir_yaml_free(WeirYaml *node)
     }
 }
 
-static WeirYaml *yaml_node_new(WeirYamlKind kind, const yaml_mark_t *mark)
+static WeirYaml *yaml_node_new(const YamlReader *reader, WeirYamlKind kind,
+                               const yaml_mark_t *mark)
 {
     WeirYaml *node = g_new0(WeirYaml, 1);
 
     node->kind = kind;
+    node->file = reader->file;
     node->line = (unsigned)mark->line + 1;
     node->column = (unsigned)mark->column + 1;
     if (kind != WEIR_YAML_SCALAR) {
@@ -63,6 +66,51 @@ WeirYaml *weir_yaml_member(const WeirYaml *mapping, const char *name)
     return index < 0 ? NULL : g_ptr_array_index(mapping->values, index);
 }
 
+WeirYaml *weir_yaml_member_of(const WeirYaml *mapping, const char *name,
+                              WeirYamlKind kind)
+{
+    WeirYaml *value = mapping->kind == WEIR_YAML_MAPPING
+                      ? weir_yaml_member(mapping, name) : NULL;
+
+    return value && value->kind == kind ? value : NULL;
+}
+
+bool weir_yaml_is_nothing(const WeirYaml *node)
+{
+    return node->kind == WEIR_YAML_SCALAR && !*node->text && !node->quoted;
+}
+
+bool weir_yaml_is_true(const WeirYaml *node)
+{
+    static const char *const words[] = { "true", "on", "yes", NULL };
+
+    return node->kind == WEIR_YAML_SCALAR &&
+           g_strv_contains(words, node->text);
+}
+
+WeirYaml *weir_yaml_steal(WeirYaml *mapping, guint index, WeirYaml **key)
+{
+    WeirYaml *name = g_ptr_array_steal_index(mapping->keys, index);
+
+    if (key) {
+        *key = name;
+    } else {
+        weir_yaml_free(name);
+    }
+    return g_ptr_array_steal_index(mapping->values, index);
+}
+
+void weir_yaml_set(WeirYaml *mapping, WeirYaml *key, WeirYaml *value)
+{
+    int index = yaml_key_index(mapping, key->text);
+
+    if (index >= 0) {
+        weir_yaml_free(weir_yaml_steal(mapping, (guint)index, NULL));
+    }
+    g_ptr_array_insert(mapping->keys, index, key);
+    g_ptr_array_insert(mapping->values, index, value);
+}
+
 static bool yaml_refuse(YamlReader *reader, gsize line, gsize column,
                         const char *format, ...) G_GNUC_PRINTF(4, 5);
 
@@ -71,14 +119,16 @@ static bool yaml_refuse(YamlReader *reader, gsize line, gsize column,
                         const char *format, ...)
 {
     g_autofree char *message = NULL;
+    g_autofree char *printable = NULL;
     va_list args;
 
     va_start(args, format);
     message = g_strdup_vprintf(format, args);
     va_end(args);
+    printable = weir_printable(message);
     g_set_error(reader->error, WEIR_ERROR, WEIR_ERROR_POSITION,
                 "%s:%zu:%zu: %s", reader->file, line + 1, column + 1,
-                message);
+                printable);
     return false;
 }
 
@@ -166,7 +216,7 @@ static bool yaml_scalar(YamlReader *reader, const yaml_event_t *event)
                            event->start_mark.column,
                            "found a zero byte, expected text");
     }
-    node = yaml_node_new(WEIR_YAML_SCALAR, &event->start_mark);
+    node = yaml_node_new(reader, WEIR_YAML_SCALAR, &event->start_mark);
     node->text = g_strdup(text);
     node->quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
     return yaml_place(reader, node);
@@ -175,7 +225,7 @@ static bool yaml_scalar(YamlReader *reader, const yaml_event_t *event)
 static bool yaml_open(YamlReader *reader, WeirYamlKind kind,
                       const yaml_event_t *event)
 {
-    WeirYaml *node = yaml_node_new(kind, &event->start_mark);
+    WeirYaml *node = yaml_node_new(reader, kind, &event->start_mark);
     bool ok = yaml_place(reader, node);
 
     if (ok && reader->open->len == WEIR_YAML_MAX_DEPTH) {
@@ -229,6 +279,12 @@ static bool yaml_event(YamlReader *reader, const yaml_event_t *event)
     if (!yaml_plain_event(reader, event)) {
         return false;
     }
+    if (reader->nodes++ > WEIR_YAML_MAX_NODES) {
+        return yaml_refuse(reader, event->start_mark.line,
+                           event->start_mark.column,
+                           "found more than %d values, expected fewer",
+                           WEIR_YAML_MAX_NODES);
+    }
     switch (event->type) {
     case YAML_DOCUMENT_START_EVENT:
         if (reader->documents++ > 0) {
@@ -277,8 +333,10 @@ static bool yaml_read(YamlReader *reader)
 WeirYaml *weir_yaml_parse(const char *data, gsize length, const char *file,
                           GError **error)
 {
+    g_autofree char *name = weir_printable(file);
     YamlReader reader = {
-        .data = data, .length = length, .file = file, .error = error,
+        .data = data, .length = length, .error = error,
+        .file = g_intern_string(name),
     };
 
     if (length > WEIR_YAML_MAX_BYTES) {
@@ -300,4 +358,80 @@ WeirYaml *weir_yaml_parse(const char *data, gsize length, const char *file,
     g_ptr_array_unref(reader.open);
     yaml_parser_delete(&reader.parser);
     return reader.root;
+}
+
+static int yaml_append(void *opaque, unsigned char *data, size_t length)
+{
+    g_string_append_len(opaque, (const char *)data, (gssize)length);
+    return 1;
+}
+
+/* Consumes @event. */
+static void yaml_emit(yaml_emitter_t *emitter, yaml_event_t *event)
+{
+    if (!yaml_emitter_emit(emitter, event)) {
+        g_error("libyaml: %s", emitter->problem);
+    }
+}
+
+static void yaml_emit_node(yaml_emitter_t *emitter, const WeirYaml *node)
+{
+    bool is_mapping = node->kind == WEIR_YAML_MAPPING;
+    yaml_event_t event;
+
+    if (node->kind == WEIR_YAML_SCALAR) {
+        yaml_scalar_event_initialize(
+            &event, NULL, NULL, (yaml_char_t *)node->text,
+            (int)strlen(node->text), 1, 1,
+            node->quoted ? YAML_DOUBLE_QUOTED_SCALAR_STYLE
+                         : YAML_PLAIN_SCALAR_STYLE);
+        yaml_emit(emitter, &event);
+        return;
+    }
+    if (is_mapping) {
+        yaml_mapping_start_event_initialize(&event, NULL, NULL, 1,
+                                            YAML_BLOCK_MAPPING_STYLE);
+    } else {
+        yaml_sequence_start_event_initialize(&event, NULL, NULL, 1,
+                                             YAML_BLOCK_SEQUENCE_STYLE);
+    }
+    yaml_emit(emitter, &event);
+    for (guint i = 0; i < node->values->len; i++) {
+        if (is_mapping) {
+            yaml_emit_node(emitter, g_ptr_array_index(node->keys, i));
+        }
+        yaml_emit_node(emitter, g_ptr_array_index(node->values, i));
+    }
+    if (is_mapping) {
+        yaml_mapping_end_event_initialize(&event);
+    } else {
+        yaml_sequence_end_event_initialize(&event);
+    }
+    yaml_emit(emitter, &event);
+}
+
+char *weir_yaml_text(const WeirYaml *root, gsize *length)
+{
+    GString *text = g_string_new(NULL);
+    yaml_emitter_t emitter;
+    yaml_event_t event;
+
+    if (!yaml_emitter_initialize(&emitter)) {
+        g_error("out of memory");
+    }
+    yaml_emitter_set_output(&emitter, yaml_append, text);
+    yaml_emitter_set_unicode(&emitter, 1);
+    yaml_emitter_set_width(&emitter, -1);
+    yaml_stream_start_event_initialize(&event, YAML_UTF8_ENCODING);
+    yaml_emit(&emitter, &event);
+    yaml_document_start_event_initialize(&event, NULL, NULL, NULL, 1);
+    yaml_emit(&emitter, &event);
+    yaml_emit_node(&emitter, root);
+    yaml_document_end_event_initialize(&event, 1);
+    yaml_emit(&emitter, &event);
+    yaml_stream_end_event_initialize(&event);
+    yaml_emit(&emitter, &event);
+    yaml_emitter_delete(&emitter);
+    *length = text->len;
+    return g_string_free(text, FALSE);
 }

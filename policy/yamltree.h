@@ -18,6 +18,7 @@
 
 #define WEIR_YAML_MAX_BYTES (1u << 20)
 #define WEIR_YAML_MAX_DEPTH 32
+#define WEIR_YAML_MAX_NODES 10000
 
 typedef enum WeirYamlKind {
     WEIR_YAML_SCALAR,
@@ -28,6 +29,7 @@ typedef enum WeirYamlKind {
 typedef struct WeirYaml WeirYaml;
 struct WeirYaml {
     WeirYamlKind kind;
+    const char *file;       /* name for messages; interned */
     unsigned line, column;  /* from 1; the column counts characters */
     char *text;             /* of a scalar */
     bool quoted;            /* of a scalar: not plain */
@@ -51,6 +53,31 @@ void weir_yaml_free(WeirYaml *node);
 
 /* Value of key @name of a mapping, owned by it, or NULL. */
 WeirYaml *weir_yaml_member(const WeirYaml *mapping, const char *name);
+
+/* The same if it is of that kind, else NULL; @mapping may be anything. */
+WeirYaml *weir_yaml_member_of(const WeirYaml *mapping, const char *name,
+                              WeirYamlKind kind);
+
+/* Whether @node is a value that was left empty. */
+bool weir_yaml_is_nothing(const WeirYaml *node);
+
+/* Whether @node is one of the words for true. */
+bool weir_yaml_is_true(const WeirYaml *node);
+
+/*
+ * Take key @index out of a mapping.  @key (may be NULL: it is freed) and the
+ * value that is returned are the caller's.
+ */
+WeirYaml *weir_yaml_steal(WeirYaml *mapping, guint index, WeirYaml **key);
+
+/* Set a key; both nodes are consumed.  One of that name is replaced. */
+void weir_yaml_set(WeirYaml *mapping, WeirYaml *key, WeirYaml *value);
+
+/*
+ * The tree as YAML text, which parses to the same tree but for positions.  The
+ * caller frees it.
+ */
+char *weir_yaml_text(const WeirYaml *root, gsize *length);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirYaml, weir_yaml_free)
 

@@ -58,47 +58,7 @@ void weir_source_drain(WeirSource *s)
     }
 }
 
-/*
- * What can be read may be there only because nobody has looked at the medium
- * since a flush failed, in this life or an earlier one: but for what the log
- * itself tells to be durable it is written again. If it is there, a write that
- * is torn does no harm; if not, nobody was told that it is. A keeper has done
- * so itself, and shows nothing else.
- */
-static int write_again(WeirSource *s, const Place *p)
-{
-    WeirLogScan scan;
-    int ret;
-
-    if (p->sb.is_kept || WEIR_SOURCE_WITHOUT(15)) {
-        return 0;
-    }
-    ret = weir_log_scan_init(&scan, s->host->read_log, s->opaque, &p->sb,
-                             &p->told);
-    if (ret < 0) {
-        return ret;
-    }
-    while (ret >= 0 && scan.cursor.position < p->end.end) {
-        ret = weir_log_scan_next(&scan);
-        if (ret >= 0) {
-            const struct iovec iov = {
-                scan.buf, weir_log_packet_bytes(&scan.packet)
-            };
-
-            ret = s->host->write_log(s->opaque,
-                                     weir_log_offset(&p->sb,
-                                                     scan.packet.position),
-                                     iov.iov_len, &iov, 1);
-        }
-    }
-    weir_log_scan_destroy(&scan);
-    return ret == -ENODATA ? -EIO : ret < 0 ? ret : 0;
-}
-
-/*
- * *flushing: it came so far that a flush may have failed. A session ends with
- * a flush that fails, so each one begins here.
- */
+/* *flushing: it came so far that a flush may have failed. */
 static int read_end(WeirSource *s, uint64_t device_bytes, Place *p,
                     bool *flushing)
 {
@@ -119,7 +79,6 @@ static int read_end(WeirSource *s, uint64_t device_bytes, Place *p,
         ret = weir_log_find_ends(s->host->read_log, s->opaque, &p->sb,
                                  &p->told, &p->end);
     }
-    ret = ret < 0 || !s->doubtful ? ret : write_again(s, p);
     if (ret == 0) {
         *flushing = true;
         ret = s->host->flush_log(s->opaque);
@@ -424,6 +383,61 @@ static int check_first(const WeirSource *s, Place *p)
                   (unsigned long long)last_generation(&p->sb)->number);
 }
 
+/* --- what may not be durable --- */
+
+/* The packets behind what the log tells to be durable: the very bytes. */
+static int write_again(WeirSource *s, const Place *p)
+{
+    WeirLogScan scan;
+    int ret = weir_log_scan_init(&scan, s->host->read_log, s->opaque, &p->sb,
+                                 &p->told);
+
+    if (ret < 0) {
+        return ret;
+    }
+    while (ret >= 0 && scan.cursor.position < p->end.end) {
+        ret = weir_log_scan_next(&scan);
+        if (ret >= 0) {
+            const struct iovec iov = {
+                scan.buf, weir_log_packet_bytes(&scan.packet)
+            };
+
+            ret = s->host->write_log(s->opaque,
+                                     weir_log_offset(&p->sb,
+                                                     scan.packet.position),
+                                     iov.iov_len, &iov, 1);
+        }
+    }
+    weir_log_scan_destroy(&scan);
+    return ret == -ENODATA ? -EIO : ret < 0 ? ret : 0;
+}
+
+/*
+ * What can be read may be there only because nobody has looked at the medium
+ * since a flush failed, in this life or an earlier one: it is written again. If
+ * it is there, a write that is torn does no harm; if not, nobody was told that
+ * it is. A keeper has done so itself, and shows nothing else.
+ */
+static int secure_end(WeirSource *s, Place *p)
+{
+    int ret = 0;
+
+    if (s->doubtful && !p->sb.is_kept && !WEIR_SOURCE_WITHOUT(15)) {
+        pthread_mutex_unlock(&s->lock);
+        ret = write_again(s, p);
+        ret = ret < 0 ? ret : s->host->flush_log(s->opaque);
+        pthread_mutex_lock(&s->lock);
+    }
+    if (ret < 0) {
+        weir_source_fail_flush(s, ret);
+        snprintf(p->err, p->err_size, "what the replication log has cannot be "
+                 "written again: %s", strerror(-ret));
+    } else {
+        s->doubtful = false;
+    }
+    return ret;
+}
+
 /* --- a session --- */
 
 /* What was queued for a log that is not to be is to be copied. */
@@ -529,25 +543,30 @@ void weir_source_take_leave(WeirSource *s)
     pthread_mutex_lock(&s->lock);
 }
 
-/* Go on from what is there of what was sent. */
-static int find_place(WeirSource *s, Place *p)
+/* That the log may be gone on with. */
+static int check_place(WeirSource *s, Place *p)
 {
     WeirEpoch *ours;
     int ret = s->connections > 0 ? check_again(s, p) : check_first(s, p);
 
-    if (ret < 0) {
-        return ret;
+    if (ret == 0 && s->connections > 0 && !find_ours(s, &p->end, &ours)) {
+        ret = refuse(p, "the replication log ends with epoch %llu, which is "
+                     "not what was sent there",
+                     (unsigned long long)p->end.epoch);
     }
+    return ret;
+}
+
+/* What is there for good of what was sent need not be sent any more. */
+static void take_place(WeirSource *s, const Place *p)
+{
+    WeirEpoch *ours;
+
     if (s->connections == 0) {
         s->durable = p->end;
-    } else if (!find_ours(s, &p->end, &ours)) {
-        return refuse(p, "the replication log ends with epoch %llu, which is "
-                      "not what was sent there",
-                      (unsigned long long)p->end.epoch);
-    } else if (ours) {
+    } else if (find_ours(s, &p->end, &ours) && ours) {
         weir_source_let_go(s, ours, &p->end);
     }
-    return 0;
 }
 
 static bool all_are_judged(const WeirSource *s)
@@ -621,9 +640,13 @@ static int connect_place(WeirSource *s, Place *p)
         snprintf(p->err, p->err_size, "a disk is being added");
         return -EAGAIN;
     }
-    ret = find_place(s, p);
+    ret = check_place(s, p);
     ret = ret < 0 ? ret : judge_disks(s, p);
-    ret = ret < 0 ? ret : tell_sidecars(s, p);
+    ret = ret < 0 ? ret : secure_end(s, p);
+    if (ret == 0) {
+        take_place(s, p);
+        ret = tell_sidecars(s, p);
+    }
     if (ret == 0 && s->stops) {
         snprintf(p->err, p->err_size, "the source has been stopped");
         ret = -ECANCELED;
@@ -662,7 +685,6 @@ int weir_source_connect(WeirSource *s, uint64_t device_bytes, char *err,
     ret = read_end(s, device_bytes, p, &flushing);
     pthread_mutex_lock(&s->lock);
     if (ret == 0) {
-        s->doubtful = false;
         ret = connect_place(s, p);
     } else if (flushing) {
         weir_source_fail_flush(s, ret);

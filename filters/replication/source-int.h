@@ -9,6 +9,7 @@
 #include "replication/bitmap.h"
 #include "replication/compress.h"
 #include "replication/epoch.h"
+#include "replication/sidecar.h"
 #include "replication/source.h"
 #include "replication/writer.h"
 
@@ -92,7 +93,7 @@ struct WeirSource {
     bool sending;                       /* the sender is in an epoch */
     bool tending;                       /* the task of the sidecars runs */
     bool doubtful;                      /* what can be read of the log may not
-                                           be durable, see write_again() */
+                                           be durable, see secure_end() */
     uint32_t flush_failures;            /* ever */
     WeirLogSuperblock sb;
     WeirLogWriter writer;
@@ -201,6 +202,13 @@ void weir_source_give(WeirSource *s, uint64_t bytes, const WeirPiece *piece);
 void weir_source_append(WeirSource *s, const WeirLogRecord *record,
                         const WeirPiece *piece);
 
+/*
+ * Afterwards, when blocks and regions are what they are: close the open epoch
+ * if it is long enough. The sender would do that too, but may have to wait for
+ * the log, and an epoch that is longer than the log can never be sent.
+ */
+void weir_source_limit_epoch(WeirSource *s);
+
 /* A range has to be copied. */
 void weir_source_mark_dirty(WeirSourceDisk *d, uint64_t offset,
                             uint64_t bytes);
@@ -272,19 +280,13 @@ void weir_source_intent_end(WeirSourceDisk *d, uint64_t offset,
 void weir_source_intent_touch(WeirSourceDisk *d, uint64_t offset,
                               uint64_t bytes);
 
-#define WEIR_SOURCE_NOT_IN_LOG (-1)     /* for certain */
-#define WEIR_SOURCE_NOT_FOUND (-2)      /* but the log could not be read */
+/* Its header as it was last written; NULL: it knows nothing of a log, or of the
+   disk. */
+const WeirSidecar *weir_source_intent_known(const WeirSourceDisk *d);
 
-/*
- * What is dirty of a disk that comes to a log, by its sidecar: as it is, with
- * what a base image lacks, or all of it, which is marked. number: what the log
- * has it as, or one of these.
- * Yields. Returns 0; -ESTALE, err: the disk must not go on with the log;
- * another error.
- */
-int weir_source_intent_judge(WeirSourceDisk *d, const WeirLogSuperblock *sb,
-                             const WeirLogCommit *end, int number, char *err,
-                             size_t err_size);
+/* Regions with a dirty block are durable as such. Yields. Returns 0 or an
+   error. */
+int weir_source_intent_keep_dirty(WeirSourceDisk *d);
 
 /* A session begins, behind `end`. Yields. */
 int weir_source_intent_session(WeirSourceDisk *d, const WeirLogSuperblock *sb,
@@ -301,5 +303,21 @@ int weir_source_intent_close(WeirSourceDisk *d);
 
 /* Clears regions by and by, until the source stops. Locks itself. */
 void weir_source_tend_intents(void *arg);
+
+/* --- source-judge.c --- */
+
+#define WEIR_SOURCE_NOT_IN_LOG (-1)     /* for certain */
+#define WEIR_SOURCE_NOT_FOUND (-2)      /* but the log could not be read */
+
+/*
+ * What is dirty of a disk that comes to a log, by its sidecar: as it is, with
+ * what a base image lacks, or all of it, which is marked. number: what the log
+ * has it as, or one of these.
+ * Yields. Returns 0; -ESTALE, err: the disk must not go on with the log;
+ * another error.
+ */
+int weir_source_intent_judge(WeirSourceDisk *d, const WeirLogSuperblock *sb,
+                             const WeirLogCommit *end, int number, char *err,
+                             size_t err_size);
 
 #endif

@@ -156,6 +156,7 @@ static int copy_held(Copy *c, bool zero)
     weir_bitmap_clear(&d->dirty, offset, bytes);
     s->promised = s->promised || weir_source_is_synchronised(s);
     weir_source_intent_touch(d, offset, bytes);
+    weir_source_limit_epoch(s);
     weir_source_changed(s);
     return 0;
 }

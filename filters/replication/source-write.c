@@ -88,7 +88,12 @@ void weir_source_append(WeirSource *s, const WeirLogRecord *record,
         weir_source_changed(s);
     }
     weir_epoch_add(s->open, record, piece);
+}
+
+void weir_source_limit_epoch(WeirSource *s)
+{
     if (s->open->bytes >= weir_source_epoch_bytes(s)) {
+        weir_source_close_epoch(s);     /* without memory, with the next one */
         weir_source_changed(s);
     }
 }
@@ -272,6 +277,7 @@ static int do_request(WeirSourceDisk *d, Request *r)
         pthread_mutex_lock(&s->lock);
         record(d, r, ret);
         weir_source_intent_end(d, offset, bytes);
+        weir_source_limit_epoch(s);
     }
     weir_source_leave(d, &r->range);
     return ret;

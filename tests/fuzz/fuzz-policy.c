@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Policies are files from anywhere.  The schema has one filter with options
- * of each type that there is, one that refers to itself included.
+ * Policies are files from anywhere.  An input is up to FUZZ_FILES files, cut
+ * at form feeds: the policy, then those called b, c and so on, which it may
+ * refer to.
  *
  *   fuzz-policy tests/fuzz/policy
  */
@@ -10,86 +11,80 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "inherit.h"
 #include "policy.h"
+#include "small-schema.h"
 
-static const char fuzz_schema[] =
-    "[{\"name\":\"blockdev-add\",\"meta-type\":\"command\","
-    "  \"arg-type\":\"node\"},"
-    " {\"name\":\"node\",\"meta-type\":\"object\",\"tag\":\"driver\","
-    "  \"members\":[{\"name\":\"driver\",\"type\":\"drivers\"}],"
-    "  \"variants\":[{\"case\":\"weir-x\",\"type\":\"x\"},"
-    "                {\"case\":\"weir-y\",\"type\":\"y\"}]},"
-    " {\"name\":\"ref\",\"meta-type\":\"alternate\","
-    "  \"members\":[{\"type\":\"node\"},{\"type\":\"str\"}]},"
-    " {\"name\":\"x\",\"meta-type\":\"object\",\"members\":["
-    "  {\"name\":\"file\",\"type\":\"ref\"},"
-    "  {\"name\":\"i\",\"type\":\"int\",\"default\":null},"
-    "  {\"name\":\"n\",\"type\":\"number\",\"default\":null},"
-    "  {\"name\":\"b\",\"type\":\"bool\",\"default\":null},"
-    "  {\"name\":\"s\",\"type\":\"str\",\"default\":null},"
-    "  {\"name\":\"e\",\"type\":\"words\",\"default\":null},"
-    "  {\"name\":\"l\",\"type\":\"list\",\"default\":null},"
-    "  {\"name\":\"p\",\"type\":\"ref\",\"default\":null},"
-    "  {\"name\":\"k-secret\",\"type\":\"str\",\"default\":null},"
-    "  {\"name\":\"o\",\"type\":\"self\",\"default\":null}]},"
-    " {\"name\":\"y\",\"meta-type\":\"object\",\"members\":["
-    "  {\"name\":\"file\",\"type\":\"ref\"}]},"
-    " {\"name\":\"words\",\"meta-type\":\"enum\",\"members\":["
-    "  {\"name\":\"one\"},{\"name\":\"two\"}]},"
-    " {\"name\":\"list\",\"meta-type\":\"array\",\"element-type\":\"self\"},"
-    " {\"name\":\"self\",\"meta-type\":\"object\",\"members\":["
-    "  {\"name\":\"must\",\"type\":\"int\"},"
-    "  {\"name\":\"list\",\"type\":\"list\",\"default\":null},"
-    "  {\"name\":\"self\",\"type\":\"self\",\"default\":null}]},"
-    " {\"name\":\"int\",\"meta-type\":\"builtin\",\"json-type\":\"int\"},"
-    " {\"name\":\"number\",\"meta-type\":\"builtin\","
-    "  \"json-type\":\"number\"},"
-    " {\"name\":\"bool\",\"meta-type\":\"builtin\","
-    "  \"json-type\":\"boolean\"},"
-    " {\"name\":\"str\",\"meta-type\":\"builtin\","
-    "  \"json-type\":\"string\"}]";
+#define FUZZ_FILES 6
 
-static const char fuzz_capabilities[] =
-    "[{\"driver\":\"weir-x\",\"class\":\"cache\"},"
-    " {\"driver\":\"weir-y\",\"class\":\"encryption\"}]";
+typedef struct FuzzFile {
+    const char *data;
+    gsize length;
+} FuzzFile;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static WeirSchema *fuzz_load_schema(void)
-{
-    g_autoptr(JsonNode) node = weir_json_parse(fuzz_schema,
-                                               strlen(fuzz_schema), NULL);
-
-    g_autoptr(JsonNode) capabilities = weir_json_parse(
-        fuzz_capabilities, strlen(fuzz_capabilities), NULL);
-
-    return weir_schema_new(node, capabilities, NULL);
-}
 
 /* A place comes first; and what validate.c lets pass, libcyaml takes. */
 static void fuzz_check_message(const char *message)
 {
+    char name;
     unsigned line;
     unsigned column;
     int length = 0;
 
-    g_assert(sscanf(message, "fuzz.yaml:%u:%u: %n", &line, &column,
-                    &length) == 2);
+    g_assert(sscanf(message, "%c.yaml:%u:%u: %n", &name, &line, &column,
+                    &length) == 3);
     g_assert(line > 0 && column > 0 && length > 0);
     g_assert(!g_str_has_prefix(message + length, "libcyaml: "));
+    for (; *message; message++) {
+        g_assert((unsigned char)*message >= ' ' || *message == '\n');
+    }
+}
+
+/* The text that a policy of an input refers to. */
+static char *fuzz_read(void *opaque, const char *name, gsize *length,
+                       char **file, GError **error)
+{
+    const FuzzFile *files = opaque;
+    int index = name[0] - 'a';
+
+    g_assert(weir_name_ok(name, WEIR_POLICY_MAX_NAME));
+    if (index < 0 || index >= FUZZ_FILES || name[1] || !files[index].data) {
+        weir_set_error(error, "there is no %s", name);
+        return NULL;
+    }
+    *length = files[index].length;
+    *file = g_strconcat(name, ".yaml", NULL);
+    return g_strndup(files[index].data, *length);
+}
+
+/* Cut an input into files. */
+static void fuzz_split(const char *data, gsize length, FuzzFile *files)
+{
+    for (int i = 0; i < FUZZ_FILES && data; i++) {
+        const char *end = memchr(data, '\f', length);
+
+        files[i].data = data;
+        files[i].length = end ? (gsize)(end - data) : length;
+        length -= files[i].length + (end != NULL);
+        data = end ? end + 1 : NULL;
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static WeirSchema *schema;
+    FuzzFile files[FUZZ_FILES] = { 0 };
+    const WeirPolicySource source = { .read = fuzz_read, .opaque = files };
     g_autoptr(GError) error = NULL;
     g_autoptr(WeirPolicy) policy = NULL;
 
     if (!schema) {
-        schema = fuzz_load_schema();
+        schema = small_schema_new();
     }
-    policy = weir_policy_parse((const char *)data, size, "fuzz.yaml", false,
-                               schema, &error);
+    fuzz_split((const char *)data, size, files);
+    policy = weir_policy_parse(files[0].data, files[0].length, "a.yaml", false,
+                               &source, schema, &error);
     g_assert((policy != NULL) == (error == NULL));
     if (policy) {
         g_autoptr(JsonObject) object = weir_policy_json(policy);

@@ -205,7 +205,8 @@ class VmTest(WeirTest):
         return status == "running"
 
     def keeper(self, *disks):
-        """A storage daemon with a log for these disks; returns its socket."""
+        """A storage daemon with a log for these disks; returns its socket.
+        Its monitor has that name with ".qmp"."""
         path = self.path("keeper.sock")
         bases = [{"disk-id": "vm-" + name, "node": name} for name in disks]
         args = ["--blockdev", "file,node-name=log,filename=" +
@@ -220,7 +221,9 @@ class VmTest(WeirTest):
                  "file": "log", "create": True, "bases": bases}),
              "--nbd-server", "addr.type=unix,addr.path=%s,max-connections=0"
              % path, "--export",
-             "nbd,id=log,node-name=journal,name=log,writable=on"],
+             "nbd,id=log,node-name=journal,name=log,writable=on",
+             "--chardev", "socket,id=m,server=on,wait=off,path=%s.qmp" % path,
+             "--monitor", "chardev=m"],
             stdin=subprocess.DEVNULL)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)

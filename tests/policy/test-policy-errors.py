@@ -1,13 +1,17 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Each thing that can be wrong with a policy has its message and place."""
+import json
 import os
+import shlex
 import unittest
 
 from common import FakeTest
 
 HEAD = "name: p\nfilters:\n"
 OPTIONS = ("log, level, mode, ratio, where, tags, hops, when, amount, quiet")
+KEYS = ("name, description, version, allow-before-encryption, limits, "
+        "filters, component, inherit, remove, storage")
 FILTERS = ("weir-acme, weir-copy, weir-dots, weir-far, weir-lock, weir-pair")
 
 
@@ -71,6 +75,64 @@ class Text(FakeTest):
         self.refuses("name: p\n#" + "x" * (1 << 20),
                      "1:1: found 1048577 bytes, expected at most 1048576")
 
+    def test_many_values(self):
+        """Also what would take long to compare with each other."""
+        self.refuses("name: p\n" + "".join("k%d:\n" % i for i in range(99999)),
+                     "5000:1: found more than 10000 values, expected fewer")
+
+    def test_many_errors(self):
+        path = self.write("p.yaml", HEAD + "  - place: x\n" * 60)
+        code, _, errors = self.check(path)
+        lines = errors.splitlines()
+        self.assertEqual((code, len(lines), lines[-1]), (
+            1, 51, path + ":53:12: found more that is wrong"))
+
+    def test_bombs(self):
+        """A reference of a reference of a reference..."""
+        text = "a: &a [x]\n" + "".join("%s: &%s [*%s, *%s]\n" % (
+            chr(i), chr(i), chr(i - 1), chr(i - 1)) for i in range(98, 120))
+        self.refuses(text, "1:4: found anchor 'a', expected a plain value")
+        self.refuses("<<: *a\n", "1:5: found alias 'a', expected a plain "
+                     "value")
+
+    def test_control_characters(self):
+        self.refuses(b"name: p\ndescription: \x1b[31m\n", "2:14: found a byte "
+                     "that is no printable UTF-8 (control characters are not "
+                     "allowed), expected text")
+        self.refuses('"a\\nb: c\\e[2J": 1\n"a\\nb: c\\e[2J": 2\n',
+                     "2:1: found key 'a\\x0ab: c\\x1b[2J' again, expected it "
+                     "once (it is on line 1)")
+        self.refuses(HEAD + '  - weir-pair: {mirror: "x\\ny"}\n',
+                     "3:25: found 'x\\x0ay', expected an absolute path or an "
+                     "address such as nbd://HOST/EXPORT for 'mirror'")
+
+    def test_names_are_no_paths(self):
+        for name in ("../p", "a/b", ".p", "p\\n", "$(id)", "p,x=y", "-p"):
+            for text, place in (('name: p\ninherit: "%s"\n', "2:10"),
+                                ('name: p\nfilters: [component: "%s"]\n',
+                                 "2:22")):
+                self.refuses(text % name, "%s: found a name that cannot be "
+                             "used, expected up to 64 letters, digits, '.', "
+                             "'_' and '-', the first a letter or digit; asked "
+                             "for by p > %s" % (place, name.replace(
+                                 "\\n", "\\x0a")))
+
+    def test_texts_stay_texts(self):
+        """In JSON, and for a shell."""
+        text = "';\"}]$$(id)`id`\\\\n"
+        self.write("p.yaml", HEAD + "  - weir-acme: {level: 1, tags: [\"%s\"]}"
+                   "\n" % text.replace('"', '\\"'))
+        expected = "';\"}]$(id)`id`\\n"
+        for form in ("blockdev", "qsd"):
+            output = self.weir_ok(
+                "compile", "--qemu-bin-dir", self.bin, "--policies",
+                self.policies, "--policy", "p", "--disk", "file=/a,format=raw",
+                "--format", form)
+            line = output.splitlines()[1]
+            if form == "qsd":
+                line = shlex.split(line)[1]
+            self.assertEqual(json.loads(line)["tags"], [expected])
+
     def test_key_is_list(self):
         self.refuses("? [a]\n: b\n",
                      "1:3: found a list as a key, expected a word")
@@ -82,10 +144,8 @@ class Text(FakeTest):
 class Keys(FakeTest):
     def test_unknown_key(self):
         self.refuses("name: p\n  \nfilter: []\nfilters: []\n",
-                     "3:1: found unknown key 'filter', expected one of name, "
-                     "description, version, allow-before-encryption, "
-                     "filters; did you mean "
-                     "'filters'?")
+                     "3:1: found unknown key 'filter', expected one of %s; "
+                     "did you mean 'filters'?" % KEYS)
 
     def test_key_twice(self):
         self.refuses("name: p\nfilters: []\nname: p\n",
@@ -268,6 +328,66 @@ class Places(FakeTest):
                             "or an address such as nbd://HOST/EXPORT")
 
 
+RPO = "a time from 1us to a year, such as 500ms, 5s, 2m or 1h"
+DIRTY = "a number of bytes from 1 to 1024T, also with K, M, G or T"
+LATENCY = "a time from 1us to a year, such as 500us or 20ms"
+
+
+class Limits(FakeTest):
+    """weir-far is of class replication, weir-pair of class cache."""
+
+    TAIL = "filters:\n  - weir-far:\n  - weir-pair: {mirror: /m}\n"
+
+    def wrong(self, key, value, found, expected):
+        self.refuses("name: p\nlimits:\n  %s: %s\n%s"
+                     % (key, value, self.TAIL),
+                     "3:%d: found '%s', expected %s for 'limits.%s'"
+                     % (len(key) + 5, found, expected, key))
+
+    def test_times(self):
+        for text in ("5", "0s", "-1s", "+5s", "5 s", "1.5s", "5S", "5sec",
+                     "0x5s", "s", "8785h", "99999999999999999999s"):
+            self.wrong("rpo", text, text, RPO)
+        self.wrong("latency", "20msx", "20msx", LATENCY)
+        self.wrong("latency", '"\\e[31m"', "\\033[31m", LATENCY)
+
+    def test_bytes(self):
+        for text in ("2GB", "2g", "0", "-1", "1.5G", "G", "1025T", "2 G",
+                     "18446744073709551616"):
+            self.wrong("dirty", text, text, DIRTY)
+
+    def test_empty(self):
+        self.wrong("rpo", '""', "", RPO)
+
+    def test_shape(self):
+        self.refuses("name: p\nlimits:\n" + self.TAIL,
+                     "2:8: found nothing, expected a mapping for 'limits'")
+        self.refuses("name: p\nlimits: [rpo]\n" + self.TAIL,
+                     "2:9: found a list, expected a mapping for 'limits'")
+        self.refuses("name: p\nlimits: {rpo: [5s]}\n" + self.TAIL,
+                     "2:15: found a list, expected a single value for "
+                     "'limits.rpo'")
+        self.refuses("name: p\nlimits: {rpos: 5s}\n" + self.TAIL,
+                     "2:10: found unknown option 'rpos' of 'limits', expected "
+                     "one of rpo, dirty, latency; did you mean 'rpo'?")
+
+    def test_nothing_to_compare_with(self):
+        self.refuses(
+            "name: p\nlimits: {rpo: 1s, dirty: 1, latency: 1s}\nfilters: []",
+            *("2:%d: found a limit '%s', but the policy has nothing to "
+              "compare with it, expected a filter%s" % where for where in (
+                  (15, "rpo", " of class replication"),
+                  (26, "dirty", " of class cache"), (38, "latency", ""))))
+        self.accepts("name: p\nlimits: {latency: 1s}\nfilters: "
+                     "[{weir-dots: }]\n")
+
+    def test_all_errors_at_once(self):
+        self.refuses("name: p\nlimits: {dirty: x, latency: y}\n" + self.TAIL,
+                     "2:17: found 'x', expected %s for 'limits.dirty'" % DIRTY,
+                     "2:29: found 'y', expected %s for 'limits.latency'"
+                     % LATENCY)
+
+
 class Options(FakeTest):
     def option(self, text, *messages):
         """An option on line 4 from column 7 on."""
@@ -356,9 +476,8 @@ class Options(FakeTest):
 
     def test_all_errors_at_once(self):
         self.refuses("nam: p\nfilters:\n  - weir-acme: {level: x, quiet: y}\n",
-                     "1:1: found unknown key 'nam', expected one of name, "
-                     "description, version, allow-before-encryption, "
-                     "filters; did you mean 'name'?",
+                     "1:1: found unknown key 'nam', expected one of %s; did "
+                     "you mean 'name'?" % KEYS,
                      "3:24: found 'x', expected an integer for "
                      "'weir-acme.level'",
                      "3:34: found 'y', expected true or false for "

@@ -54,6 +54,34 @@ class Show(FakeTest):
             "name": "p", "description": None, "version": 1, "filters": [],
             "file": os.path.join(self.policies, "p.yaml")})
 
+    def test_limits(self):
+        for text, key, value in (
+                ("rpo: 1us", "rpo-ns", 1000),
+                ("rpo: 500ms", "rpo-ns", 500 * 10 ** 6),
+                ("rpo: 05s", "rpo-ns", 5 * 10 ** 9),
+                ("rpo: 2m", "rpo-ns", 120 * 10 ** 9),
+                ("rpo: 8784h", "rpo-ns", 8784 * 3600 * 10 ** 9),
+                ("dirty: 1", "dirty-bytes", 1),
+                ("dirty: 2K", "dirty-bytes", 2048),
+                ("dirty: 3M", "dirty-bytes", 3 << 20),
+                ("dirty: '2G'", "dirty-bytes", 2 << 30),
+                ("dirty: 1024T", "dirty-bytes", 1 << 50),
+                ("latency: 20ms", "latency-ns", 20 * 10 ** 6)):
+            with self.subTest(text):
+                policy = self.accepts(
+                    "name: p\nlimits: {%s}\nfilters:\n  - weir-far:\n"
+                    "  - weir-pair: {mirror: /m}\n" % text)
+                self.assertEqual(policy["limits"], {key: value})
+
+    def test_limits_as_text(self):
+        self.write("p.yaml", "name: p\nlimits: {rpo: 5s, dirty: 2G, "
+                   "latency: 20ms}\nfilters:\n  - weir-far:\n"
+                   "  - weir-pair: {mirror: /m}\n")
+        self.assertIn("\nlimits:      rpo 5.0 s, dirty 2.0 GiB, latency "
+                      "20 ms\n", self.weir_ok(
+                          "policy", "show", "--qemu-bin-dir", self.bin,
+                          "--policies", self.policies, "p"))
+
     def test_drivers_get_the_options(self):
         log = self.path("log")
         path = self.write("p.yaml", FULL)
@@ -145,6 +173,30 @@ class Compile(FakeTest):
              ("weir-acme", "weir-root-acme", "weir-root-format")])
         self.assertEqual({k: nodes[3][k] for k in ACME}, ACME)
         self.assertEqual(nodes[0]["filename"], "/a")
+
+    def test_several_disks(self):
+        """Of one VM, with different policies, and default ids."""
+        self.write("p.yaml", "name: p\nfilters: [{weir-dots: }]\n")
+        self.write("q.yaml", "name: q\nfilters: []\n")
+        output = self.weir_ok(
+            "compile", "--qemu-bin-dir", self.bin, "--policies",
+            self.policies, "--disk", "file=/a,format=raw,policy=p", "--disk",
+            "file=/b,format=raw,policy=q")
+        self.assertEqual(
+            [json.loads(line)["node-name"] for line in output.splitlines()],
+            ["weir-disk0-storage", "weir-disk0-dots", "weir-disk0-format",
+             "weir-disk1-storage", "weir-disk1-format"])
+        code, output, errors = self.weir(
+            "compile", "--qemu-bin-dir", self.bin, "--policies",
+            self.policies, "--config-dir", self.dir, "--disk",
+            "file=/a,format=raw,policy=p", "--disk", "file=/b,format=raw")
+        self.assertEqual((code, output), (1, ""))
+        self.assertIn("found no policy for disk disk1", errors)
+        code, output, errors = self.weir(
+            "compile", "--policy", "p", "--disk", "file=/a,format=raw",
+            "--disk", "file=/b,format=raw,id=disk0")
+        self.assertEqual((code, output), (1, ""))
+        self.assertIn("disk0", errors)
 
     def test_several_filters_of_a_place(self):
         self.write("p.yaml", "name: p\nfilters:\n  - weir-dots:\n"

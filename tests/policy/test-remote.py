@@ -331,6 +331,17 @@ filters:
         self.assertIn("weir-disk0-cache-file-password: the content of file /k",
                       errors)
 
+    def test_the_disk_itself_as_a_node_of_a_filter(self):
+        path = self.write("plain.yaml", """name: plain
+filters:
+  - weir-cache:
+      cache-file: iscsi://h:3260/iqn.x:d/2
+""")
+        self.weir_fails(
+            "%s:3:5: disk disk0: found the disk's own file iscsi://h/iqn.x:d/2"
+            ", expected another for 'weir-cache.cache-file'" % path,
+            *self.args("iscsi://h/iqn.x:d/2"))
+
     def test_bad_addresses(self):
         for address, message in (
                 ("rbd://pool/x", "found an address of rbd, expected one of "

@@ -128,8 +128,13 @@ class Refused(VmTest):
         self.refuses("weir: found no disk, expected --disk DISK")
 
     def test_no_policy(self):
-        self.refuses("weir: --disk: found no policy for disk disk0, expected "
-                     "policy=NAME", "file=/a,format=raw")
+        args = self.run_args("file=/a,format=raw")
+        self.weir_fails("weir: found no policy for disk disk0, expected "
+                        "policy=NAME: no assignment in /none/assignments.d is "
+                        "for disk disk0 of VM vm, and /none/weir.yaml has no "
+                        "default-policy",
+                        *args[:1], "--config-dir", "/none", *args[1:])
+        self.assert_nothing_left()
 
     def test_missing_policy(self):
         self.refuses("weir: there is no policy 'obsrve' in %s (there is "

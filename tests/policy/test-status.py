@@ -55,12 +55,19 @@ class Status(VmTest):
     def test_table(self):
         self.vm()
         self.qmp.close()
-        self.assertEqual(
+        since = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+        self.assertRegex(
             self.weir_ok("status", "--runtime-dir", self.runtime, "vm"),
-            "VM  DISK   POLICY   WANTED                     "
-            "ACTUAL                     STATE      REASON\n"
+            "^VM  DISK   POLICY   WANTED                     "
+            "ACTUAL                     STATE      SINCE                 "
+            "REASON\n"
             "vm  disk0  observe  raw > weir-inspect > file  "
-            "raw > weir-inspect > file  compliant  \n")
+            "raw > weir-inspect > file  compliant  " + since + "  \n$")
+        self.assertRegex(
+            self.weir_ok("status", "--runtime-dir", self.runtime, "--filters"),
+            "^VM  DISK   FILTER        STATE      SINCE                 FACTS  "
+            "REASON\n"
+            "vm  disk0  weir-inspect  compliant  " + since + "  -      \n$")
 
     def test_detached_and_attached(self):
         self.vm()

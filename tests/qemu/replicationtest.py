@@ -73,6 +73,8 @@ class Writer(threading.Thread):
     """One that writes stamped blocks until it is told to end, or the server
     is gone."""
 
+    pause_s = 0                         # after each write
+
     def __init__(self, clients, stamps, flush_every=0):
         super().__init__(daemon=True)
         self.clients = clients
@@ -91,6 +93,7 @@ class Writer(threading.Thread):
                 self.slowest_s = max(self.slowest_s,
                                      time.monotonic() - begin)
                 self.done += 1
+                time.sleep(self.pause_s)
                 if self.flush_every and self.done % self.flush_every == 0:
                     for client in self.clients:
                         client.flush()

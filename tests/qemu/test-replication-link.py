@@ -51,6 +51,7 @@ class Slow(LinkTest):
         """50 ms each way: it streams all the same, and tells how far the log
         is behind."""
         self.begin()
+        self.writer.pause_s = 0.001     # or more is written than passes
         self.link.latency_s = 0.05
         rpos = []
         end = time.monotonic() + SECONDS
@@ -194,6 +195,20 @@ class Gone(LinkTest):
         self.writer.more(50)
         self.link.frozen = False
         self.wait_for_status(self.the_source, 'streaming')
+        self.check_end()
+
+
+class SmallLog(LinkTest):
+    log_size = 64 * MIB
+
+    def test_more_is_written_than_it_holds(self):
+        """While the sender waits for it: no epoch gets longer than the log."""
+        self.begin(target_timeout=60000)
+        self.link.frozen = True
+        self.writer.more(100 * MIB // BLOCK)
+        info = self.replication_info(self.the_source)
+        self.assertGreater(info['queued-bytes'], self.log_size)
+        self.link.frozen = False
         self.check_end()
 
 

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cachefile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <isa-l/crc.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "locks.h"
+
+#define SUPERBLOCK_BYTES 4096
+#define COPIES 2
+#define CRC_AT 12               /* 4 bytes */
+#define SEQUENCE_AT 32          /* 8 bytes */
+#define FLAGS_AT 128            /* 4 bytes */
+#define FLAG_DIRTY 2
+#define FLAG_STALE 8
+
+static const guint8 cache_magic[8] = "WEIRCACH";
+/* version 1, and below no incompatible features */
+static const guint8 cache_version[4] = { 1 };
+static const guint8 cache_features[8] = { 0 };
+
+static guint64 cache_get(const guint8 *at, int bytes)
+{
+    guint64 value = 0;
+
+    for (int i = bytes; i > 0; i--) {
+        value = value << 8 | at[i - 1];
+    }
+    return value;
+}
+
+static void cache_put(guint8 *at, guint64 value, int bytes)
+{
+    for (int i = 0; i < bytes; i++) {
+        at[i] = (guint8)(value >> 8 * i);
+    }
+}
+
+/* Computed with its own field as zeroes. */
+static guint32 cache_crc(const guint8 *superblock)
+{
+    guint8 copy[SUPERBLOCK_BYTES];
+
+    memcpy(copy, superblock, sizeof(copy));
+    cache_put(copy + CRC_AT, 0, 4);
+    return crc32_iscsi(copy, sizeof(copy), ~0u);
+}
+
+static bool cache_is_blank(const guint8 *superblock)
+{
+    static const guint8 zeroes[SUPERBLOCK_BYTES];
+
+    return memcmp(superblock, zeroes, sizeof(zeroes)) == 0;
+}
+
+static bool cache_is_whole(const guint8 *superblock)
+{
+    return memcmp(superblock, cache_magic, sizeof(cache_magic)) == 0 &&
+           memcmp(superblock + 8, cache_version,
+                  sizeof(cache_version)) == 0 &&
+           memcmp(superblock + 16, cache_features,
+                  sizeof(cache_features)) == 0 &&
+           cache_get(superblock + CRC_AT, 4) == cache_crc(superblock);
+}
+
+/*
+ * The copy that holds: 0 or 1; COPIES: there is no cache; -1: it is damaged, or
+ * of a version that is not known here.
+ */
+static int cache_newest(const guint8 *copies)
+{
+    int newest = COPIES;
+
+    for (int i = 0; i < COPIES; i++) {
+        const guint8 *copy = copies + i * SUPERBLOCK_BYTES;
+
+        if (cache_is_blank(copy)) {
+            continue;
+        }
+        if (!cache_is_whole(copy)) {
+            return -1;
+        }
+        if (newest == COPIES ||
+            cache_get(copy + SEQUENCE_AT, 8) >
+            cache_get(copies + newest * SUPERBLOCK_BYTES + SEQUENCE_AT, 8)) {
+            newest = i;
+        }
+    }
+    return newest;
+}
+
+/* To the other copy, so that one of them is whole at each moment. */
+static bool cache_mark(int fd, guint8 *superblock)
+{
+    guint64 sequence = cache_get(superblock + SEQUENCE_AT, 8) + 1;
+    off_t offset = (off_t)(sequence % COPIES) * SUPERBLOCK_BYTES;
+
+    cache_put(superblock + SEQUENCE_AT, sequence, 8);
+    cache_put(superblock + FLAGS_AT,
+              cache_get(superblock + FLAGS_AT, 4) | FLAG_STALE, 4);
+    cache_put(superblock + CRC_AT, cache_crc(superblock), 4);
+    return pwrite(fd, superblock, SUPERBLOCK_BYTES, offset) ==
+           SUPERBLOCK_BYTES && fsync(fd) == 0;
+}
+
+static bool cache_fail(const char *path, const char *what, GError **error)
+{
+    weir_set_error(error, "the cache %s %s", path, what);
+    return false;
+}
+
+/* Whether there is nothing to fear from it, or @error is set. */
+static bool cache_forget(int fd, const char *path, GError **error)
+{
+    guint8 copies[COPIES * SUPERBLOCK_BYTES];
+    guint64 flags;
+    guint8 *superblock;
+    int newest;
+
+    if (pread(fd, copies, sizeof(copies), 0) != (ssize_t)sizeof(copies) ||
+        (memcmp(copies, cache_magic, sizeof(cache_magic)) != 0 &&
+         memcmp(copies + SUPERBLOCK_BYTES, cache_magic,
+                sizeof(cache_magic)) != 0)) {
+        return true;            /* the driver takes it if it is blank */
+    }
+    newest = cache_newest(copies);
+    if (newest < 0) {
+        return cache_fail(path, "is damaged: if what it has may be lost, make "
+                          "it blank", error);
+    }
+    superblock = copies + newest * SUPERBLOCK_BYTES;
+    flags = cache_get(superblock + FLAGS_AT, 4);
+    if (flags & FLAG_STALE) {
+        return true;
+    }
+    if (weir_file_is_locked(fd)) {
+        return cache_fail(path, "is in use", error);
+    }
+    if (flags & FLAG_DIRTY) {
+        return cache_fail(path, "has blocks that were not written back to its "
+                          "disk: start a VM with both, or if they may be "
+                          "lost, make it blank", error);
+    }
+    return cache_mark(fd, superblock) ||
+           cache_fail(path, "cannot be marked as old", error);
+}
+
+bool weir_cache_file_forget(const char *path, GError **error)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    bool ok;
+
+    if (fd < 0) {
+        return errno == ENOENT || cache_fail(path, g_strerror(errno), error);
+    }
+    ok = cache_forget(fd, path, error);
+    close(fd);
+    return ok;
+}

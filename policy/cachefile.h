@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The file of a cache that comes to a disk in use.  What is in it is what the
+ * disk was when they were last together, and the disk has been written to
+ * since: the driver, which compares some blocks only, is told that it is old.
+ *
+ * The format is in docs/weir-cache-format.md.
+ */
+#ifndef WEIR_CACHEFILE_H
+#define WEIR_CACHEFILE_H
+
+#include <stdbool.h>
+
+#include "error.h"
+
+/*
+ * Mark what a cache has as old.  One that is blank, or missing, stays as it
+ * is; so does what is no cache.
+ *
+ * Returns false with @error set if it has blocks that a disk does not have, is
+ * damaged, is in use, or cannot be written to.
+ */
+bool weir_cache_file_forget(const char *path, GError **error);
+
+#endif

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cmd-change.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "launch.h"
+
+void weir_change_options_clear(ChangeOptions *options)
+{
+    weir_policy_options_clear(&options->policy);
+    g_free(options->policy_name);
+    g_free(options->runtime_dir);
+}
+
+/* --- what goes on --- */
+
+/* The percentage that is on the terminal, or -1. */
+static int change_percent = -1;
+
+static void change_end_progress(void)
+{
+    if (change_percent >= 0) {
+        fputc('\n', stderr);
+        change_percent = -1;
+    }
+}
+
+static void change_tell_step(const WeirStep *step, bool undo)
+{
+    g_autofree char *text = weir_step_text(step);
+
+    change_end_progress();
+    printf("%s%s\n", undo ? "undo: " : "", text);
+    fflush(stdout);
+}
+
+/* On a terminal, a line that counts up. */
+static void change_tell_progress(double done)
+{
+    int percent = (int)(done * 100);
+
+    if (isatty(STDERR_FILENO) && percent != change_percent) {
+        fprintf(stderr, "\r%3d %%", percent);
+        change_percent = percent;
+    }
+}
+
+static void change_print_plan(const WeirChange *change)
+{
+    for (guint i = 0; i < change->steps->len; i++) {
+        change_tell_step(g_ptr_array_index(change->steps, i), false);
+    }
+}
+
+static void change_print_notes(const WeirChange *change)
+{
+    for (guint i = 0; i < change->notes->len; i++) {
+        printf("note: %s\n", (char *)g_ptr_array_index(change->notes, i));
+    }
+}
+
+static void change_print_result(const WeirLive *live, bool already)
+{
+    const char *vm = weir_live_record(live)->name;
+    const WeirRecordDisk *disk = weir_live_disk(live);
+
+    if (disk->policy) {
+        printf("disk %s of VM %s is under policy '%s', version %"
+               G_GINT64_FORMAT "%s\n", disk->id, vm, disk->policy,
+               disk->policy_version, already ? ", already" : "");
+    } else {
+        printf("disk %s of VM %s is under no policy%s\n", disk->id, vm,
+               already ? ", already" : "");
+    }
+}
+
+/* --- the policy --- */
+
+/* Where to look: as told, or where the disk's policy was found. */
+static char *const *change_dirs(const ChangeOptions *options,
+                                const WeirRecordDisk *disk)
+{
+    if (options->policy.dirs || !disk->policy_dirs) {
+        return weir_policy_dirs(&options->policy);
+    }
+    return disk->policy_dirs;
+}
+
+/* Whether the disk's storage is what the policy wants. */
+static bool change_check_storage(const WeirPolicy *policy,
+                                 const WeirRecordDisk *entry,
+                                 const char *bin_dir, GError **error)
+{
+    g_autoptr(WeirDisk) disk = weir_record_describe(entry, error);
+
+    return disk && weir_storage_check(policy->storage, disk, bin_dir, error);
+}
+
+/* Find and try the policy; none for NULL. */
+static bool change_find(WeirDaemon *daemon, char *const *dirs,
+                        const char *name, WeirPolicy **policy, GError **error)
+{
+    if (!name) {
+        return true;
+    }
+    *policy = weir_policy_find(dirs, name, weir_daemon_schema(daemon), error);
+    return *policy && weir_daemon_check(daemon, *policy, error);
+}
+
+static int change_fail(GError *error)
+{
+    bool halfway = g_error_matches(error, WEIR_ERROR, WEIR_ERROR_HALFWAY);
+
+    weir_fail(error);
+    return halfway ? WEIR_EXIT_NON_COMPLIANT : WEIR_EXIT_ERROR;
+}
+
+static int change_run(const ChangeOptions *options, WeirLive *live,
+                      WeirChangeDecide decide)
+{
+    const WeirRecordDisk *disk = weir_live_disk(live);
+    const char *bin_dir = options->policy.bin_dir
+        ? options->policy.bin_dir : weir_live_record(live)->bin_dir;
+    /* the record's is replaced meanwhile */
+    g_auto(GStrv) dirs = g_strdupv((char **)change_dirs(options, disk));
+    g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(WeirPolicy) policy = NULL;
+    const WeirChange *change;
+    const char *name = NULL;
+    GError *error = NULL;
+    bool done;
+
+    change_end_progress();
+    if (!decide(options, disk, &name, &error) ||
+        !(daemon = weir_daemon_start(bin_dir, &error)) ||
+        !change_find(daemon, dirs, name, &policy, &error) ||
+        (policy && !change_check_storage(policy, disk, bin_dir, &error)) ||
+        !(change = weir_live_plan(live, policy, dirs,
+                                  weir_daemon_schema(daemon), &error))) {
+        return weir_fail(error);
+    }
+    change_print_notes(change);
+    if (weir_live_complies(live)) {
+        change_print_result(live, true);
+        return WEIR_EXIT_OK;
+    }
+    if (options->dry_run) {
+        change_print_plan(change);
+        return WEIR_EXIT_OK;
+    }
+    done = weir_live_run(live, &error);
+    change_end_progress();
+    if (!done) {
+        return change_fail(error);
+    }
+    change_print_result(live, false);
+    return WEIR_EXIT_OK;
+}
+
+int weir_change_command(const ChangeOptions *options, int argc, char **argv,
+                        WeirChangeDecide decide)
+{
+    const WeirLiveReport report = {
+        .step = change_tell_step, .progress = change_tell_progress,
+    };
+    g_autofree char *dir = weir_runtime_dir(options->runtime_dir);
+    g_autoptr(WeirLive) live = NULL;
+    GError *error = NULL;
+
+    if (argc != 3) {
+        return weir_usage("%s: found %d arguments, expected a VM and a disk",
+                          g_get_prgname() + strlen("weir "), argc - 1);
+    }
+    weir_launch_hold_signals();
+    live = weir_live_open(dir, argv[1], argv[2], &report, &error);
+    return live ? change_run(options, live, decide) : weir_fail(error);
+}

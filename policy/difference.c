@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "difference.h"
+
+#include <string.h>
+
+#include "location.h"
+#include "mutable.h"
+
+typedef struct Comparison {
+    const WeirPolicy *before;
+    const WeirPolicy *after;
+    const WeirSchema *schema;
+    GPtrArray *differences;
+} Comparison;
+
+static void difference_free(WeirDifference *difference)
+{
+    g_free(difference->filter);
+    g_free(difference->what);
+    g_clear_pointer(&difference->before, json_node_unref);
+    g_clear_pointer(&difference->after, json_node_unref);
+    g_free(difference->reason);
+    g_free(difference);
+}
+
+const char *weir_follow_name(WeirFollow follow)
+{
+    static const char *const names[] = {
+        [WEIR_FOLLOW_NOTHING] = "nothing",
+        [WEIR_FOLLOW_ATTACH] = "attach",
+        [WEIR_FOLLOW_DETACH] = "detach",
+        [WEIR_FOLLOW_REOPEN] = "reopen",
+        [WEIR_FOLLOW_REATTACH] = "reattach",
+        [WEIR_FOLLOW_AT_OPEN] = "at-open",
+        [WEIR_FOLLOW_NOT] = "not",
+    };
+
+    return names[follow];
+}
+
+static void difference_set(JsonObject *object, const char *name,
+                           JsonNode *node)
+{
+    if (node) {
+        json_object_set_member(object, name, json_node_copy(node));
+    } else {
+        json_object_set_null_member(object, name);
+    }
+}
+
+JsonObject *weir_difference_json(const WeirDifference *difference)
+{
+    JsonObject *object = json_object_new();
+
+    weir_json_set_string(object, "filter", difference->filter);
+    weir_json_set_string(object, "what", difference->what);
+    difference_set(object, "before", difference->before);
+    difference_set(object, "after", difference->after);
+    json_object_set_boolean_member(object, "live",
+                                   difference->follow != WEIR_FOLLOW_NOT &&
+                                   difference->follow != WEIR_FOLLOW_AT_OPEN);
+    json_object_set_string_member(object, "how",
+                                  weir_follow_name(difference->follow));
+    weir_json_set_string(object, "reason", difference->reason);
+    return object;
+}
+
+static JsonNode *difference_text(const char *text)
+{
+    return text ? json_node_init_string(json_node_alloc(), text) : NULL;
+}
+
+/* Add one; @before and @after are consumed. */
+static WeirDifference *difference_add(const Comparison *c, const char *filter,
+                                      const char *what, JsonNode *before,
+                                      JsonNode *after, WeirFollow follow)
+{
+    WeirDifference *difference = g_new0(WeirDifference, 1);
+
+    difference->filter = g_strdup(filter);
+    difference->what = g_strdup(what);
+    difference->before = before;
+    difference->after = after;
+    difference->follow = follow;
+    g_ptr_array_add(c->differences, difference);
+    return difference;
+}
+
+/* --- the policy itself --- */
+
+static JsonNode *difference_number(guint64 number)
+{
+    return json_node_init_int(json_node_alloc(), (gint64)number);
+}
+
+static void difference_policy(const Comparison *c)
+{
+    if (c->before->version != c->after->version) {
+        difference_add(c, NULL, "version",
+                       difference_number(c->before->version),
+                       difference_number(c->after->version),
+                       WEIR_FOLLOW_NOTHING);
+    }
+    if (g_strcmp0(c->before->description, c->after->description) != 0) {
+        difference_add(c, NULL, "description",
+                       difference_text(c->before->description),
+                       difference_text(c->after->description),
+                       WEIR_FOLLOW_NOTHING);
+    }
+    if (c->before->before_encryption != c->after->before_encryption) {
+        difference_add(c, NULL, "allow-before-encryption",
+                       json_node_init_boolean(json_node_alloc(),
+                                              c->before->before_encryption),
+                       json_node_init_boolean(json_node_alloc(),
+                                              c->after->before_encryption),
+                       WEIR_FOLLOW_NOTHING);
+    }
+}
+
+/* --- its filters --- */
+
+static const WeirPolicyFilter *difference_filter(const WeirPolicy *policy,
+                                                 guint index)
+{
+    return g_ptr_array_index(policy->filters, index);
+}
+
+/* Where the filter with that driver is, or -1. */
+static int difference_find(const WeirPolicy *policy, const char *driver)
+{
+    for (guint i = 0; i < policy->filters->len; i++) {
+        if (strcmp(difference_filter(policy, i)->driver, driver) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+static JsonNode *difference_place(const WeirPolicyFilter *filter)
+{
+    return difference_text(weir_place_name(filter->place));
+}
+
+/* A whole filter comes or goes: @after or @before is NULL. */
+static void difference_whole(const Comparison *c,
+                             const WeirPolicyFilter *before,
+                             const WeirPolicyFilter *after)
+{
+    const WeirPolicyFilter *filter = after ? after : before;
+    const WeirFilterType *type = weir_schema_find(c->schema, filter->driver);
+    WeirDifference *difference = difference_add(
+        c, filter->driver, NULL, before ? difference_place(before) : NULL,
+        after ? difference_place(after) : NULL,
+        after ? WEIR_FOLLOW_ATTACH : WEIR_FOLLOW_DETACH);
+
+    difference->reason = after ? weir_cannot_attach(type, after->options)
+                               : weir_cannot_detach(type);
+    if (difference->reason) {
+        difference->follow = WEIR_FOLLOW_NOT;
+    }
+}
+
+/* Whether an option is a node, and its place is the same one. */
+static bool difference_same_place(const WeirFilterType *type,
+                                  const char *option, JsonNode *before,
+                                  JsonNode *after)
+{
+    const char *a = weir_json_as_string(before);
+    const char *b = weir_json_as_string(after);
+
+    return a && b && weir_location_same(a, b) &&
+           g_ptr_array_find_with_equal_func(type->nodes, option, g_str_equal,
+                                            NULL);
+}
+
+/* Set how a filter that is there already follows by being attached anew. */
+static void difference_reattach(WeirDifference *difference,
+                                const WeirFilterType *type,
+                                const WeirPolicyFilter *after)
+{
+    static const char *const own[] = { "disk-id", "sidecar", "log", "place",
+                                       "order", NULL };
+    bool is_own = g_strv_contains(own, difference->what);
+
+    difference->follow = WEIR_FOLLOW_REATTACH;
+    difference->reason = weir_cannot_detach(type);
+    if (!difference->reason) {
+        difference->reason = weir_cannot_attach(type, after->options);
+    }
+    if (difference->reason) {
+        difference->follow = WEIR_FOLLOW_NOT;
+    } else if (type->class == WEIR_CLASS_REPLICATION) {
+        difference->reason = g_strdup_printf(
+            "%sall of the disk goes to the log again",
+            is_own ? "" : "while no other disk has the same log; ");
+    }
+}
+
+static void difference_option(const Comparison *c,
+                              const WeirPolicyFilter *before,
+                              const WeirPolicyFilter *after,
+                              const char *option)
+{
+    const WeirFilterType *type = weir_schema_find(c->schema, after->driver);
+    JsonNode *old = json_object_get_member(before->options, option);
+    JsonNode *new = json_object_get_member(after->options, option);
+    WeirDifference *difference = difference_add(
+        c, after->driver, option, old ? json_node_copy(old) : NULL,
+        new ? json_node_copy(new) : NULL, WEIR_FOLLOW_REOPEN);
+
+    if (difference_same_place(type, option, old, new)) {
+        difference->follow = WEIR_FOLLOW_NOTHING;
+        return;
+    }
+    switch (weir_mutability(type->driver, type->changes_data, option)) {
+    case WEIR_MUTABLE_REOPEN:
+        break;
+    case WEIR_MUTABLE_AT_OPEN:
+        difference->follow = WEIR_FOLLOW_AT_OPEN;
+        break;
+    case WEIR_MUTABLE_REATTACH:
+        difference_reattach(difference, type, after);
+        break;
+    default:
+        difference->follow = WEIR_FOLLOW_NOT;
+        difference->reason = g_strdup("the filter takes it only when the VM "
+                                      "is started, and cannot be detached");
+        break;
+    }
+}
+
+/*
+ * The lowest filter that @index of the policy after has come below, although
+ * it was above it before; or NULL.  One that cannot move is not told of as
+ * having moved, if the other one can.
+ */
+static const WeirPolicyFilter *difference_passed(const Comparison *c,
+                                                 guint index, int was)
+{
+    const WeirPolicyFilter *filter = difference_filter(c->after, index);
+    const WeirFilterType *type = weir_schema_find(c->schema, filter->driver);
+
+    for (guint i = c->after->filters->len; i-- > 0;) {
+        const WeirPolicyFilter *other = difference_filter(c->after, i);
+        const WeirFilterType *other_type = weir_schema_find(c->schema,
+                                                            other->driver);
+        int other_was = difference_find(c->before, other->driver);
+        bool fixed = type->changes_data && !other_type->changes_data;
+        bool other_fixed = !type->changes_data && other_type->changes_data;
+        bool below = i < index && other_was > was;
+        bool above = i > index && other_was < was;
+
+        if (other_was >= 0 && other->place == filter->place &&
+            difference_filter(c->before, (guint)other_was)->place ==
+            filter->place && !fixed && (below || (above && other_fixed))) {
+            return other;
+        }
+    }
+    return NULL;
+}
+
+static void difference_common(const Comparison *c, guint index, int was)
+{
+    const WeirPolicyFilter *before = difference_filter(c->before, (guint)was);
+    const WeirPolicyFilter *after = difference_filter(c->after, index);
+    const WeirFilterType *type = weir_schema_find(c->schema, after->driver);
+    const WeirPolicyFilter *other = difference_passed(c, index, was);
+    g_autoptr(GPtrArray) no_nodes = g_ptr_array_new();
+    g_autoptr(GPtrArray) options = weir_options_differ(
+        before->options, after->options, no_nodes);
+
+    if (before->place != after->place) {
+        difference_reattach(difference_add(
+            c, after->driver, "place", difference_place(before),
+            difference_place(after), WEIR_FOLLOW_REATTACH), type, after);
+    } else if (other) {
+        bool below = difference_find(c->after, other->driver) < (int)index;
+        g_autofree char *old = g_strdup_printf("%s %s", below ? "above"
+                                               : "below", other->driver);
+        g_autofree char *new = g_strdup_printf("%s %s", below ? "below"
+                                               : "above", other->driver);
+
+        difference_reattach(difference_add(
+            c, after->driver, "order", difference_text(old),
+            difference_text(new), WEIR_FOLLOW_REATTACH), type, after);
+    }
+    for (guint i = 0; i < options->len; i++) {
+        difference_option(c, before, after, g_ptr_array_index(options, i));
+    }
+}
+
+GPtrArray *weir_policy_differences(const WeirPolicy *before,
+                                   const WeirPolicy *after,
+                                   const WeirSchema *schema)
+{
+    Comparison c = {
+        .before = before, .after = after, .schema = schema,
+        .differences = g_ptr_array_new_with_free_func(
+            (GDestroyNotify)difference_free),
+    };
+
+    difference_policy(&c);
+    for (guint i = 0; i < after->filters->len; i++) {
+        const WeirPolicyFilter *filter = difference_filter(after, i);
+        int was = difference_find(before, filter->driver);
+
+        if (was < 0) {
+            difference_whole(&c, NULL, filter);
+        } else {
+            difference_common(&c, i, was);
+        }
+    }
+    for (guint i = 0; i < before->filters->len; i++) {
+        const WeirPolicyFilter *filter = difference_filter(before, i);
+
+        if (difference_find(after, filter->driver) < 0) {
+            difference_whole(&c, filter, NULL);
+        }
+    }
+    return c.differences;
+}

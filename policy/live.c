@@ -1,0 +1,634 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "live.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cachefile.h"
+#include "digest.h"
+#include "sidecar.h"
+
+#define LIVE_CONNECT_MS 5000
+#define LIVE_COMMAND_MS 120000
+#define LIVE_POLL_US 50000
+#define LIVE_JOB "weir-detach-"
+
+struct WeirLive {
+    WeirQmp *qmp;
+    WeirRecord *record;
+    WeirRecordDisk *disk;       /* of @record */
+    WeirGraph *graph;
+    char *dir;
+    WeirLiveReport report;
+    WeirPlan *plan;             /* these since weir_live_plan() */
+    GPtrArray *chain;           /* of @plan */
+    const WeirPolicy *policy;
+    char *const *policy_dirs;
+    WeirChange *change;
+    GArray *created;            /* bool, one for each step: it made a file */
+    bool undoing;
+};
+
+static JsonNode *live_execute(WeirLive *live, const char *command,
+                              JsonObject *arguments, GError **error)
+{
+    return weir_qmp_execute(live->qmp, command, arguments, LIVE_COMMAND_MS,
+                            error);
+}
+
+static bool live_do(WeirLive *live, const char *command,
+                    JsonObject *arguments, GError **error)
+{
+    g_autoptr(JsonNode) answer = live_execute(live, command, arguments,
+                                              error);
+
+    return answer != NULL;
+}
+
+/* Whether somebody wants this process to end. */
+static bool live_is_interrupted(const WeirLive *live)
+{
+    static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
+    sigset_t pending;
+
+    sigpending(&pending);
+    for (guint i = 0; !live->undoing && i < G_N_ELEMENTS(numbers); i++) {
+        if (sigismember(&pending, numbers[i]) == 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the other side can still be told anything. */
+static bool live_is_connected(const GError *error)
+{
+    return !g_error_matches(error, WEIR_ERROR, WEIR_ERROR_TIMEOUT) &&
+           !g_error_matches(error, WEIR_ERROR, WEIR_ERROR_CLOSED);
+}
+
+/* --- jobs --- */
+
+static JsonObject *live_job_argument(const char *id)
+{
+    JsonObject *arguments = json_object_new();
+
+    json_object_set_string_member(arguments, "id", id);
+    return arguments;
+}
+
+/* The job in the answer to query-jobs, or NULL. */
+static JsonObject *live_find_job(JsonNode *jobs, const char *id)
+{
+    JsonArray *array = weir_json_as_array(jobs);
+
+    for (guint i = 0; i < weir_json_length(array); i++) {
+        JsonObject *job = weir_json_object_at(array, i);
+
+        if (g_strcmp0(weir_json_string(job, "id"), id) == 0) {
+            return job;
+        }
+    }
+    return NULL;
+}
+
+static void live_tell_progress(const WeirLive *live, JsonObject *job)
+{
+    double total = weir_json_number(job, "total-progress", 0);
+
+    if (live->report.progress && total > 0) {
+        live->report.progress(
+            weir_json_number(job, "current-progress", 0) / total);
+    }
+}
+
+/* Wait for the end of a job and dismiss it. */
+static bool live_wait_for_job(WeirLive *live, const char *id, GError **error)
+{
+    bool cancelled = false;
+
+    for (;;) {
+        g_autoptr(JsonNode) jobs = live_execute(live, "query-jobs", NULL,
+                                                error);
+        JsonObject *job = live_find_job(jobs, id);
+        const char *failure = weir_json_string(job, "error");
+
+        if (!jobs) {
+            return false;
+        }
+        if (!job || g_strcmp0(weir_json_string(job, "status"),
+                              "concluded") == 0) {
+            if (failure) {
+                weir_set_error(error, "%s", cancelled ? "interrupted"
+                                                      : failure);
+            }
+            return (!job || live_do(live, "job-dismiss",
+                                    live_job_argument(id),
+                                    failure ? NULL : error)) && !failure;
+        }
+        live_tell_progress(live, job);
+        if (!cancelled && live_is_interrupted(live)) {
+            cancelled = true;
+            /* it may just have ended */
+            live_do(live, "job-cancel", live_job_argument(id), NULL);
+        }
+        g_usleep(LIVE_POLL_US);
+    }
+}
+
+/* Whether the record has a filter of that node on the disk. */
+static bool live_knows(const WeirRecordDisk *disk, const char *node_name)
+{
+    for (guint i = 0; disk && i < disk->wanted->len; i++) {
+        const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+
+        if (strcmp(wanted->node_name, node_name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A process that was killed has left its jobs, which go on without it. */
+static bool live_end_old_jobs(WeirLive *live, GError **error)
+{
+    g_autoptr(JsonNode) jobs = live_execute(live, "query-jobs", NULL, error);
+    JsonArray *array = weir_json_as_array(jobs);
+
+    for (guint i = 0; i < weir_json_length(array); i++) {
+        JsonObject *job = weir_json_object_at(array, i);
+        const char *id = weir_json_string(job, "id");
+        const char *status = weir_json_string(job, "status");
+        g_autoptr(GError) local = NULL;
+
+        if (!id || !g_str_has_prefix(id, LIVE_JOB) ||
+            (g_strcmp0(status, "concluded") != 0 &&
+             !live_knows(live->disk, id + strlen(LIVE_JOB)) &&
+             !live_knows(live->disk->change, id + strlen(LIVE_JOB)))) {
+            continue;
+        }
+        /* that it failed is seen by the filter being there */
+        if (!live_wait_for_job(live, id, &local) &&
+            !g_error_matches(local, WEIR_ERROR, WEIR_ERROR_FAILED)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return false;
+        }
+    }
+    return jobs != NULL;
+}
+
+/* --- open --- */
+
+/* What the error is about, in front of it. */
+static void live_explain(const WeirLive *live, GError **error)
+{
+    if (!g_error_matches(*error, WEIR_ERROR, WEIR_ERROR_POSITION)) {
+        g_prefix_error(error, "VM '%s', disk %s: ", live->record->name,
+                       live->disk->id);
+    }
+}
+
+static bool live_connect(WeirLive *live, const char *vm, const char *disk,
+                         GError **error)
+{
+    g_autoptr(WeirRecord) record = weir_record_load(live->dir, vm, error);
+
+    if (!record) {
+        return false;
+    }
+    if (!weir_record_alive(record)) {
+        weir_set_error(error, "VM '%s' does not run: QEMU has ended", vm);
+        return false;
+    }
+    live->qmp = weir_qmp_connect(record->qmp, error);
+    if (!live->qmp ||
+        !weir_qmp_negotiate(live->qmp, LIVE_CONNECT_MS, error)) {
+        g_prefix_error(error, "VM '%s': ", vm);
+        return false;
+    }
+    /* once more, as nobody else can write to it now */
+    live->record = weir_record_load(live->dir, vm, error);
+    live->disk = live->record ? weir_record_disk(live->record, disk, error)
+                              : NULL;
+    return live->disk != NULL;
+}
+
+WeirLive *weir_live_open(const char *dir, const char *vm, const char *disk,
+                         const WeirLiveReport *report, GError **error)
+{
+    g_autoptr(WeirLive) live = g_new0(WeirLive, 1);
+
+    live->dir = g_strdup(dir);
+    live->report = *report;
+    live->created = g_array_new(FALSE, TRUE, sizeof(bool));
+    if (!weir_name_ok(vm, WEIR_VM_MAX_NAME)) {
+        weir_set_error(error, "'%s' cannot be the name of a VM", vm);
+        return NULL;
+    }
+    if (!live_connect(live, vm, disk, error)) {
+        return NULL;
+    }
+    if (!live_end_old_jobs(live, error) ||
+        !(live->graph = weir_graph_query(live->qmp, LIVE_COMMAND_MS,
+                                         error))) {
+        live_explain(live, error);
+        return NULL;
+    }
+    return g_steal_pointer(&live);
+}
+
+void weir_live_free(WeirLive *live)
+{
+    if (live) {
+        weir_qmp_free(live->qmp);
+        weir_record_free(live->record);
+        weir_graph_free(live->graph);
+        weir_plan_free(live->plan);
+        weir_change_free(live->change);
+        g_array_unref(live->created);
+        g_free(live->dir);
+        g_free(live);
+    }
+}
+
+const WeirRecord *weir_live_record(const WeirLive *live)
+{
+    return live->record;
+}
+
+const WeirRecordDisk *weir_live_disk(const WeirLive *live)
+{
+    return live->disk;
+}
+
+/* --- plan --- */
+
+/* Of no interest to who wants no policy: filters that none has brought. */
+static void live_leave_others(GPtrArray *present)
+{
+    for (guint i = present->len; i-- > 0;) {
+        const WeirPresent *one = g_ptr_array_index(present, i);
+
+        if (!one->settings) {
+            g_ptr_array_remove_index(present, i);
+        }
+    }
+}
+
+/* The nodes of a chain refer to each other by the names that they have now. */
+static void live_relink(const GPtrArray *chain, const GPtrArray *goals)
+{
+    for (guint i = 1; i < chain->len; i++) {
+        const WeirChainNode *below = g_ptr_array_index(chain, i - 1);
+        const WeirChainNode *node = g_ptr_array_index(chain, i);
+        const char *child = "file";
+
+        for (guint j = 0; j < goals->len; j++) {
+            const WeirGoal *goal = g_ptr_array_index(goals, j);
+
+            child = goal->node == node ? goal->type->child : child;
+        }
+        json_object_set_string_member(node->options, "node-name",
+                                      node->node_name);
+        json_object_set_string_member(node->options, child,
+                                      below->node_name);
+    }
+}
+
+static bool live_plan_chain(WeirLive *live, const WeirSight *sight,
+                            GError **error)
+{
+    g_autoptr(GPtrArray) no_filters = g_ptr_array_new();
+    const WeirPolicy none = { .name = (char *)"", .filters = no_filters };
+    g_autoptr(WeirDisk) disk = weir_record_describe(live->disk, error);
+
+    weir_plan_free(live->plan);
+    live->plan = weir_plan_new(live->record->name);
+    weir_present_share(sight, live->plan);
+    live->chain = disk ? (GPtrArray *)weir_plan_add(
+        live->plan, disk, live->policy ? live->policy : &none, error) : NULL;
+    return live->chain != NULL;
+}
+
+const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
+                                 char *const *dirs, const WeirSchema *schema,
+                                 GError **error)
+{
+    const WeirSight sight = {
+        .record = live->record, .disk = live->disk, .graph = live->graph,
+        .schema = schema,
+    };
+    g_auto(WeirShape) shape = { 0 };
+    g_autoptr(GPtrArray) present = NULL;
+    g_autoptr(GPtrArray) goals = NULL;
+
+    live->policy = policy;
+    live->policy_dirs = dirs;
+    g_clear_pointer(&live->change, weir_change_free);
+    if (live_plan_chain(live, &sight, error)) {
+        present = weir_present_new(&sight, &shape, error);
+    }
+    if (present) {
+        if (!policy) {
+            live_leave_others(present);
+        }
+        goals = weir_goals_new(&sight, live->chain, &shape);
+        live->change = weir_change_new(present, goals, &shape, error);
+    }
+    if (!live->change) {
+        live_explain(live, error);
+        return NULL;
+    }
+    live_relink(live->chain, goals);
+    return live->change;
+}
+
+bool weir_live_complies(const WeirLive *live)
+{
+    const WeirRecordDisk *disk = live->disk;
+    g_autofree char *digest = NULL;
+
+    if (live->change->steps->len > 0 || disk->change) {
+        return false;
+    }
+    if (!live->policy) {
+        return !disk->policy;
+    }
+    digest = weir_policy_digest(live->policy);
+    return g_strcmp0(disk->policy, live->policy->name) == 0 &&
+           disk->policy_version == (gint64)live->policy->version &&
+           g_strcmp0(disk->policy_digest, digest) == 0;
+}
+
+/* --- steps --- */
+
+/* What a filter knows of the disk from earlier is old: see those two. */
+static bool live_forget(const WeirStep *step, GError **error)
+{
+    if (!step->memory) {
+        return true;
+    }
+    switch (step->class) {
+    case WEIR_CLASS_REPLICATION:
+        return weir_sidecar_forget(step->memory, error);
+    case WEIR_CLASS_CACHE:
+        return weir_cache_file_forget(step->memory, error);
+    default:
+        return true;
+    }
+}
+
+static bool live_attach(WeirLive *live, const WeirStep *step, GError **error)
+{
+    JsonObject *arguments;
+
+    if (!step->options) {
+        weir_set_error(error, "the options that it had are not known");
+        return false;
+    }
+    if (!live_forget(step, error)) {
+        return false;
+    }
+    arguments = json_object_new();
+    json_object_set_string_member(arguments, "node-name", step->below);
+    json_object_set_object_member(arguments, "filter",
+                                  json_object_ref(step->options));
+    return live_do(live, "weir-attach", arguments, error);
+}
+
+static bool live_detach_node(WeirLive *live, const WeirStep *step,
+                             GError **error)
+{
+    g_autofree char *job = g_strconcat(LIVE_JOB, step->node_name, NULL);
+    JsonObject *arguments = json_object_new();
+
+    json_object_set_string_member(arguments, "node-name", step->node_name);
+    json_object_set_string_member(arguments, "job-id", job);
+    return live_do(live, "weir-detach", arguments, error) &&
+           live_wait_for_job(live, job, error);
+}
+
+/*
+ * From the moment on at which the filter has gone, the guest writes without it:
+ * by then its sidecar must say nothing any more, whatever becomes of us.
+ */
+static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    WeirSidecar *sidecar;
+
+    if (step->class != WEIR_CLASS_REPLICATION || !step->memory) {
+        return live_detach_node(live, step, error);
+    }
+    sidecar = weir_sidecar_set_aside(step->memory, error);
+    if (!sidecar) {
+        return false;
+    }
+    if (live_detach_node(live, step, &local)) {
+        weir_sidecar_drop(sidecar);
+        return true;
+    }
+    if (live_is_connected(local)) {
+        weir_sidecar_put_back(sidecar);
+    } else {
+        weir_sidecar_leave(sidecar);
+    }
+    g_propagate_error(error, g_steal_pointer(&local));
+    return false;
+}
+
+/* Whether there is a node of that name; also if that is not known. */
+static bool live_has_node(WeirLive *live, const char *name)
+{
+    JsonObject *arguments = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+    JsonArray *nodes;
+
+    json_object_set_boolean_member(arguments, "flat", TRUE);
+    answer = live_execute(live, "query-named-block-nodes", arguments, NULL);
+    nodes = weir_json_as_array(answer);
+    for (guint i = 0; i < weir_json_length(nodes); i++) {
+        if (g_strcmp0(weir_json_string(weir_json_object_at(nodes, i),
+                                       "node-name"), name) == 0) {
+            return true;
+        }
+    }
+    return !answer;
+}
+
+/* A node that another filter had brought goes with the last that uses it. */
+static bool live_close(WeirLive *live, const WeirStep *step, GError **error)
+{
+    JsonObject *arguments;
+
+    if (!live_has_node(live, step->node_name)) {
+        return true;
+    }
+    arguments = json_object_new();
+    json_object_set_string_member(arguments, "node-name", step->node_name);
+    return live_do(live, "blockdev-del", arguments, error);
+}
+
+static bool live_open(WeirLive *live, const WeirStep *step, GError **error)
+{
+    return live_do(live, "blockdev-add", json_object_ref(step->options),
+                   error);
+}
+
+static bool live_reopen(WeirLive *live, JsonObject *options, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    JsonArray *nodes = json_array_new();
+
+    json_array_add_object_element(nodes, json_object_ref(options));
+    json_object_set_array_member(arguments, "options", nodes);
+    return live_do(live, "blockdev-reopen", arguments, error);
+}
+
+static bool live_step(WeirLive *live, const WeirStep *step, bool *created,
+                      GError **error)
+{
+    if (live_is_interrupted(live)) {
+        weir_set_error(error, "interrupted");
+        return false;
+    }
+    switch (step->kind) {
+    case WEIR_STEP_CREATE:
+        return weir_location_create(step->location, created, error);
+    case WEIR_STEP_OPEN:
+        return live_open(live, step, error);
+    case WEIR_STEP_CLOSE:
+        return live_close(live, step, error);
+    case WEIR_STEP_ATTACH:
+        return live_attach(live, step, error);
+    case WEIR_STEP_DETACH:
+        return live_detach(live, step, error);
+    default:
+        return live_reopen(live, step->options, error);
+    }
+}
+
+static bool live_unstep(WeirLive *live, const WeirStep *step, bool created,
+                        GError **error)
+{
+    switch (step->kind) {
+    case WEIR_STEP_CREATE:
+        if (created) {
+            unlink(step->location->path);
+        }
+        return true;
+    case WEIR_STEP_OPEN:
+        return live_close(live, step, error);
+    case WEIR_STEP_CLOSE:
+        /* what nobody had used need not come back */
+        return !step->options || live_open(live, step, error);
+    case WEIR_STEP_ATTACH:
+        return live_detach(live, step, error);
+    case WEIR_STEP_DETACH:
+        return live_attach(live, step, error);
+    default:
+        return live_reopen(live, step->before, error);
+    }
+}
+
+static void live_tell_step(const WeirLive *live, const WeirStep *step)
+{
+    if (live->report.step) {
+        live->report.step(step, live->undoing);
+    }
+}
+
+/* Undo the first @count steps, the last first. */
+static bool live_undo(WeirLive *live, guint count, GError **error)
+{
+    live->undoing = true;
+    while (count-- > 0) {
+        const WeirStep *step = g_ptr_array_index(live->change->steps, count);
+
+        live_tell_step(live, step);
+        if (!live_unstep(live, step, g_array_index(live->created, bool,
+                                                   count), error)) {
+            g_autofree char *text = weir_step_text(step);
+
+            g_prefix_error(error, "cannot undo '%s': ", text);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool live_save(const WeirLive *live, GError **error)
+{
+    /* not back, after weir run has removed it */
+    return !weir_record_alive(live->record) ||
+           weir_record_save(live->record, live->dir, error);
+}
+
+/* Step @count has failed with @failure: go back, and tell of both. */
+static void live_fail(WeirLive *live, guint count, const GError *failure,
+                      GError **error)
+{
+    const WeirStep *step = g_ptr_array_index(live->change->steps, count);
+    g_autofree char *text = weir_step_text(step);
+    g_autoptr(GError) local = NULL;
+    WeirErrorCode code = WEIR_ERROR_HALFWAY;
+    const char *before = "";
+    g_autofree char *end = NULL;
+
+    if (!weir_record_alive(live->record)) {
+        end = g_strdup("the VM has ended");
+        code = WEIR_ERROR_CLOSED;
+    } else if (!live_is_connected(failure)) {
+        end = g_strdup("how far it is, is not known");
+    } else if (!live_undo(live, count, &local)) {
+        end = g_strdup(local->message);
+    } else {
+        weir_record_end_change(live->disk, false);
+        if (live_save(live, &local)) {
+            code = WEIR_ERROR_FAILED;
+            end = g_strdup("everything is as before");
+        } else {
+            before = "everything is as before, but ";
+            end = g_strdup(local->message);
+        }
+    }
+    g_set_error(error, WEIR_ERROR, (int)code, "%s: %s; %s%s%s", text,
+                failure->message, before, end,
+                code == WEIR_ERROR_HALFWAY ? "; weir reapply or weir detach "
+                "goes on from here" : "");
+}
+
+bool weir_live_run(WeirLive *live, GError **error)
+{
+    const GPtrArray *steps = live->change->steps;
+    g_autoptr(GError) unsaved = NULL;
+
+    g_array_set_size(live->created, steps->len);
+    weir_record_begin_change(live->disk, live->policy, live->policy_dirs,
+                             live->chain);
+    if (!live_save(live, error)) {
+        live_explain(live, error);
+        return false;
+    }
+    for (guint i = 0; i < steps->len; i++) {
+        const WeirStep *step = g_ptr_array_index(steps, i);
+        g_autoptr(GError) failure = NULL;
+
+        live_tell_step(live, step);
+        if (!live_step(live, step, &g_array_index(live->created, bool, i),
+                       &failure)) {
+            live_fail(live, i, failure, error);
+            live_explain(live, error);
+            return false;
+        }
+    }
+    weir_record_end_change(live->disk, true);
+    if (!live_save(live, &unsaved)) {
+        g_set_error(error, WEIR_ERROR, WEIR_ERROR_HALFWAY, "VM '%s', disk %s: "
+                    "all is done, but the record does not tell: %s",
+                    live->record->name, live->disk->id, unsaved->message);
+        return false;
+    }
+    return true;
+}

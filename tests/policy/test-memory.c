@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Sidecars and cache files of filters that come to a disk in use, or go. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <isa-l/crc.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cachefile.h"
+#include "seed.h"
+#include "sidecar.h"
+
+#define COPY_BYTES 4096
+
+typedef struct Place {
+    char *dir;
+    char *path;
+} Place;
+
+static int set_up(void **state)
+{
+    Place *place = g_new0(Place, 1);
+
+    place->dir = g_dir_make_tmp("weir-test-XXXXXX", NULL);
+    place->path = g_build_filename(place->dir, "file", NULL);
+    *state = place;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    Place *place = *state;
+    g_autoptr(GDir) dir = g_dir_open(place->dir, 0, NULL);
+    const char *name;
+
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(place->dir, name, NULL);
+
+        g_unlink(path);
+    }
+    g_rmdir(place->dir);
+    g_free(place->dir);
+    g_free(place->path);
+    g_free(place);
+    return 0;
+}
+
+static guint count(const Place *place)
+{
+    g_autoptr(GDir) dir = g_dir_open(place->dir, 0, NULL);
+    guint n = 0;
+
+    while (g_dir_read_name(dir)) {
+        n++;
+    }
+    return n;
+}
+
+static void write_at(const char *path, const void *data, gsize bytes,
+                     off_t offset)
+{
+    int fd = open(path, O_WRONLY | O_CREAT, 0640);
+
+    assert_int_equal(pwrite(fd, data, bytes, offset), bytes);
+    close(fd);
+}
+
+/* Both copies; the caller frees them. */
+static guint8 *read_copies(const char *path)
+{
+    guint8 *copies = g_malloc0(2 * COPY_BYTES);
+    int fd = open(path, O_RDONLY);
+
+    assert_true(pread(fd, copies, 2 * COPY_BYTES, 0) > 0);
+    close(fd);
+    return copies;
+}
+
+static bool is_zero(const guint8 *bytes)
+{
+    for (gsize i = 0; i < 2 * COPY_BYTES; i++) {
+        if (bytes[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static ino_t inode(const char *path)
+{
+    struct stat found;
+
+    assert_int_equal(stat(path, &found), 0);
+    return found.st_ino;
+}
+
+/* Lock it as QEMU does; closing the descriptor unlocks it. */
+static int lock(const char *path)
+{
+    struct flock flock = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 1,
+    };
+    int fd = open(path, O_RDWR);
+
+    assert_int_equal(fcntl(fd, F_OFD_SETLK, &flock), 0);
+    return fd;
+}
+
+/* --- sidecars --- */
+
+static void test_sidecar_of_a_seed_stays(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *before = NULL;
+    g_autofree guint8 *after = NULL;
+
+    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
+    before = read_copies(place->path);
+    assert_true(weir_sidecar_forget(place->path, NULL));
+    after = read_copies(place->path);
+    assert_false(is_zero(before));
+    assert_memory_equal(before, after, 2 * COPY_BYTES);
+}
+
+static void test_sidecar_that_was_used(void **state)
+{
+    static const struct {
+        off_t offset;
+        guint8 value;
+    } uses[] = { { 32, 2 }, { 168, 1 } };
+    const Place *place = *state;
+
+    for (guint i = 0; i < G_N_ELEMENTS(uses); i++) {
+        g_autofree guint8 *after = NULL;
+        g_autoptr(GError) error = NULL;
+        int fd;
+
+        assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
+        write_at(place->path, &uses[i].value, 1, COPY_BYTES + uses[i].offset);
+        fd = lock(place->path);
+        assert_false(weir_sidecar_forget(place->path, &error));
+        assert_non_null(strstr(error->message, "is in use"));
+        close(fd);
+        assert_true(weir_sidecar_forget(place->path, NULL));
+        after = read_copies(place->path);
+        assert_true(is_zero(after));
+        g_unlink(place->path);
+    }
+}
+
+static void test_no_sidecar(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *after = NULL;
+
+    assert_true(weir_sidecar_forget(place->path, NULL));
+    write_at(place->path, "something else", 14, 0);
+    assert_true(weir_sidecar_forget(place->path, NULL));
+    after = read_copies(place->path);
+    assert_memory_equal(after, "something else", 14);
+}
+
+static void test_sidecar_set_aside(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *blank = NULL;
+    g_autofree guint8 *back = NULL;
+    struct stat before;
+    struct stat during;
+    WeirSidecar *sidecar;
+    ino_t used;
+
+    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
+    chmod(place->path, 0640);
+    stat(place->path, &before);
+    sidecar = weir_sidecar_set_aside(place->path, NULL);
+    blank = read_copies(place->path);
+    assert_true(is_zero(blank));
+    stat(place->path, &during);
+    assert_int_equal(during.st_size, before.st_size);
+    assert_int_equal(during.st_mode, before.st_mode);
+    assert_true(during.st_ino != before.st_ino);
+    weir_sidecar_put_back(sidecar);
+    assert_int_equal(inode(place->path), before.st_ino);
+    back = read_copies(place->path);
+    assert_false(is_zero(back));
+    assert_int_equal(count(place), 1);
+
+    sidecar = weir_sidecar_set_aside(place->path, NULL);
+    used = inode(place->path);
+    weir_sidecar_drop(sidecar);
+    assert_int_equal(inode(place->path), used);
+    assert_int_equal(count(place), 1);
+}
+
+/* Whoever has it open still, by a node that is used again, finds it blank. */
+static void test_sidecar_dropped_while_open(void **state)
+{
+    const Place *place = *state;
+    guint8 found[8] = { 1 };
+    int fd;
+
+    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
+    fd = open(place->path, O_RDONLY);
+    weir_sidecar_drop(weir_sidecar_set_aside(place->path, NULL));
+    /* a seed has its only header in the second copy */
+    assert_int_equal(pread(fd, found, 8, COPY_BYTES), 8);
+    assert_memory_equal(found, "\0\0\0\0\0\0\0\0", 8);
+    close(fd);
+}
+
+static void test_sidecar_left(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *blank = NULL;
+
+    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
+    weir_sidecar_leave(weir_sidecar_set_aside(place->path, NULL));
+    blank = read_copies(place->path);
+    assert_true(is_zero(blank));
+    assert_int_equal(count(place), 2);
+    assert_true(weir_sidecar_forget(place->path, NULL));
+    assert_int_equal(count(place), 1);
+}
+
+static void test_sidecar_missing(void **state)
+{
+    const Place *place = *state;
+    g_autoptr(GError) error = NULL;
+
+    weir_sidecar_drop(weir_sidecar_set_aside(place->path, &error));
+    assert_null(error);
+    assert_int_equal(count(place), 0);
+    assert_null(weir_sidecar_set_aside("/proc/version/x", &error));
+    assert_non_null(error);
+}
+
+/* --- caches --- */
+
+static void write_superblock(const Place *place, guint64 sequence,
+                             guint32 flags)
+{
+    guint8 buf[COPY_BYTES] = "WEIRCACH\1";
+    guint32 crc;
+
+    memcpy(buf + 32, &sequence, sizeof(sequence));
+    memcpy(buf + 128, &flags, sizeof(flags));
+    crc = crc32_iscsi(buf, sizeof(buf), ~0u);
+    memcpy(buf + 12, &crc, sizeof(crc));
+    write_at(place->path, buf, sizeof(buf),
+             (off_t)(sequence % 2) * COPY_BYTES);
+}
+
+static void cache_fails(const Place *place, const char *text)
+{
+    g_autofree guint8 *before = read_copies(place->path);
+    g_autofree guint8 *after = NULL;
+    g_autoptr(GError) error = NULL;
+
+    assert_false(weir_cache_file_forget(place->path, &error));
+    assert_non_null(strstr(error->message, text));
+    after = read_copies(place->path);
+    assert_memory_equal(before, after, 2 * COPY_BYTES);
+}
+
+static void test_cache_is_marked(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *before = NULL;
+    g_autofree guint8 *after = NULL;
+    guint32 crc;
+    int fd;
+
+    write_superblock(place, 6, 2);
+    write_superblock(place, 7, 1);
+    before = read_copies(place->path);
+    fd = lock(place->path);
+    cache_fails(place, "is in use");
+    close(fd);
+    assert_true(weir_cache_file_forget(place->path, NULL));
+    after = read_copies(place->path);
+    /* the other copy is written, and is the newer one then */
+    assert_memory_equal(before + COPY_BYTES, after + COPY_BYTES, COPY_BYTES);
+    assert_int_equal(after[32], 8);
+    assert_int_equal(after[128], 1 | 8);
+    memcpy(&crc, after + 12, sizeof(crc));
+    memset(after + 12, 0, sizeof(crc));
+    assert_int_equal(crc, crc32_iscsi(after, COPY_BYTES, ~0u));
+}
+
+static void test_cache_is_marked_already(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *before = NULL;
+    g_autofree guint8 *after = NULL;
+    int fd;
+
+    write_superblock(place, 1, 8 | 2);
+    before = read_copies(place->path);
+    fd = lock(place->path);             /* by the very node that takes it */
+    assert_true(weir_cache_file_forget(place->path, NULL));
+    close(fd);
+    after = read_copies(place->path);
+    assert_memory_equal(before, after, 2 * COPY_BYTES);
+}
+
+static void test_cache_is_refused(void **state)
+{
+    const Place *place = *state;
+
+    write_superblock(place, 6, 0);
+    write_superblock(place, 7, 2);
+    cache_fails(place, "were not written back");
+    write_superblock(place, 7, 0);
+    write_at(place->path, "\1", 1, COPY_BYTES + 200);
+    cache_fails(place, "is damaged");
+    write_superblock(place, 7, 0);
+    write_at(place->path, "something else", 14, 0);
+    cache_fails(place, "is damaged");
+}
+
+static void test_no_cache(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *after = NULL;
+
+    assert_true(weir_cache_file_forget(place->path, NULL));
+    write_at(place->path, "\0", 1, 2 * COPY_BYTES);
+    assert_true(weir_cache_file_forget(place->path, NULL));
+    after = read_copies(place->path);
+    assert_true(is_zero(after));
+}
+
+#define CASE(function) \
+    cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(test_sidecar_of_a_seed_stays),
+        CASE(test_sidecar_that_was_used),
+        CASE(test_no_sidecar),
+        CASE(test_sidecar_set_aside),
+        CASE(test_sidecar_dropped_while_open),
+        CASE(test_sidecar_left),
+        CASE(test_sidecar_missing),
+        CASE(test_cache_is_marked),
+        CASE(test_cache_is_marked_already),
+        CASE(test_cache_is_refused),
+        CASE(test_no_cache),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
