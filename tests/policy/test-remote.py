@@ -248,6 +248,24 @@ class Access(RemoteTest):
         self.assertEqual(code, 1)
         self.assertIn("cannot be used as raw: ", errors)
 
+    def test_policy_of_a_disk_in_use(self):
+        self.write("cached.yaml", """name: cached
+filters:
+  - weir-inspect:
+  - weir-cache: {cache-file: 'create:64M:%s/cache'}
+""" % self.dir)
+        server = self.serve(NbdServer(self.dir, self.disk(size=4 << 20)))
+        process = self.start("file=%s,format=raw,policy=plain"
+                             % server.address)
+        self.assertIsNone(process.poll(), process)
+        common = ("--qemu-bin-dir", QEMU_BIN_DIR, "--policies", self.policies,
+                  "--runtime-dir", self.runtime, "vm", "disk0")
+        self.weir_ok("reapply", "--policy", "cached", *common)
+        code, status = self.status()
+        self.assertEqual((code, status[0]["policy"]), (0, "cached"), status)
+        self.weir_ok("detach", *common)
+        self.assertEqual(self.status()[1][0]["actual"][-1]["driver"], "nbd")
+
     def test_a_server_that_is_not_there(self):
         address = "nbd+unix:///x?socket=/nonexistent"
         self.weir_fails(
