@@ -70,6 +70,11 @@ GPtrArray *weir_plan_secrets(const WeirPlan *plan)
     return plan->secrets;
 }
 
+const GPtrArray *weir_plan_locations(const WeirPlan *plan)
+{
+    return plan->locations;
+}
+
 bool weir_plan_create_files(const WeirPlan *plan, GError **error)
 {
     for (guint i = 0; i < plan->locations->len; i++) {
