@@ -415,7 +415,8 @@ static bool libvirt_reapply(virDomainPtr domain, WeirDaemon *daemon)
     guint inserted = 0;
     guint deleted = 0;
     GError *error = NULL;
-    bool ok = weir_live_domain_reapply(domain, daemon, &inserted, &deleted, &error);
+    bool ok = weir_live_domain_reapply(domain, daemon, &inserted, &deleted,
+                                       &error);
 
     if (inserted > 0 || deleted > 0) {
         printf("Domain '%s': filters put back %u, deleted %u\n",

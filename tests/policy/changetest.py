@@ -27,6 +27,7 @@ class Proxy:
         self.act = None         # called with the number of the step
         self.count = 0
         self.jobs = 0           # so often weir has looked at them since
+        self.mute = False       # weir gets no answers any more
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen(1)
@@ -48,6 +49,7 @@ class Proxy:
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self.target)
+            self.mute = False
             back = threading.Thread(target=self.pump, args=(server, client))
             back.start()
             self.forward(client, server)
@@ -60,11 +62,11 @@ class Proxy:
             server.close()
             client.close()
 
-    @staticmethod
-    def pump(source, target):
+    def pump(self, source, target):
         try:
             while data := source.recv(65536):
-                target.sendall(data)
+                if not self.mute:
+                    target.sendall(data)
         except OSError:
             pass
 
