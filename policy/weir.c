@@ -10,6 +10,7 @@
 #include "programs.h"
 
 static const WeirCommand commands[] = {
+    { "advise", "recommend a cache for a disk", weir_cmd_advise },
     { "attach", "bring a disk in use under a policy", weir_cmd_attach },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },

@@ -104,6 +104,7 @@ char *weir_read_domain(const char *file, gsize *length, GError **error);
 /* Print what weir status prints of WeirDiskStatus; returns its exit code. */
 int weir_status_tell(const GPtrArray *statuses, bool json);
 
+int weir_cmd_advise(int argc, char **argv);
 int weir_cmd_attach(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_detach(int argc, char **argv);
