@@ -26,8 +26,8 @@ PACKAGES = ('weir', 'weir-qemu', 'weir-qemu-utils', 'weir-qemu-block-extra')
 BIN = '/usr/lib/weir/bin'
 EXAMPLES = '/usr/share/doc/weir/examples'
 
-# A storage daemon makes a disk of a chain of our filters, writes through it
-# and ends; what it has written is read with qemu-io.
+# What a client of a storage daemon writes through a chain of our filters is
+# there when the chain is opened by another program.
 DAEMON = f'''
 set -e
 cd /tmp
@@ -39,15 +39,29 @@ cd /tmp
     --blockdev driver=weir-cache,node-name=cached,file=disk,cache-file=ssd \\
     --blockdev driver=weir-inspect,node-name=top,file=cached \\
     --nbd-server addr.type=unix,addr.path=nbd \\
-    --export type=nbd,id=e,name=e,node-name=top,writable=on \\
-    --monitor chardev=qmp --chardev socket,id=qmp,path=qmp,server=on,wait=off
+    --export type=nbd,id=e,name=e,node-name=top,writable=on
 {BIN}/qemu-io -f raw -c 'write -P 87 0 1M' -c 'read -P 87 0 1M' \\
     'nbd+unix:///e?socket=nbd'
 daemon=$(cat pid)
 kill "$daemon"
 while kill -0 "$daemon" 2>/dev/null; do sleep 0.1; done
-{BIN}/qemu-io -f raw -c 'read -P 87 0 1M' disk
-rm disk cache
+{BIN}/qemu-io -c 'read -P 87 0 1M' --image-opts \\
+    driver=weir-cache,file.filename=disk,cache-file.filename=cache
+rm disk cache nbd
+'''
+
+# While a QEMU runs, its packages are installed anew.  Then QEMU finds a module
+# of its own build although the one that was installed is gone.
+UPGRADE = f'''
+set -e
+cd /tmp
+{BIN}/qemu-storage-daemon --daemonize --pidfile pid
+apt-get install -y --reinstall weir-qemu-utils
+kill "$(cat pid)"
+mv /usr/lib/weir/lib/qemu/block-weir-inspect.so .
+{BIN}/qemu-io -c 'read 0 512' --image-opts \\
+    driver=weir-inspect,file.driver=null-co,file.read-zeroes=on
+mv block-weir-inspect.so /usr/lib/weir/lib/qemu/
 '''
 
 
@@ -120,6 +134,11 @@ class Packages(unittest.TestCase):
             self.assertIn(f'"{name}"', text)
         text = self.chroot.run(f'{BIN}/qemu-system-x86_64', '-chardev', 'help')
         self.assertIn('spicevmc', text)
+
+    def test_3_upgrade(self):
+        self.chroot.run('sh', '-c', UPGRADE)
+        self.assertTrue(glob.glob(
+            self.chroot.path('/run/qemu/Weir_*/block-weir-cache.so')))
 
     def test_4_demo(self):
         """The demo, with the installed programs."""
