@@ -83,8 +83,8 @@ class Chroot:
                  'HOME': '/root', 'DEBIAN_FRONTEND': 'noninteractive',
                  'PYTHONDONTWRITEBYTECODE': '1'})
         if check and result.returncode:
-            raise AssertionError(f'{" ".join(command[-8:])}: exit status '
-                                 f'{result.returncode}\n{result.stdout}')
+            raise AssertionError(f'exit status {result.returncode} of '
+                                 f'{command}:\n{result.stdout}')
         return result.stdout
 
     def run(self, *command, mounts=(), **kwargs):
