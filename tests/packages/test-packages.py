@@ -64,6 +64,14 @@ mv /usr/lib/weir/lib/qemu/block-weir-inspect.so .
 mv block-weir-inspect.so /usr/lib/weir/lib/qemu/
 '''
 
+# An emulator with a console over SPICE starts, and ends when it is told so.
+SPICE = f'''
+printf '{{"execute":"qmp_capabilities"}}{{"execute":"quit"}}' |
+{BIN}/qemu-system-x86_64 -M none -nodefaults -display none -qmp stdio \\
+    -spice disable-ticketing=on,unix=on,addr=/tmp/spice \\
+    -chardev spicevmc,id=agent,name=vdagent
+'''
+
 
 def unmet():
     """Why the packages cannot be tried here, or None."""
@@ -139,8 +147,7 @@ class Packages(unittest.TestCase):
         for name in ('qxl-vga', 'virtio-gpu-pci', 'usb-redir', 'usb-host',
                      'ccid-card-passthru', 'virtio-9p-pci'):
             self.assertIn(f'"{name}"', text)
-        text = self.chroot.run(f'{BIN}/qemu-system-x86_64', '-chardev', 'help')
-        self.assertIn('spicevmc', text)
+        self.chroot.run('sh', '-c', SPICE)
 
     def test_3_upgrade(self):
         self.chroot.run('sh', '-c', UPGRADE)
