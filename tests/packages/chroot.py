@@ -10,9 +10,8 @@ import shutil
 import subprocess
 
 KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
-# guards against hanging, not criteria
-RUN_S = 600
-APT_S = 1800
+# a guard against hanging, not a criterion
+PATIENCE_S = 1800
 
 # mounts, then the command
 ENTER = '''
@@ -53,7 +52,6 @@ class Chroot:
     def __init__(self, folder, cache):
         """Make one in FOLDER; packages are kept in CACHE."""
         self.root = os.path.join(folder, 'root')
-        self.cache = cache
         os.makedirs(cache, exist_ok=True)
         uri, suite = mirror()
         self._run(['debootstrap', '--variant=minbase',
@@ -72,13 +70,13 @@ class Chroot:
         with open(self.path(name), 'w') as f:
             f.write(text)
 
-    def _run(self, command, timeout=APT_S, check=True):
+    def _run(self, command, check=True):
         """Run it in namespaces of its own; returns what it printed."""
         result = subprocess.run(
             ['unshare', '--mount', '--pid', '--fork', '--kill-child',
              *command],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=timeout,
+            stderr=subprocess.STDOUT, text=True, timeout=PATIENCE_S,
             env={'PATH': '/usr/sbin:/usr/bin:/sbin:/bin', 'LC_ALL': 'C',
                  'HOME': '/root', 'DEBIAN_FRONTEND': 'noninteractive',
                  'PYTHONDONTWRITEBYTECODE': '1'})
@@ -87,15 +85,14 @@ class Chroot:
                                  f'{command}:\n{result.stdout}')
         return result.stdout
 
-    def run(self, *command, mounts=(), **kwargs):
+    def run(self, *command, mounts=(), check=True):
         """Run a command inside; MOUNTS are (folder, folder inside)."""
         binds = [name for mount in mounts for name in mount]
         return self._run(['sh', '-c', ENTER, 'sh', self.root, *binds, '--',
-                          *command], **kwargs)
+                          *command], check)
 
     def apt(self, *args):
-        return self.run('apt-get', '-y', '--no-install-recommends', *args,
-                        timeout=APT_S)
+        return self.run('apt-get', '-y', '--no-install-recommends', *args)
 
     def files(self):
         """What is there, without what apt and dpkg keep about packages."""
