@@ -476,6 +476,19 @@ class Encrypted(Change):
 
 
 class OutOfDate(Change):
+    def test_limits(self):
+        """They come, change and go with the policy."""
+        text = ("name: l\nlimits: {rpo: %s}\nfilters:\n  - weir-replication: "
+                "{disk-id: d, log: 'nbd+unix:///log?socket=%s'}\n")
+        log = self.keeper("disk0")
+        self.vm()
+        for command, rpo, ns in (("attach", "5m", 300), ("reapply", "7s", 7)):
+            self.write("l.yaml", text % (rpo, log))
+            self.change(command, "--policy", "l")
+            self.assertEqual(self.record()["limits"], {"rpo-ns": ns * 10 ** 9})
+        self.change("detach")
+        self.assertEqual(self.record()["limits"], {})
+
     def test_states(self):
         self.vm("observe")
         path = os.path.join(self.policies, "observe.yaml")
