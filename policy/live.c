@@ -397,8 +397,28 @@ static bool live_attach(WeirLive *live, const WeirStep *step, GError **error)
     return live_do(live, "weir-attach", arguments, error);
 }
 
-static bool live_detach_node(WeirLive *live, const WeirStep *step,
-                             GError **error)
+/* Whether there is a node of that name. */
+static bool live_find_node(WeirLive *live, const char *name, bool *found,
+                           GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+    JsonArray *nodes;
+
+    json_object_set_boolean_member(arguments, "flat", TRUE);
+    answer = live_execute(live, "query-named-block-nodes", arguments, error);
+    nodes = weir_json_as_array(answer);
+    *found = false;
+    for (guint i = 0; i < weir_json_length(nodes); i++) {
+        *found = *found ||
+                 g_strcmp0(weir_json_string(weir_json_object_at(nodes, i),
+                                            "node-name"), name) == 0;
+    }
+    return answer != NULL;
+}
+
+static bool live_detach_in_job(WeirLive *live, const WeirStep *step,
+                               GError **error)
 {
     g_autofree char *job = g_strconcat(LIVE_JOB, step->node_name, NULL);
     JsonObject *arguments = json_object_new();
@@ -410,6 +430,34 @@ static bool live_detach_node(WeirLive *live, const WeirStep *step,
 }
 
 /*
+ * The filter has gone if its node has: a client of another monitor may have
+ * dismissed the job, and then nothing else tells how it ended.
+ */
+static bool live_detach_node(WeirLive *live, const WeirStep *step,
+                             GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    bool ended = live_detach_in_job(live, step, &local);
+    bool found;
+
+    if (ended || live_is_connected(local)) {
+        if (!live_find_node(live, step->node_name, &found, error)) {
+            return false;
+        }
+        if (!found) {
+            return true;
+        }
+    }
+    if (ended) {
+        weir_set_error(error, "its job has been dismissed, and it is still "
+                       "there");
+        return false;
+    }
+    g_propagate_error(error, g_steal_pointer(&local));
+    return false;
+}
+
+/*
  * From the moment on at which the filter has gone, the guest writes without it:
  * by then its sidecar must say nothing any more, whatever becomes of us.
  */
@@ -417,6 +465,7 @@ static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
 {
     g_autoptr(GError) local = NULL;
     WeirSidecar *sidecar;
+    bool found;
 
     if (step->class != WEIR_CLASS_REPLICATION || !step->memory) {
         return live_detach_node(live, step, error);
@@ -429,7 +478,7 @@ static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
         weir_sidecar_drop(sidecar);
         return true;
     }
-    if (live_is_connected(local)) {
+    if (live_find_node(live, step->node_name, &found, NULL) && found) {
         weir_sidecar_put_back(sidecar);
     } else {
         weir_sidecar_leave(sidecar);
@@ -438,31 +487,16 @@ static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
     return false;
 }
 
-/* Whether there is a node of that name; also if that is not known. */
-static bool live_has_node(WeirLive *live, const char *name)
-{
-    JsonObject *arguments = json_object_new();
-    g_autoptr(JsonNode) answer = NULL;
-    JsonArray *nodes;
-
-    json_object_set_boolean_member(arguments, "flat", TRUE);
-    answer = live_execute(live, "query-named-block-nodes", arguments, NULL);
-    nodes = weir_json_as_array(answer);
-    for (guint i = 0; i < weir_json_length(nodes); i++) {
-        if (g_strcmp0(weir_json_string(weir_json_object_at(nodes, i),
-                                       "node-name"), name) == 0) {
-            return true;
-        }
-    }
-    return !answer;
-}
-
 /* A node that another filter had brought goes with the last that uses it. */
 static bool live_close(WeirLive *live, const WeirStep *step, GError **error)
 {
     JsonObject *arguments;
+    bool found;
 
-    if (!live_has_node(live, step->node_name)) {
+    if (!live_find_node(live, step->node_name, &found, error)) {
+        return false;
+    }
+    if (!found) {
         return true;
     }
     arguments = json_object_new();

@@ -24,7 +24,9 @@ class Proxy:
     def __init__(self, test, path):
         self.target = path
         self.path = path + ".proxy"
-        self.act = None         # called with the number of the step
+        # called with the number of the step; returns whether to send it, or
+        # what to send instead
+        self.act = None
         self.count = 0
         self.jobs = 0           # so often weir has looked at them since
         self.listener = socket.socket(socket.AF_UNIX)
@@ -75,8 +77,11 @@ class Proxy:
                 command = json.loads(line)
                 if command["execute"] in self.STEPS:
                     self.count += 1
-                    if self.act and not self.act(self.count, command, client):
+                    sent = not self.act or self.act(self.count, command,
+                                                    client)
+                    if not sent:
                         continue
+                    line = line if sent is True else sent
                 elif self.count and command["execute"] == "query-jobs":
                     self.jobs += 1
                 server.sendall(line)

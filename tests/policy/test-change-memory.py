@@ -109,6 +109,40 @@ class Replica(Change):
         self.assertEqual(os.stat(self.sidecar).st_ino, inode)
         self.assertFalse(os.path.exists(self.sidecar + ".detached"))
 
+    def test_gone_without_answer(self):
+        """A filter that has gone has, whatever is told of its job."""
+        self.check_replica()
+        proxy = self.proxied()
+
+        def act(count, command, client):
+            client.sendall(json.dumps({
+                "error": {"class": "GenericError", "desc": "no luck"},
+                "id": command["id"]}).encode() + b"\n")
+            del command["id"], command["arguments"]["job-id"]
+            return json.dumps(command).encode() + b"\n"
+        proxy.act = act
+        self.change("detach")
+        self.assertEqual(self.filters(), {})
+        with open(self.sidecar, "rb") as file:
+            self.assertEqual(file.read(65536), bytes(65536))
+
+    def test_job_that_vanished(self):
+        """Then the filter is looked at, which is still there."""
+        self.check_replica()
+        proxy = self.proxied()
+
+        def act(count, command, client):
+            client.sendall(json.dumps({
+                "return": {}, "id": command["id"]}).encode() + b"\n")
+            return False
+        proxy.act = act
+        inode = os.stat(self.sidecar).st_ino
+        self.change_fails(
+            "weir: VM 'vm', disk disk0: detach weir-replication (node "
+            "weir-disk0-replication): its job has been dismissed, and it is "
+            "still there; everything is as before", "detach")
+        self.assertEqual(os.stat(self.sidecar).st_ino, inode)
+
     def test_sidecar_of_another_disk(self):
         self.check_replica()
         self.start("file=%s,format=raw,policy=none" % self.disk("b", MIB),
