@@ -25,6 +25,7 @@ struct WeirLive {
     GPtrArray *chain;           /* of @plan */
     const WeirPolicy *policy;
     char *const *policy_dirs;
+    WeirSight sight;
     WeirChange *change;
     GArray *created;            /* bool, one for each step: it made a file */
     bool undoing;
@@ -315,25 +316,26 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
                                  char *const *dirs, const WeirSchema *schema,
                                  GError **error)
 {
-    const WeirSight sight = {
-        .record = live->record, .disk = live->disk, .graph = live->graph,
-        .schema = schema,
-    };
+    const WeirSight *sight = &live->sight;
     g_auto(WeirShape) shape = { 0 };
     g_autoptr(GPtrArray) present = NULL;
     g_autoptr(GPtrArray) goals = NULL;
 
     live->policy = policy;
     live->policy_dirs = dirs;
+    live->sight = (WeirSight) {
+        .record = live->record, .disk = live->disk, .graph = live->graph,
+        .schema = schema,
+    };
     g_clear_pointer(&live->change, weir_change_free);
-    if (live_plan_chain(live, &sight, error)) {
-        present = weir_present_new(&sight, &shape, error);
+    if (live_plan_chain(live, sight, error)) {
+        present = weir_present_new(sight, &shape, error);
     }
     if (present) {
         if (!policy) {
             live_leave_others(present);
         }
-        goals = weir_goals_new(&sight, live->chain, &shape);
+        goals = weir_goals_new(sight, live->chain, &shape);
         live->change = weir_change_new(present, goals, &shape, error);
     }
     if (!live->change) {
@@ -371,7 +373,8 @@ static bool live_forget(const WeirStep *step, GError **error)
     }
     switch (step->class) {
     case WEIR_CLASS_REPLICATION:
-        return weir_sidecar_forget(step->memory, error);
+        return weir_sidecar_forget(
+            step->memory, weir_json_string(step->options, "disk-id"), error);
     case WEIR_CLASS_CACHE:
         return weir_cache_file_forget(step->memory, error);
     default:
@@ -638,6 +641,10 @@ bool weir_live_run(WeirLive *live, GError **error)
     const GPtrArray *steps = live->change->steps;
     g_autoptr(GError) unsaved = NULL;
 
+    if (!weir_present_forget(&live->sight, error)) {
+        live_explain(live, error);
+        return false;
+    }
     g_array_set_size(live->created, steps->len);
     weir_record_begin_change(live->disk, live->policy, live->policy_dirs,
                              live->chain);

@@ -35,6 +35,13 @@ GPtrArray *weir_present_new(const WeirSight *sight, WeirShape *shape,
 GPtrArray *weir_goals_new(const WeirSight *sight, const GPtrArray *chain,
                           const WeirShape *shape);
 
+/*
+ * Make the sidecars of recorded filters blank that have gone without weir, over
+ * QMP or after one that was killed: what was written since is not in them.
+ * Returns false with @error set.
+ */
+bool weir_present_forget(const WeirSight *sight, GError **error);
+
 /* Let @plan refer to nodes that other disks of the VM have already. */
 void weir_present_share(const WeirSight *sight, WeirPlan *plan);
 

@@ -80,6 +80,18 @@ class Replica(Change):
         self.change("reapply")
         self.check_replica()
 
+    def test_gone_before_weir_detach(self):
+        """Nor is the sidecar believed by the next start."""
+        self.check_replica()
+        self.qmp("weir-detach", {"node-name": PREFIX + "replication"})
+        self.change("detach")
+        self.write_blocks(2)
+        self.client.shutdown()
+        self.stop(self.process)
+        self.vm("p")
+        self.client = self.connect()
+        self.check_replica()
+
     def test_started_without(self):
         self.check_replica()
         self.client.shutdown()

@@ -459,6 +459,30 @@ static void test_mutability(void **state)
                      WEIR_MUTABLE_NEVER);
 }
 
+/* A sidecar that cannot be made blank from here would be believed later. */
+static void test_sidecar_elsewhere(void **state)
+{
+    static const struct {
+        WeirClass class;
+        const char *settings;
+        bool stays;
+    } rows[] = {
+        { WEIR_CLASS_REPLICATION, "{\"sidecar\":\"nbd://h/s\"}", true },
+        { WEIR_CLASS_REPLICATION, "{\"sidecar\":\"/s\"}", false },
+        { WEIR_CLASS_REPLICATION, "{}", false },
+        { WEIR_CLASS_CACHE, "{\"cache-file\":\"nbd://h/c\"}", false },
+    };
+
+    (void)state;
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        const WeirFilterType type = { .class = rows[i].class };
+        g_autoptr(JsonObject) settings = object(rows[i].settings);
+        g_autofree char *reason = weir_cannot_detach(&type, settings);
+
+        assert_int_equal(reason != NULL, rows[i].stays);
+    }
+}
+
 #define CASE(function) \
     cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
@@ -485,6 +509,7 @@ int main(void)
         CASE(test_encryption_is_not_changed),
         CASE(test_counts_when_opened),
         cmocka_unit_test(test_mutability),
+        cmocka_unit_test(test_sidecar_elsewhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
