@@ -63,6 +63,7 @@ static void step_free(WeirStep *step)
     g_clear_pointer(&step->before, json_object_unref);
     weir_location_free(step->location);
     g_free(step->memory);
+    g_free(step->leaves);
     g_free(step);
 }
 
@@ -380,6 +381,7 @@ static void change_detach(const Work *work, const WeirPresent *present)
 
     step->class = present->class;
     step->memory = g_strdup(present->memory);
+    step->leaves = g_strdup(present->leaves);
     if (present->options) {
         step->options = change_options(present->options, present->node_name,
                                        present->child, step->below);
@@ -394,15 +396,21 @@ static void change_detach(const Work *work, const WeirPresent *present)
     }
 }
 
+/* Whether it can be put back if a later step fails. */
+static bool change_can_return(const WeirPresent *present)
+{
+    return present->options && !present->leaves;
+}
+
 /* @early: those in whose place another of the driver comes. */
-static void change_detach_all(const Work *work, bool early, bool known)
+static void change_detach_all(const Work *work, bool early, bool returns)
 {
     for (guint i = 0; i < work->present->len; i++) {
         const WeirPresent *present = g_ptr_array_index(work->present, i);
 
         if (!change_is_kept(work, present) &&
             change_attaches(work, present->driver) == early &&
-            (present->options != NULL) == known) {
+            change_can_return(present) == returns) {
             change_detach(work, present);
         }
     }

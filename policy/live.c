@@ -546,6 +546,16 @@ static bool live_step(WeirLive *live, const WeirStep *step, bool *created,
     }
 }
 
+/* Its log would refuse one that is only there, and protects nothing. */
+static bool live_put_back(WeirLive *live, const WeirStep *step, GError **error)
+{
+    if (step->leaves) {
+        weir_set_error(error, "%s", step->leaves);
+        return false;
+    }
+    return live_attach(live, step, error);
+}
+
 static bool live_unstep(WeirLive *live, const WeirStep *step, bool created,
                         GError **error)
 {
@@ -563,7 +573,7 @@ static bool live_unstep(WeirLive *live, const WeirStep *step, bool created,
     case WEIR_STEP_ATTACH:
         return live_detach(live, step, error);
     case WEIR_STEP_DETACH:
-        return live_attach(live, step, error);
+        return live_put_back(live, step, error);
     default:
         return live_reopen(live, step->before, error);
     }

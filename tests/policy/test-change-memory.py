@@ -121,6 +121,39 @@ class Replica(Change):
         self.assertEqual(os.stat(self.sidecar).st_ino, inode)
         self.assertFalse(os.path.exists(self.sidecar + ".detached"))
 
+    def test_log_of_a_promoted_replica(self):
+        """Where the log does not take it back, all is not as before."""
+        self.policy("q", """  - weir-replication:
+      disk-id: ${vm}-${disk}
+      log: nbd+unix:///other?socket=%s
+""" % self.socket)
+        self.check_replica()
+        proxy = self.proxied()
+        proxy.answer = lambda line: line.replace(b'"generation": 1',
+                                                 b'"generation": 2')
+
+        def act(count, command, client):
+            if command["execute"] != "weir-attach":
+                return True
+            client.sendall(json.dumps({
+                "error": {"class": "GenericError", "desc": "no luck"},
+                "id": command["id"]}).encode() + b"\n")
+            return False
+        proxy.act = act
+        code, _, errors = self.weir(*self.args("reapply", "--policy", "q"))
+        self.assertEqual((code, errors), (
+            3, "weir: VM 'vm', disk disk0: attach weir-replication (node "
+            "weir-disk0-replication-2) above node weir-disk0-storage: no "
+            "luck; cannot undo 'detach weir-replication (node "
+            "weir-disk0-replication)': a replica of its log has been promoted "
+            "once, and such a log does not take back a disk that was in use "
+            "without it; replicate the disk to a new log; weir reapply or "
+            "weir detach goes on from here\n"))
+        proxy.act = None
+        self.assertEqual(self.status()[0], 3)
+        self.change("reapply")
+        self.assertEqual(self.record()["policy"], "q")
+
     def test_gone_without_answer(self):
         """A filter that has gone has, whatever is told of its job."""
         self.check_replica()

@@ -400,6 +400,20 @@ static void test_cannot_come_back(void **state)
             "again: because");
 }
 
+/* What cannot be undone comes when nothing else can fail any more. */
+static void test_cannot_come_back_goes_last(void **state)
+{
+    g_autoptr(WeirChange) change = NULL;
+    Case *c = *state;
+
+    has(c, "weir-replication", "r", WEIR_PLACE_STORAGE, "{}")->leaves =
+        g_strdup("because");
+    has(c, "weir-cache", "c", WEIR_PLACE_STORAGE, "{}");
+    change = does(c, "D c>file, D r>file");
+    assert_string_equal(
+        ((WeirStep *)g_ptr_array_index(change->steps, 1))->leaves, "because");
+}
+
 static void test_comes_back_elsewhere(void **state)
 {
     g_autoptr(WeirChange) change = NULL;
@@ -505,6 +519,7 @@ int main(void)
         CASE(test_refused),
         CASE(test_stays),
         CASE(test_cannot_come_back),
+        CASE(test_cannot_come_back_goes_last),
         CASE(test_comes_back_elsewhere),
         CASE(test_encryption_is_not_changed),
         CASE(test_counts_when_opened),
