@@ -7,6 +7,7 @@
 
 #include "cachefile.h"
 #include "digest.h"
+#include "migration.h"
 #include "sidecar.h"
 
 #define LIVE_CONNECT_MS 5000
@@ -204,7 +205,8 @@ static bool live_connect(WeirLive *live, const char *vm, const char *disk,
     }
     live->qmp = weir_qmp_connect(record->qmp, error);
     if (!live->qmp ||
-        !weir_qmp_negotiate(live->qmp, LIVE_CONNECT_MS, error)) {
+        !weir_qmp_negotiate(live->qmp, LIVE_CONNECT_MS, error) ||
+        !weir_migration_check(live->qmp, LIVE_COMMAND_MS, error)) {
         g_prefix_error(error, "VM '%s': ", vm);
         return false;
     }

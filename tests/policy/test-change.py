@@ -396,6 +396,28 @@ class Refusals(Change):
         self.change_fails("weir: disk disk0 is under no policy: weir attach "
                           "brings it under one", "reapply")
 
+    def test_migration(self):
+        """Two QEMUs have the disk, and the files of its filters."""
+        self.policy("p", "  - weir-inspect: {}\n")
+        self.start("file=%s,format=raw,policy=none" % self.image)
+        self.qmp("migrate-set-parameters", {"max-bandwidth": 1000})
+        self.qmp("migrate", {"uri": "exec:cat > /dev/null"})
+        wait_for(lambda: self.qmp("query-migrate")["status"] == "active",
+                 "the migration")
+        self.change_fails(
+            "weir: VM 'vm': it is migrating; what is to be changed can be when "
+            "that has ended", "attach", "--policy", "p")
+        self.qmp("migrate_cancel")
+        wait_for(lambda: self.qmp("query-migrate")["status"] == "cancelled",
+                 "its end")
+        self.change("attach", "--policy", "p")
+        self.qmp("migrate-set-parameters", {"max-bandwidth": 1 << 30})
+        self.qmp("migrate", {"uri": "exec:cat > /dev/null"})
+        wait_for(lambda: self.qmp("query-status")["status"] == "postmigrate",
+                 "the migration")
+        self.change_fails("weir: VM 'vm': it has migrated, and another QEMU "
+                          "has its disks now", "detach")
+
     def test_plain_disk(self):
         self.vm()
         self.policy("p", "  - weir-encryption: {key-secret: s}\n")
