@@ -653,7 +653,7 @@ bool weir_live_run(WeirLive *live, GError **error)
     const GPtrArray *steps = live->change->steps;
     g_autoptr(GError) unsaved = NULL;
 
-    if (!weir_present_forget(&live->sight, error)) {
+    if (!weir_present_mend(&live->sight, error)) {
         live_explain(live, error);
         return false;
     }

@@ -412,33 +412,44 @@ GPtrArray *weir_present_new(const WeirSight *sight, WeirShape *shape,
     return look.present;
 }
 
-static bool present_forget_disk(const WeirSight *sight,
-                                const WeirRecordDisk *disk, GError **error)
+/* Of a recorded replication; what its node tells counts. */
+static bool present_mend_sidecar(const WeirSight *sight,
+                                 const WeirWanted *wanted, GError **error)
+{
+    g_autofree char *memory = weir_change_memory(WEIR_CLASS_REPLICATION,
+                                                 wanted->settings);
+
+    if (!memory) {
+        return true;
+    }
+    if (weir_graph_node(sight->graph, wanted->node_name)) {
+        weir_sidecar_restore(memory);
+        return true;
+    }
+    return weir_sidecar_forget_unused(
+        memory, weir_json_string(wanted->options, "disk-id"), error);
+}
+
+static bool present_mend_disk(const WeirSight *sight,
+                              const WeirRecordDisk *disk, GError **error)
 {
     for (guint i = 0; disk && i < disk->wanted->len; i++) {
         const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
         const WeirFilterType *type = weir_schema_find(sight->schema,
                                                       wanted->driver);
-        g_autofree char *memory = NULL;
 
-        if (!type || type->class != WEIR_CLASS_REPLICATION ||
-            weir_graph_node(sight->graph, wanted->node_name)) {
-            continue;
-        }
-        memory = weir_change_memory(type->class, wanted->settings);
-        if (memory && !weir_sidecar_forget_unused(
-                memory, weir_json_string(wanted->options, "disk-id"),
-                error)) {
+        if (type && type->class == WEIR_CLASS_REPLICATION &&
+            !present_mend_sidecar(sight, wanted, error)) {
             return false;
         }
     }
     return true;
 }
 
-bool weir_present_forget(const WeirSight *sight, GError **error)
+bool weir_present_mend(const WeirSight *sight, GError **error)
 {
-    return present_forget_disk(sight, sight->disk, error) &&
-           present_forget_disk(sight, sight->disk->change, error);
+    return present_mend_disk(sight, sight->disk, error) &&
+           present_mend_disk(sight, sight->disk->change, error);
 }
 
 /* --- what is wanted --- */

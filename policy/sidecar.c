@@ -144,6 +144,32 @@ void weir_sidecar_drop(WeirSidecar *sidecar)
     sidecar_free(sidecar);
 }
 
+/* The other name of a sidecar, which the caller frees. */
+static char *sidecar_kept(const char *path)
+{
+    char *real = realpath(path, NULL);
+    char *kept = g_strconcat(real ? real : path, SIDECAR_KEPT, NULL);
+
+    free(real);
+    return kept;
+}
+
+void weir_sidecar_restore(const char *path)
+{
+    g_autofree char *kept = sidecar_kept(path);
+    g_autofree char *real = g_strndup(kept,
+                                      strlen(kept) - strlen(SIDECAR_KEPT));
+    int fd = open(kept, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0) {
+        return;
+    }
+    if (weir_file_is_locked(fd)) {
+        rename(kept, real);
+    }
+    close(fd);
+}
+
 /* --- when a filter comes --- */
 
 static guint64 sidecar_get(const guint8 *at, int bytes)
@@ -204,12 +230,9 @@ static bool sidecar_open_and_forget(const char *path, const char *disk,
 {
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     int saved_errno = errno;
-    char *real = realpath(path, NULL);
-    g_autofree char *kept = g_strconcat(real ? real : path, SIDECAR_KEPT,
-                                        NULL);
+    g_autofree char *kept = sidecar_kept(path);
     bool ok;
 
-    free(real);
     unlink(kept);               /* of one that did not know how it ended */
     *in_use = false;
     if (fd < 0) {

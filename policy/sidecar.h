@@ -40,6 +40,12 @@ void weir_sidecar_leave(WeirSidecar *sidecar);
 void weir_sidecar_drop(WeirSidecar *sidecar);
 
 /*
+ * Put back what was left, if a QEMU uses it still: its filter is there, and no
+ * job is going to detach it.
+ */
+void weir_sidecar_restore(const char *path);
+
+/*
  * Make a sidecar blank that a source has used before, since the disk is in use
  * without it now.  One that is blank, missing, or was made for a disk in use
  * (see seed.h) stays as it is; so does what is no sidecar, or that of another

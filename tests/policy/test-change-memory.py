@@ -80,6 +80,28 @@ class Replica(Change):
         self.change("reapply")
         self.check_replica()
 
+    def test_killed_before_detach(self):
+        """The filter is still there: its sidecar comes back to its place."""
+        self.check_replica()
+        inode = os.stat(self.sidecar).st_ino
+        proxy = self.proxied()
+        begun = threading.Event()
+
+        def act(count, command, client):
+            begun.set()
+            return False
+        proxy.act = act
+        weir = subprocess.Popen([WEIR, *self.args("detach")],
+                                stdout=subprocess.DEVNULL)
+        self.assertTrue(begun.wait(GUARD_S))
+        weir.kill()
+        weir.wait(GUARD_S)
+        self.assertNotEqual(os.stat(self.sidecar).st_ino, inode)
+        self.change("reapply", "--policy", "p")
+        self.assertEqual(os.stat(self.sidecar).st_ino, inode)
+        self.assertFalse(os.path.exists(self.sidecar + ".detached"))
+        self.check_replica()
+
     def test_gone_before_weir_detach(self):
         """Nor is the sidecar believed by the next start."""
         self.check_replica()
