@@ -614,6 +614,21 @@ static bool live_save(const WeirLive *live, GError **error)
            weir_record_save(live->record, live->dir, error);
 }
 
+/* What is to be known when QEMU has ended in one of the first @count steps. */
+static char *live_tell_end(const WeirLive *live, guint count)
+{
+    for (guint i = 0; i < count; i++) {
+        const WeirStep *step = g_ptr_array_index(live->change->steps, i);
+
+        if (step->class == WEIR_CLASS_CACHE && step->memory) {
+            return g_strdup_printf("the VM has ended, and its disk may lack "
+                                   "what the cache %s has: start it with both",
+                                   step->memory);
+        }
+    }
+    return g_strdup("the VM has ended");
+}
+
 /* Step @count has failed with @failure: go back, and tell of both. */
 static void live_fail(WeirLive *live, guint count, const GError *failure,
                       GError **error)
@@ -626,7 +641,7 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
     g_autofree char *end = NULL;
 
     if (!weir_record_alive(live->record)) {
-        end = g_strdup("the VM has ended");
+        end = live_tell_end(live, count + 1);
         code = WEIR_ERROR_CLOSED;
     } else if (!live_is_connected(failure)) {
         end = g_strdup("how far it is, is not known");

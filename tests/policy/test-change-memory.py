@@ -270,9 +270,10 @@ class OldCache(Change):
         self.change_fails(
             "weir: VM 'vm', disk disk0: attach weir-cache (node "
             "weir-disk0-cache) above node weir-disk0-storage: the cache %s "
-            "has blocks that were not written back to its disk: start a VM "
-            "with both, or if they may be lost, make it blank; everything is "
-            "as before" % self.path("c"), "attach", "--policy", "p")
+            "has blocks that were not written back to its disk: end the VM and "
+            "start it with both, unless the disk was written to since; if they "
+            "may be lost, make it blank; everything is as before"
+            % self.path("c"), "attach", "--policy", "p")
 
     def test_in_use(self):
         self.vm("p")
@@ -339,6 +340,15 @@ class SlowDetach(Change):
         self.assertEqual(self.record(), before)
         self.finds(0, "compliant")
         self.check_data()
+
+    def test_vm_that_ends(self):
+        """Its record goes; who detached it must know what the disk lacks."""
+        weir = self.begin(MIB // 4, subprocess.PIPE)
+        os.kill(self.qemu_pid(), signal.SIGKILL)
+        errors = weir.communicate(timeout=GUARD_S)[1]
+        self.assertEqual(weir.returncode, 1)
+        self.assertIn("the VM has ended, and its disk may lack what the cache "
+                      "%s has: start it with both\n" % self.path("c"), errors)
 
     def test_killed(self):
         terminal, slave = pty.openpty()
