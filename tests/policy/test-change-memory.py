@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -274,6 +275,28 @@ class OldCache(Change):
             "start it with both, unless the disk was written to since; if they "
             "may be lost, make it blank; everything is as before"
             % self.path("c"), "attach", "--policy", "p")
+
+    def test_left_as_it_was(self):
+        """As on a device that fails when the cache goes."""
+        self.policy("p", "  - weir-cache:\n      cache-file: create:16M:%s\n"
+                    "      idle: 0\n" % self.path("c"))
+        self.vm("p")
+        self.client = self.connect()
+        self.write_all(1)
+        shutil.copy(self.path("c"), self.path("copy"))
+        proxy = self.proxied()
+
+        def act(count, command, client):
+            os.rename(self.path("copy"), self.path("c"))
+            return True
+        proxy.act = act
+        code, _, errors = self.weir(*self.args("detach"))
+        self.assertEqual((code, errors), (
+            3, "weir: VM 'vm', disk disk0: all is done, but the cache %s still "
+            "has what it had: make it blank before any disk gets it again\n"
+            % self.path("c")))
+        self.assertEqual(self.filters(), {})
+        self.assertIsNone(self.record().get("policy"))
 
     def test_in_use(self):
         self.vm("p")
