@@ -52,6 +52,9 @@ class WholePolicy(Change):
         before = self.nodes()
         load = Load(self)
         self.assertEqual(self.change("attach", "--policy", "whole"), (
+            "note: without the cache {0}/disk0.cache the disk will not be "
+            "whole: let the next start of the VM have this policy, or detach "
+            "it before\n"
             "make {0}/disk0.cache for weir-cache, if it is missing\n"
             "open node weir-disk0-cache-file for weir-cache\n"
             "attach weir-cache (node weir-disk0-cache) above node "
