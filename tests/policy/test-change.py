@@ -514,6 +514,28 @@ class OutOfDate(Change):
         self.change("detach")
         self.assertEqual(self.record()["limits"], {})
 
+    def end(self):
+        """What weir run tells when the VM ends."""
+        self.process.send_signal(signal.SIGTERM)
+        errors = self.process.communicate(timeout=GUARD_S)[1]
+        return "".join(line for line in errors.splitlines(True)
+                       if line.startswith("weir:"))
+
+    def test_other_policy_at_the_end(self):
+        """The next start would take the one of the first start again."""
+        told = ("weir: disk disk0 of VM vm was under policy 'p' at its end, "
+                "but under 'none' at its start: let it have the former at the "
+                "next start, or it may lack what a cache has, and a replica "
+                "what is written then\n")
+        self.policy("p", "  - weir-inspect: {}\n")
+        self.vm()
+        self.change("attach", "--policy", "p")
+        self.assertEqual(self.end(), told)
+        self.vm()
+        self.change("attach", "--policy", "p")
+        self.change("detach")
+        self.assertEqual(self.end(), "")
+
     def test_states(self):
         self.vm("observe")
         path = os.path.join(self.policies, "observe.yaml")
