@@ -7,12 +7,12 @@
 
 #include "cachefile.h"
 #include "digest.h"
+#include "job.h"
 #include "migration.h"
 #include "sidecar.h"
 
 #define LIVE_CONNECT_MS 5000
 #define LIVE_COMMAND_MS 120000
-#define LIVE_POLL_US 50000
 #define LIVE_JOB "weir-detach-"
 
 struct WeirLive {
@@ -73,71 +73,20 @@ static bool live_is_connected(const GError *error)
 
 /* --- jobs --- */
 
-static JsonObject *live_job_argument(const char *id)
+static bool live_asks_to_end(void *opaque)
 {
-    JsonObject *arguments = json_object_new();
-
-    json_object_set_string_member(arguments, "id", id);
-    return arguments;
+    return live_is_interrupted(opaque);
 }
 
-/* The job in the answer to query-jobs, or NULL. */
-static JsonObject *live_find_job(JsonNode *jobs, const char *id)
-{
-    JsonArray *array = weir_json_as_array(jobs);
-
-    for (guint i = 0; i < weir_json_length(array); i++) {
-        JsonObject *job = weir_json_object_at(array, i);
-
-        if (g_strcmp0(weir_json_string(job, "id"), id) == 0) {
-            return job;
-        }
-    }
-    return NULL;
-}
-
-static void live_tell_progress(const WeirLive *live, JsonObject *job)
-{
-    double total = weir_json_number(job, "total-progress", 0);
-
-    if (live->report.progress && total > 0) {
-        live->report.progress(
-            weir_json_number(job, "current-progress", 0) / total);
-    }
-}
-
-/* Wait for the end of a job and dismiss it. */
+/* Wait for the end of a job that detaches a filter, and dismiss it. */
 static bool live_wait_for_job(WeirLive *live, const char *id, GError **error)
 {
-    bool cancelled = false;
+    const WeirJobWatch watch = {
+        .is_interrupted = live_asks_to_end, .progress = live->report.progress,
+        .trouble = live->report.trouble, .opaque = live,
+    };
 
-    for (;;) {
-        g_autoptr(JsonNode) jobs = live_execute(live, "query-jobs", NULL,
-                                                error);
-        JsonObject *job = live_find_job(jobs, id);
-        const char *failure = weir_json_string(job, "error");
-
-        if (!jobs) {
-            return false;
-        }
-        if (!job || g_strcmp0(weir_json_string(job, "status"),
-                              "concluded") == 0) {
-            if (failure) {
-                weir_set_error(error, "%s", cancelled ? "interrupted"
-                                                      : failure);
-            }
-            return (!job || live_do(live, "job-dismiss",
-                                    live_job_argument(id),
-                                    failure ? NULL : error)) && !failure;
-        }
-        live_tell_progress(live, job);
-        if (!cancelled && live_is_interrupted(live)) {
-            cancelled = true;
-            /* it may just have ended */
-            live_do(live, "job-cancel", live_job_argument(id), NULL);
-        }
-        g_usleep(LIVE_POLL_US);
-    }
+    return weir_job_wait(live->qmp, id, id + strlen(LIVE_JOB), &watch, error);
 }
 
 /* Whether the record has a filter of that node on the disk. */

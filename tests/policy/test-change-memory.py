@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -363,6 +364,31 @@ class SlowDetach(Change):
         self.assertEqual(self.record(), before)
         self.finds(0, "compliant")
         self.check_data()
+
+    def test_disk_that_cannot_be_written(self):
+        """Why it takes so long is told."""
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20 * MIB, 20 * MIB))
+
+        os.truncate(self.image, 64 * MIB)
+        self.policy("p", "  - weir-cache: {cache-file: 'create:16M:%s'}\n"
+                    % self.path("c"))
+        self.process = self.start("file=%s,format=raw,policy=p,device=none,"
+                                  "aio=threads" % self.image,
+                                  preexec_fn=limit)
+        self.export()
+        client = self.connect()
+        client.pwrite(b"x" * 4096, 40 * MIB)
+        client.flush()
+        weir = subprocess.Popen(
+            [WEIR, *self.args("detach")], stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True)
+        self.assertEqual(weir.stderr.readline(), "weir: waiting: dirty blocks "
+                         "cannot be written back: File too large\n")
+        weir.send_signal(signal.SIGINT)
+        self.assertIn("interrupted; everything is as before",
+                      weir.communicate(timeout=GUARD_S)[1])
 
     def test_vm_that_ends(self):
         """Its record goes; who detached it must know what the disk lacks."""
