@@ -141,7 +141,8 @@ static bool cache_forget(int fd, const char *path, GError **error)
     }
     if (flags & FLAG_DIRTY) {
         return cache_fail(path, "has blocks that were not written back to its "
-                          "disk: start a VM with both, or if they may be "
+                          "disk: end the VM and start it with both, unless "
+                          "the disk was written to since; if they may be "
                           "lost, make it blank", error);
     }
     return cache_mark(fd, superblock) ||

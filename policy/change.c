@@ -63,6 +63,7 @@ static void step_free(WeirStep *step)
     g_clear_pointer(&step->before, json_object_unref);
     weir_location_free(step->location);
     g_free(step->memory);
+    g_free(step->leaves);
     g_free(step);
 }
 
@@ -244,6 +245,34 @@ static bool change_check_kept(const Work *work, const WeirGoal *goal,
     return true;
 }
 
+static bool change_is_write_back(JsonObject *settings)
+{
+    const char *mode = weir_json_string(settings, "mode");
+
+    return !mode || strcmp(mode, "write-back") == 0;
+}
+
+/*
+ * The next start takes its policy from elsewhere: without the cache, the guest
+ * would find the disk as it was some time ago.
+ */
+static void change_note_cache(const Work *work, const WeirGoal *goal)
+{
+    g_autofree char *path = NULL;
+
+    if (goal->type->class != WEIR_CLASS_CACHE ||
+        !change_is_write_back(goal->node->settings) ||
+        (goal->kept && goal->kept->settings &&
+         change_is_write_back(goal->kept->settings))) {
+        return;
+    }
+    path = weir_change_memory(goal->type->class, goal->node->settings);
+    g_ptr_array_add(work->change->notes, g_strdup_printf(
+        "without the cache %s the disk will not be whole: let the next start "
+        "of the VM have this policy, or detach it before",
+        path ? path : weir_json_string(goal->node->settings, "cache-file")));
+}
+
 /* Whether a filter is going to be attached again, to the log that it has. */
 static bool change_returns(const Work *work, const WeirPresent *present)
 {
@@ -293,6 +322,7 @@ static bool change_check(const Work *work, GError **error)
             }
             return false;
         }
+        change_note_cache(work, goal);
     }
     for (guint i = 0; i < work->present->len; i++) {
         const WeirPresent *present = g_ptr_array_index(work->present, i);
@@ -380,6 +410,7 @@ static void change_detach(const Work *work, const WeirPresent *present)
 
     step->class = present->class;
     step->memory = g_strdup(present->memory);
+    step->leaves = g_strdup(present->leaves);
     if (present->options) {
         step->options = change_options(present->options, present->node_name,
                                        present->child, step->below);
@@ -394,15 +425,21 @@ static void change_detach(const Work *work, const WeirPresent *present)
     }
 }
 
+/* Whether it can be put back if a later step fails. */
+static bool change_can_return(const WeirPresent *present)
+{
+    return present->options && !present->leaves;
+}
+
 /* @early: those in whose place another of the driver comes. */
-static void change_detach_all(const Work *work, bool early, bool known)
+static void change_detach_all(const Work *work, bool early, bool returns)
 {
     for (guint i = 0; i < work->present->len; i++) {
         const WeirPresent *present = g_ptr_array_index(work->present, i);
 
         if (!change_is_kept(work, present) &&
             change_attaches(work, present->driver) == early &&
-            (present->options != NULL) == known) {
+            change_can_return(present) == returns) {
             change_detach(work, present);
         }
     }

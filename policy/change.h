@@ -7,7 +7,8 @@
  *   2  filters that are attached anew are detached     the highest first
  *   3  files are made and opened, filters attached     the lowest first
  *   4  options are changed
- *   5  other filters that are not wanted are detached  the highest first
+ *   5  other filters that are not wanted are detached  the highest first, but
+ *      last those that cannot be put back
  *
  * A filter's own nodes, such as the file of a cache, are opened before it and
  * closed after it.  Attaching, which fails most, comes before what only goes;
@@ -82,6 +83,7 @@ typedef struct WeirStep {
     WeirLocation *location; /* of the file */
     WeirClass class;        /* of a filter that comes or goes */
     char *memory;           /* of that; NULL: it has none */
+    char *leaves;           /* of one that goes, see WeirPresent */
 } WeirStep;
 
 typedef struct WeirChange {

@@ -47,6 +47,14 @@ static void change_tell_progress(double done)
     }
 }
 
+static void change_tell_trouble(const char *reason)
+{
+    g_autofree char *text = weir_printable(reason);
+
+    change_end_progress();
+    fprintf(stderr, "weir: waiting: %s\n", text);
+}
+
 static void change_print_plan(const WeirChange *change)
 {
     for (guint i = 0; i < change->steps->len; i++) {
@@ -167,6 +175,7 @@ int weir_change_command(const ChangeOptions *options, int argc, char **argv,
 {
     const WeirLiveReport report = {
         .step = change_tell_step, .progress = change_tell_progress,
+        .trouble = change_tell_trouble,
     };
     g_autofree char *dir = weir_runtime_dir(options->runtime_dir);
     g_autoptr(WeirLive) live = NULL;

@@ -154,7 +154,7 @@ static void difference_whole(const Comparison *c,
         after ? WEIR_FOLLOW_ATTACH : WEIR_FOLLOW_DETACH);
 
     difference->reason = after ? weir_cannot_attach(type, after->options)
-                               : weir_cannot_detach(type);
+                               : weir_cannot_detach(type, before->options);
     if (difference->reason) {
         difference->follow = WEIR_FOLLOW_NOT;
     }
@@ -176,6 +176,7 @@ static bool difference_same_place(const WeirFilterType *type,
 /* Set how a filter that is there already follows by being attached anew. */
 static void difference_reattach(WeirDifference *difference,
                                 const WeirFilterType *type,
+                                const WeirPolicyFilter *before,
                                 const WeirPolicyFilter *after)
 {
     static const char *const own[] = { "disk-id", "sidecar", "log", "place",
@@ -183,7 +184,7 @@ static void difference_reattach(WeirDifference *difference,
     bool is_own = g_strv_contains(own, difference->what);
 
     difference->follow = WEIR_FOLLOW_REATTACH;
-    difference->reason = weir_cannot_detach(type);
+    difference->reason = weir_cannot_detach(type, before->options);
     if (!difference->reason) {
         difference->reason = weir_cannot_attach(type, after->options);
     }
@@ -219,7 +220,7 @@ static void difference_option(const Comparison *c,
         difference->follow = WEIR_FOLLOW_AT_OPEN;
         break;
     case WEIR_MUTABLE_REATTACH:
-        difference_reattach(difference, type, after);
+        difference_reattach(difference, type, before, after);
         break;
     default:
         difference->follow = WEIR_FOLLOW_NOT;
@@ -272,7 +273,8 @@ static void difference_common(const Comparison *c, guint index, int was)
     if (before->place != after->place) {
         difference_reattach(difference_add(
             c, after->driver, "place", difference_place(before),
-            difference_place(after), WEIR_FOLLOW_REATTACH), type, after);
+            difference_place(after), WEIR_FOLLOW_REATTACH), type, before,
+            after);
     } else if (other) {
         bool below = difference_find(c->after, other->driver) < (int)index;
         g_autofree char *old = g_strdup_printf("%s %s", below ? "above"
@@ -282,7 +284,8 @@ static void difference_common(const Comparison *c, guint index, int was)
 
         difference_reattach(difference_add(
             c, after->driver, "order", difference_text(old),
-            difference_text(new), WEIR_FOLLOW_REATTACH), type, after);
+            difference_text(new), WEIR_FOLLOW_REATTACH), type, before,
+            after);
     }
     for (guint i = 0; i < options->len; i++) {
         difference_option(c, before, after, g_ptr_array_index(options, i));

@@ -16,6 +16,7 @@
 #include <gio/gio.h>
 #include <glib-unix.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/signalfd.h>
@@ -525,6 +526,42 @@ static bool launch_start(Vm *vm, GError **error)
     return true;
 }
 
+/* @last: the policy that has, or may have, filters on the disk; or NULL. */
+static void launch_tell_policy(const WeirRecordDisk *first, const char *vm,
+                               const char *last)
+{
+    if (last && g_strcmp0(first->policy, last) != 0) {
+        fprintf(stderr, "weir: disk %s of VM %s was under policy '%s' at its "
+                "end, but %s%s%s at its start: let it have the former at the "
+                "next start, or it may lack what a cache has, and a replica "
+                "what is written then\n", first->id, vm,
+                last, first->policy ? "under '" : "under none",
+                first->policy ? first->policy : "", first->policy ? "'" : "");
+    }
+}
+
+/*
+ * Its record goes, and with it what weir attach and weir reapply have changed:
+ * whoever starts the VM next must know.
+ */
+static void launch_tell_changes(const Vm *vm)
+{
+    g_autoptr(WeirRecord) last = weir_record_load(vm->launch->dir,
+                                                  vm->launch->name, NULL);
+
+    for (guint i = 0; last && i < vm->record->disks->len; i++) {
+        const WeirRecordDisk *first = g_ptr_array_index(vm->record->disks, i);
+        const WeirRecordDisk *disk = weir_record_disk(last, first->id, NULL);
+
+        if (disk) {
+            launch_tell_policy(first, last->name, disk->policy);
+        }
+        if (disk && disk->change) {
+            launch_tell_policy(first, last->name, disk->change->policy);
+        }
+    }
+}
+
 static bool launch_run(Vm *vm, int *exit_code, GError **error)
 {
     int lock = launch_lock(vm->launch->dir, error);
@@ -546,6 +583,7 @@ static bool launch_run(Vm *vm, int *exit_code, GError **error)
         return false;
     }
     launch_loop(vm);
+    launch_tell_changes(vm);
     weir_record_remove(vm->launch->dir, vm->launch->name);
     return launch_result(vm, exit_code, error);
 }

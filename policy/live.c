@@ -7,6 +7,8 @@
 
 #include "cachefile.h"
 #include "digest.h"
+#include "job.h"
+#include "migration.h"
 #include "sidecar.h"
 
 #define LIVE_CONNECT_MS 5000
@@ -26,9 +28,11 @@ struct WeirLive {
     GPtrArray *chain;           /* of @plan */
     const WeirPolicy *policy;
     char *const *policy_dirs;
+    WeirSight sight;
     WeirChange *change;
     GArray *created;            /* bool, one for each step: it made a file */
     bool undoing;
+    char *left;                 /* what is wrong with a cache that has gone */
 };
 
 static JsonNode *live_execute(WeirLive *live, const char *command,
@@ -71,71 +75,20 @@ static bool live_is_connected(const GError *error)
 
 /* --- jobs --- */
 
-static JsonObject *live_job_argument(const char *id)
+static bool live_asks_to_end(void *opaque)
 {
-    JsonObject *arguments = json_object_new();
-
-    json_object_set_string_member(arguments, "id", id);
-    return arguments;
+    return live_is_interrupted(opaque);
 }
 
-/* The job in the answer to query-jobs, or NULL. */
-static JsonObject *live_find_job(JsonNode *jobs, const char *id)
-{
-    JsonArray *array = weir_json_as_array(jobs);
-
-    for (guint i = 0; i < weir_json_length(array); i++) {
-        JsonObject *job = weir_json_object_at(array, i);
-
-        if (g_strcmp0(weir_json_string(job, "id"), id) == 0) {
-            return job;
-        }
-    }
-    return NULL;
-}
-
-static void live_tell_progress(const WeirLive *live, JsonObject *job)
-{
-    double total = weir_json_number(job, "total-progress", 0);
-
-    if (live->report.progress && total > 0) {
-        live->report.progress(
-            weir_json_number(job, "current-progress", 0) / total);
-    }
-}
-
-/* Wait for the end of a job and dismiss it. */
+/* Wait for the end of a job that detaches a filter, and dismiss it. */
 static bool live_wait_for_job(WeirLive *live, const char *id, GError **error)
 {
-    bool cancelled = false;
+    const WeirJobWatch watch = {
+        .is_interrupted = live_asks_to_end, .progress = live->report.progress,
+        .trouble = live->report.trouble, .opaque = live,
+    };
 
-    for (;;) {
-        g_autoptr(JsonNode) jobs = live_execute(live, "query-jobs", NULL,
-                                                error);
-        JsonObject *job = live_find_job(jobs, id);
-        const char *failure = weir_json_string(job, "error");
-
-        if (!jobs) {
-            return false;
-        }
-        if (!job || g_strcmp0(weir_json_string(job, "status"),
-                              "concluded") == 0) {
-            if (failure) {
-                weir_set_error(error, "%s", cancelled ? "interrupted"
-                                                      : failure);
-            }
-            return (!job || live_do(live, "job-dismiss",
-                                    live_job_argument(id),
-                                    failure ? NULL : error)) && !failure;
-        }
-        live_tell_progress(live, job);
-        if (!cancelled && live_is_interrupted(live)) {
-            cancelled = true;
-            /* it may just have ended */
-            live_do(live, "job-cancel", live_job_argument(id), NULL);
-        }
-        g_usleep(LIVE_POLL_US);
-    }
+    return weir_job_wait(live->qmp, id, id + strlen(LIVE_JOB), &watch, error);
 }
 
 /* Whether the record has a filter of that node on the disk. */
@@ -204,7 +157,8 @@ static bool live_connect(WeirLive *live, const char *vm, const char *disk,
     }
     live->qmp = weir_qmp_connect(record->qmp, error);
     if (!live->qmp ||
-        !weir_qmp_negotiate(live->qmp, LIVE_CONNECT_MS, error)) {
+        !weir_qmp_negotiate(live->qmp, LIVE_CONNECT_MS, error) ||
+        !weir_migration_check(live->qmp, LIVE_COMMAND_MS, error)) {
         g_prefix_error(error, "VM '%s': ", vm);
         return false;
     }
@@ -248,6 +202,7 @@ void weir_live_free(WeirLive *live)
         weir_plan_free(live->plan);
         weir_change_free(live->change);
         g_array_unref(live->created);
+        g_free(live->left);
         g_free(live->dir);
         g_free(live);
     }
@@ -316,25 +271,26 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
                                  char *const *dirs, const WeirSchema *schema,
                                  GError **error)
 {
-    const WeirSight sight = {
-        .record = live->record, .disk = live->disk, .graph = live->graph,
-        .schema = schema,
-    };
+    const WeirSight *sight = &live->sight;
     g_auto(WeirShape) shape = { 0 };
     g_autoptr(GPtrArray) present = NULL;
     g_autoptr(GPtrArray) goals = NULL;
 
     live->policy = policy;
     live->policy_dirs = dirs;
+    live->sight = (WeirSight) {
+        .record = live->record, .disk = live->disk, .graph = live->graph,
+        .schema = schema,
+    };
     g_clear_pointer(&live->change, weir_change_free);
-    if (live_plan_chain(live, &sight, error)) {
-        present = weir_present_new(&sight, &shape, error);
+    if (live_plan_chain(live, sight, error)) {
+        present = weir_present_new(sight, &shape, error);
     }
     if (present) {
         if (!policy) {
             live_leave_others(present);
         }
-        goals = weir_goals_new(&sight, live->chain, &shape);
+        goals = weir_goals_new(sight, live->chain, &shape);
         live->change = weir_change_new(present, goals, &shape, error);
     }
     if (!live->change) {
@@ -372,7 +328,8 @@ static bool live_forget(const WeirStep *step, GError **error)
     }
     switch (step->class) {
     case WEIR_CLASS_REPLICATION:
-        return weir_sidecar_forget(step->memory, error);
+        return weir_sidecar_forget(
+            step->memory, weir_json_string(step->options, "disk-id"), error);
     case WEIR_CLASS_CACHE:
         return weir_cache_file_forget(step->memory, error);
     default:
@@ -398,8 +355,28 @@ static bool live_attach(WeirLive *live, const WeirStep *step, GError **error)
     return live_do(live, "weir-attach", arguments, error);
 }
 
-static bool live_detach_node(WeirLive *live, const WeirStep *step,
-                             GError **error)
+/* Whether there is a node of that name. */
+static bool live_find_node(WeirLive *live, const char *name, bool *found,
+                           GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+    JsonArray *nodes;
+
+    json_object_set_boolean_member(arguments, "flat", TRUE);
+    answer = live_execute(live, "query-named-block-nodes", arguments, error);
+    nodes = weir_json_as_array(answer);
+    *found = false;
+    for (guint i = 0; i < weir_json_length(nodes); i++) {
+        *found = *found ||
+                 g_strcmp0(weir_json_string(weir_json_object_at(nodes, i),
+                                            "node-name"), name) == 0;
+    }
+    return answer != NULL;
+}
+
+static bool live_detach_in_job(WeirLive *live, const WeirStep *step,
+                               GError **error)
 {
     g_autofree char *job = g_strconcat(LIVE_JOB, step->node_name, NULL);
     JsonObject *arguments = json_object_new();
@@ -411,6 +388,53 @@ static bool live_detach_node(WeirLive *live, const WeirStep *step,
 }
 
 /*
+ * The filter has gone if its node has: a client of another monitor may have
+ * dismissed the job, and then nothing else tells how it ended.
+ */
+static bool live_detach_node(WeirLive *live, const WeirStep *step,
+                             GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    bool ended = live_detach_in_job(live, step, &local);
+    bool found;
+
+    if (ended || live_is_connected(local)) {
+        if (!live_find_node(live, step->node_name, &found, error)) {
+            return false;
+        }
+        if (!found) {
+            return true;
+        }
+    }
+    if (ended) {
+        weir_set_error(error, "its job has been dismissed, and it is still "
+                       "there");
+        return false;
+    }
+    g_propagate_error(error, g_steal_pointer(&local));
+    return false;
+}
+
+/*
+ * The driver makes its file empty as it goes, but cannot do so on a device that
+ * fails: then it would be believed later, and dirty blocks written back.
+ */
+static bool live_detach_cache(WeirLive *live, const WeirStep *step,
+                              GError **error)
+{
+    if (!live_detach_node(live, step, error)) {
+        return false;
+    }
+    if (!weir_cache_file_forget(step->memory, NULL)) {
+        g_free(live->left);
+        live->left = g_strdup_printf("the cache %s still has what it had: make "
+                                     "it blank before any disk gets it again",
+                                     step->memory);
+    }
+    return true;
+}
+
+/*
  * From the moment on at which the filter has gone, the guest writes without it:
  * by then its sidecar must say nothing any more, whatever becomes of us.
  */
@@ -418,7 +442,11 @@ static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
 {
     g_autoptr(GError) local = NULL;
     WeirSidecar *sidecar;
+    bool found;
 
+    if (step->class == WEIR_CLASS_CACHE && step->memory) {
+        return live_detach_cache(live, step, error);
+    }
     if (step->class != WEIR_CLASS_REPLICATION || !step->memory) {
         return live_detach_node(live, step, error);
     }
@@ -430,7 +458,7 @@ static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
         weir_sidecar_drop(sidecar);
         return true;
     }
-    if (live_is_connected(local)) {
+    if (live_find_node(live, step->node_name, &found, NULL) && found) {
         weir_sidecar_put_back(sidecar);
     } else {
         weir_sidecar_leave(sidecar);
@@ -439,31 +467,16 @@ static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
     return false;
 }
 
-/* Whether there is a node of that name; also if that is not known. */
-static bool live_has_node(WeirLive *live, const char *name)
-{
-    JsonObject *arguments = json_object_new();
-    g_autoptr(JsonNode) answer = NULL;
-    JsonArray *nodes;
-
-    json_object_set_boolean_member(arguments, "flat", TRUE);
-    answer = live_execute(live, "query-named-block-nodes", arguments, NULL);
-    nodes = weir_json_as_array(answer);
-    for (guint i = 0; i < weir_json_length(nodes); i++) {
-        if (g_strcmp0(weir_json_string(weir_json_object_at(nodes, i),
-                                       "node-name"), name) == 0) {
-            return true;
-        }
-    }
-    return !answer;
-}
-
 /* A node that another filter had brought goes with the last that uses it. */
 static bool live_close(WeirLive *live, const WeirStep *step, GError **error)
 {
     JsonObject *arguments;
+    bool found;
 
-    if (!live_has_node(live, step->node_name)) {
+    if (!live_find_node(live, step->node_name, &found, error)) {
+        return false;
+    }
+    if (!found) {
         return true;
     }
     arguments = json_object_new();
@@ -510,6 +523,16 @@ static bool live_step(WeirLive *live, const WeirStep *step, bool *created,
     }
 }
 
+/* Its log would refuse one that is only there, and protects nothing. */
+static bool live_put_back(WeirLive *live, const WeirStep *step, GError **error)
+{
+    if (step->leaves) {
+        weir_set_error(error, "%s", step->leaves);
+        return false;
+    }
+    return live_attach(live, step, error);
+}
+
 static bool live_unstep(WeirLive *live, const WeirStep *step, bool created,
                         GError **error)
 {
@@ -527,7 +550,7 @@ static bool live_unstep(WeirLive *live, const WeirStep *step, bool created,
     case WEIR_STEP_ATTACH:
         return live_detach(live, step, error);
     case WEIR_STEP_DETACH:
-        return live_attach(live, step, error);
+        return live_put_back(live, step, error);
     default:
         return live_reopen(live, step->before, error);
     }
@@ -566,6 +589,21 @@ static bool live_save(const WeirLive *live, GError **error)
            weir_record_save(live->record, live->dir, error);
 }
 
+/* What is to be known when QEMU has ended in one of the first @count steps. */
+static char *live_tell_end(const WeirLive *live, guint count)
+{
+    for (guint i = 0; i < count; i++) {
+        const WeirStep *step = g_ptr_array_index(live->change->steps, i);
+
+        if (step->class == WEIR_CLASS_CACHE && step->memory) {
+            return g_strdup_printf("the VM has ended, and its disk may lack "
+                                   "what the cache %s has: start it with both",
+                                   step->memory);
+        }
+    }
+    return g_strdup("the VM has ended");
+}
+
 /* Step @count has failed with @failure: go back, and tell of both. */
 static void live_fail(WeirLive *live, guint count, const GError *failure,
                       GError **error)
@@ -578,7 +616,7 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
     g_autofree char *end = NULL;
 
     if (!weir_record_alive(live->record)) {
-        end = g_strdup("the VM has ended");
+        end = live_tell_end(live, count + 1);
         code = WEIR_ERROR_CLOSED;
     } else if (!live_is_connected(failure)) {
         end = g_strdup("how far it is, is not known");
@@ -600,11 +638,31 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
                 "goes on from here" : "");
 }
 
+/* All steps are done. */
+static bool live_end(WeirLive *live, GError **error)
+{
+    g_autoptr(GError) unsaved = NULL;
+
+    weir_record_end_change(live->disk, true);
+    if (!live_save(live, &unsaved)) {
+        g_prefix_error(&unsaved, "the record does not tell: ");
+    } else if (!live->left) {
+        return true;
+    }
+    g_set_error(error, WEIR_ERROR, WEIR_ERROR_HALFWAY, "VM '%s', disk %s: "
+                "all is done, but %s", live->record->name, live->disk->id,
+                unsaved ? unsaved->message : live->left);
+    return false;
+}
+
 bool weir_live_run(WeirLive *live, GError **error)
 {
     const GPtrArray *steps = live->change->steps;
-    g_autoptr(GError) unsaved = NULL;
 
+    if (!weir_present_mend(&live->sight, error)) {
+        live_explain(live, error);
+        return false;
+    }
     g_array_set_size(live->created, steps->len);
     weir_record_begin_change(live->disk, live->policy, live->policy_dirs,
                              live->chain);
@@ -624,14 +682,7 @@ bool weir_live_run(WeirLive *live, GError **error)
             return false;
         }
     }
-    weir_record_end_change(live->disk, true);
-    if (!live_save(live, &unsaved)) {
-        g_set_error(error, WEIR_ERROR, WEIR_ERROR_HALFWAY, "VM '%s', disk %s: "
-                    "all is done, but the record does not tell: %s",
-                    live->record->name, live->disk->id, unsaved->message);
-        return false;
-    }
-    return true;
+    return live_end(live, error);
 }
 
 /* --- afterwards --- */

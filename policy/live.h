@@ -19,12 +19,14 @@
 
 typedef struct WeirLive WeirLive;
 
-/* Told what goes on; both may be NULL. */
+/* Told what goes on; each may be NULL. */
 typedef struct WeirLiveReport {
     /* A step begins, or it begins to be undone. */
     void (*step)(const WeirStep *step, bool undo);
     /* What takes long has done so much of it, 0 to 1. */
     void (*progress)(double done);
+    /* It does not go on now, and why. */
+    void (*trouble)(const char *reason);
 } WeirLiveReport;
 
 /*

@@ -133,8 +133,15 @@ char *weir_cannot_attach(const WeirFilterType *type, JsonObject *settings)
     return NULL;
 }
 
-char *weir_cannot_detach(const WeirFilterType *type)
+char *weir_cannot_detach(const WeirFilterType *type, JsonObject *settings)
 {
+    /* a cache that is detached makes its file empty by itself */
+    if (type->class == WEIR_CLASS_REPLICATION && settings &&
+        mutable_is_far(type, settings)) {
+        return g_strdup("what its 'sidecar' has would be believed when the "
+                        "disk is replicated next, and only a file or device "
+                        "here can be made blank");
+    }
     if (type->class == WEIR_CLASS_ENCRYPTION) {
         return g_strdup("the data below it is encrypted, and the guest would "
                         "see it so; decrypt the disk first with the QMP "

@@ -37,8 +37,12 @@ const char *weir_memory_option(WeirClass class);
  */
 char *weir_cannot_attach(const WeirFilterType *type, JsonObject *settings);
 
-/* Why a filter at work cannot be detached, to be freed; or NULL. */
-char *weir_cannot_detach(const WeirFilterType *type);
+/*
+ * Why a filter at work cannot be detached, to be freed; or NULL.
+ *
+ * @settings: as for weir_cannot_attach(); NULL: not known
+ */
+char *weir_cannot_detach(const WeirFilterType *type, JsonObject *settings);
 
 /*
  * The options in which two filters of a kind differ, by name.

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "compliance.h"
+#include "sidecar.h"
 
 typedef struct Look {
     const WeirSight *sight;
@@ -147,7 +148,7 @@ static JsonObject *present_opened(const WeirGraphNode *node,
 
 /* Why a filter cannot go, or NULL. */
 static char *present_stays(const WeirGraphNode *node,
-                           const WeirFilterType *type)
+                           const WeirFilterType *type, JsonObject *settings)
 {
     JsonObject *job = weir_json_object(node->filter, "job");
 
@@ -156,7 +157,7 @@ static char *present_stays(const WeirGraphNode *node,
         weir_json_int(node->filter, "data-offset", -1) == 0) {
         return NULL;
     }
-    return weir_cannot_detach(type);
+    return weir_cannot_detach(type, settings);
 }
 
 /* What of a disk its log does not have, or NULL. */
@@ -225,7 +226,6 @@ static void present_add(const Look *look, const WeirGraphNode *node,
     /* one that nobody uses is above all others */
     present->place = g_strcmp0(place, weir_place_name(WEIR_PLACE_STORAGE)) == 0
                      ? WEIR_PLACE_STORAGE : WEIR_PLACE_DISK;
-    present->stays = present_stays(node, type);
     present->note = present_note(node, type);
     present->leaves = present_leaves(node, type);
     if (applied || pending) {
@@ -239,6 +239,7 @@ static void present_add(const Look *look, const WeirGraphNode *node,
                alike->settings) {
         present->settings = json_object_ref(alike->settings);
     }
+    present->stays = present_stays(node, type, present->settings);
     present->class = type->class;
     present->memory = weir_change_memory(type->class, present->settings);
     g_hash_table_insert(look->shape->below, g_strdup(node->name), g_strdup(
@@ -409,6 +410,46 @@ GPtrArray *weir_present_new(const WeirSight *sight, WeirShape *shape,
     present_shape(sight, root, shape);
     present_walk(&look, root, false);
     return look.present;
+}
+
+/* Of a recorded replication; what its node tells counts. */
+static bool present_mend_sidecar(const WeirSight *sight,
+                                 const WeirWanted *wanted, GError **error)
+{
+    g_autofree char *memory = weir_change_memory(WEIR_CLASS_REPLICATION,
+                                                 wanted->settings);
+
+    if (!memory) {
+        return true;
+    }
+    if (weir_graph_node(sight->graph, wanted->node_name)) {
+        weir_sidecar_restore(memory);
+        return true;
+    }
+    return weir_sidecar_forget_unused(
+        memory, weir_json_string(wanted->options, "disk-id"), error);
+}
+
+static bool present_mend_disk(const WeirSight *sight,
+                              const WeirRecordDisk *disk, GError **error)
+{
+    for (guint i = 0; disk && i < disk->wanted->len; i++) {
+        const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+        const WeirFilterType *type = weir_schema_find(sight->schema,
+                                                      wanted->driver);
+
+        if (type && type->class == WEIR_CLASS_REPLICATION &&
+            !present_mend_sidecar(sight, wanted, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool weir_present_mend(const WeirSight *sight, GError **error)
+{
+    return present_mend_disk(sight, sight->disk, error) &&
+           present_mend_disk(sight, sight->disk->change, error);
 }
 
 /* --- what is wanted --- */

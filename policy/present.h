@@ -35,6 +35,16 @@ GPtrArray *weir_present_new(const WeirSight *sight, WeirShape *shape,
 GPtrArray *weir_goals_new(const WeirSight *sight, const GPtrArray *chain,
                           const WeirShape *shape);
 
+/*
+ * Sidecars of recorded filters, as a weir that was killed may have left them:
+ * those of filters that have gone, also over QMP, become blank, as what was
+ * written since is not in them; those of filters that are there after all come
+ * back to their place.
+ *
+ * Returns false with @error set.
+ */
+bool weir_present_mend(const WeirSight *sight, GError **error);
+
 /* Let @plan refer to nodes that other disks of the VM have already. */
 void weir_present_share(const WeirSight *sight, WeirPlan *plan);
 

@@ -251,6 +251,7 @@ void weir_record_end_change(WeirRecordDisk *disk, bool done)
 
         disk->policy = change->policy;
         disk->policy_version = change->policy_version;
+        disk->limits = change->limits;
         disk->policy_digest = change->policy_digest;
         disk->policy_dirs = change->policy_dirs;
         disk->wanted = change->wanted;

@@ -220,12 +220,17 @@ static bool is_whole(const guint8 *copy)
            get(copy + 8, 4) == 1 && get(copy + 12, 4) == crc(buf);
 }
 
-static const guint8 *newest(const guint8 *copies)
+const guint8 *weir_seed_header(const guint8 *copies)
 {
     const guint8 *a = copies, *b = copies + SECTOR_BYTES;
 
     return !is_whole(a) ? (is_whole(b) ? b : NULL) :
            !is_whole(b) || get(a + 32, 8) > get(b + 32, 8) ? a : b;
+}
+
+char *weir_seed_disk(const guint8 *header)
+{
+    return g_strndup((const char *)header + 80, NAME_MAX_BYTES + 1);
 }
 
 /* What was made by weir_seed_begin(), and a source uses, but no log had yet. */
@@ -253,7 +258,7 @@ static bool read_identity(const char *path, Identity *id, GError **error)
     if (!read_copies(path, copies, error)) {
         return false;
     }
-    header = newest(copies);
+    header = weir_seed_header(copies);
     why = what_is_wrong(header);
     if (why) {
         weir_set_error(error, "%s %s", path, why);

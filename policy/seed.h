@@ -31,4 +31,10 @@ bool weir_seed(const char *source, const char *sidecar, const char *disk,
                const char *image, WeirComparison *result,
                void (*progress)(double done), GError **error);
 
+/* Of the first 8 KiB of a sidecar, the header that holds; NULL: none does. */
+const guint8 *weir_seed_header(const guint8 *copies);
+
+/* The name of the disk that a header tells, which the caller frees. */
+char *weir_seed_disk(const guint8 *header);
+
 #endif

@@ -16,7 +16,7 @@
 
 /* One whose filter is about to be detached. */
 typedef struct WeirSidecar {
-    char *path;
+    char *path;             /* of the file itself; NULL: there is none */
     char *kept;             /* other name of what it was; NULL: it is none */
     int fd;                 /* of what it was */
 } WeirSidecar;
@@ -40,12 +40,24 @@ void weir_sidecar_leave(WeirSidecar *sidecar);
 void weir_sidecar_drop(WeirSidecar *sidecar);
 
 /*
+ * Put back what was left, if a QEMU uses it still: its filter is there, and no
+ * job is going to detach it.
+ */
+void weir_sidecar_restore(const char *path);
+
+/*
  * Make a sidecar blank that a source has used before, since the disk is in use
  * without it now.  One that is blank, missing, or was made for a disk in use
- * (see seed.h) stays as it is; so does what is no sidecar.
+ * (see seed.h) stays as it is; so does what is no sidecar, or that of another
+ * disk, which the driver refuses.
  *
+ * @disk: its name in the log; NULL: not known
  * Returns false with @error set if it is in use, or cannot be written to.
  */
-bool weir_sidecar_forget(const char *path, GError **error);
+bool weir_sidecar_forget(const char *path, const char *disk, GError **error);
+
+/* The same for a filter that has gone: who uses it now is somebody else. */
+bool weir_sidecar_forget_unused(const char *path, const char *disk,
+                                GError **error);
 
 #endif

@@ -24,7 +24,10 @@ class Proxy:
     def __init__(self, test, path):
         self.target = path
         self.path = path + ".proxy"
-        self.act = None         # called with the number of the step
+        # called with the number of the step; returns whether to send it, or
+        # what to send instead
+        self.act = None
+        self.answer = lambda line: line     # what weir gets to read of it
         self.count = 0
         self.jobs = 0           # so often weir has looked at them since
         self.mute = False       # weir gets no answers any more
@@ -64,9 +67,9 @@ class Proxy:
 
     def pump(self, source, target):
         try:
-            while data := source.recv(65536):
+            for line in source.makefile("rb"):
                 if not self.mute:
-                    target.sendall(data)
+                    target.sendall(self.answer(line))
         except OSError:
             pass
 
@@ -77,8 +80,11 @@ class Proxy:
                 command = json.loads(line)
                 if command["execute"] in self.STEPS:
                     self.count += 1
-                    if self.act and not self.act(self.count, command, client):
+                    sent = not self.act or self.act(self.count, command,
+                                                    client)
+                    if not sent:
                         continue
+                    line = line if sent is True else sent
                 elif self.count and command["execute"] == "query-jobs":
                     self.jobs += 1
                 server.sendall(line)

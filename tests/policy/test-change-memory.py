@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -80,6 +82,40 @@ class Replica(Change):
         self.change("reapply")
         self.check_replica()
 
+    def test_killed_before_detach(self):
+        """The filter is still there: its sidecar comes back to its place."""
+        self.check_replica()
+        inode = os.stat(self.sidecar).st_ino
+        proxy = self.proxied()
+        begun = threading.Event()
+
+        def act(count, command, client):
+            begun.set()
+            return False
+        proxy.act = act
+        weir = subprocess.Popen([WEIR, *self.args("detach")],
+                                stdout=subprocess.DEVNULL)
+        self.assertTrue(begun.wait(GUARD_S))
+        weir.kill()
+        weir.wait(GUARD_S)
+        self.assertNotEqual(os.stat(self.sidecar).st_ino, inode)
+        self.change("reapply", "--policy", "p")
+        self.assertEqual(os.stat(self.sidecar).st_ino, inode)
+        self.assertFalse(os.path.exists(self.sidecar + ".detached"))
+        self.check_replica()
+
+    def test_gone_before_weir_detach(self):
+        """Nor is the sidecar believed by the next start."""
+        self.check_replica()
+        self.qmp("weir-detach", {"node-name": PREFIX + "replication"})
+        self.change("detach")
+        self.write_blocks(2)
+        self.client.shutdown()
+        self.stop(self.process)
+        self.vm("p")
+        self.client = self.connect()
+        self.check_replica()
+
     def test_started_without(self):
         self.check_replica()
         self.client.shutdown()
@@ -108,6 +144,73 @@ class Replica(Change):
             "detach")
         self.assertEqual(os.stat(self.sidecar).st_ino, inode)
         self.assertFalse(os.path.exists(self.sidecar + ".detached"))
+
+    def test_log_of_a_promoted_replica(self):
+        """Where the log does not take it back, all is not as before."""
+        self.policy("q", """  - weir-replication:
+      disk-id: ${vm}-${disk}
+      log: nbd+unix:///other?socket=%s
+""" % self.socket)
+        self.check_replica()
+        proxy = self.proxied()
+        proxy.answer = lambda line: line.replace(b'"generation": 1',
+                                                 b'"generation": 2')
+
+        def act(count, command, client):
+            if command["execute"] != "weir-attach":
+                return True
+            client.sendall(json.dumps({
+                "error": {"class": "GenericError", "desc": "no luck"},
+                "id": command["id"]}).encode() + b"\n")
+            return False
+        proxy.act = act
+        code, _, errors = self.weir(*self.args("reapply", "--policy", "q"))
+        self.assertEqual((code, errors), (
+            3, "weir: VM 'vm', disk disk0: attach weir-replication (node "
+            "weir-disk0-replication-2) above node weir-disk0-storage: no "
+            "luck; cannot undo 'detach weir-replication (node "
+            "weir-disk0-replication)': a replica of its log has been promoted "
+            "once, and such a log does not take back a disk that was in use "
+            "without it; replicate the disk to a new log; weir reapply or "
+            "weir detach goes on from here\n"))
+        proxy.act = None
+        self.assertEqual(self.status()[0], 3)
+        self.change("reapply")
+        self.assertEqual(self.record()["policy"], "q")
+
+    def test_gone_without_answer(self):
+        """A filter that has gone has, whatever is told of its job."""
+        self.check_replica()
+        proxy = self.proxied()
+
+        def act(count, command, client):
+            client.sendall(json.dumps({
+                "error": {"class": "GenericError", "desc": "no luck"},
+                "id": command["id"]}).encode() + b"\n")
+            del command["id"], command["arguments"]["job-id"]
+            return json.dumps(command).encode() + b"\n"
+        proxy.act = act
+        self.change("detach")
+        self.assertEqual(self.filters(), {})
+        with open(self.sidecar, "rb") as file:
+            self.assertEqual(file.read(65536), bytes(65536))
+
+    def test_job_that_vanished(self):
+        """Then the filter is looked at, which is still there."""
+        self.check_replica()
+        proxy = self.proxied()
+
+        def act(count, command, client):
+            client.sendall(json.dumps({
+                "return": {}, "id": command["id"]}).encode() + b"\n")
+            return False
+        proxy.act = act
+        inode = os.stat(self.sidecar).st_ino
+        self.change_fails(
+            "weir: VM 'vm', disk disk0: detach weir-replication (node "
+            "weir-disk0-replication): its job has been dismissed, and it is "
+            "still there; everything is as before", "detach")
+        self.assertEqual(os.stat(self.sidecar).st_ino, inode)
 
     def test_sidecar_of_another_disk(self):
         self.check_replica()
@@ -169,9 +272,32 @@ class OldCache(Change):
         self.change_fails(
             "weir: VM 'vm', disk disk0: attach weir-cache (node "
             "weir-disk0-cache) above node weir-disk0-storage: the cache %s "
-            "has blocks that were not written back to its disk: start a VM "
-            "with both, or if they may be lost, make it blank; everything is "
-            "as before" % self.path("c"), "attach", "--policy", "p")
+            "has blocks that were not written back to its disk: end the VM and "
+            "start it with both, unless the disk was written to since; if they "
+            "may be lost, make it blank; everything is as before"
+            % self.path("c"), "attach", "--policy", "p")
+
+    def test_left_as_it_was(self):
+        """As on a device that fails when the cache goes."""
+        self.policy("p", "  - weir-cache:\n      cache-file: create:16M:%s\n"
+                    "      idle: 0\n" % self.path("c"))
+        self.vm("p")
+        self.client = self.connect()
+        self.write_all(1)
+        shutil.copy(self.path("c"), self.path("copy"))
+        proxy = self.proxied()
+
+        def act(count, command, client):
+            os.rename(self.path("copy"), self.path("c"))
+            return True
+        proxy.act = act
+        code, _, errors = self.weir(*self.args("detach"))
+        self.assertEqual((code, errors), (
+            3, "weir: VM 'vm', disk disk0: all is done, but the cache %s still "
+            "has what it had: make it blank before any disk gets it again\n"
+            % self.path("c")))
+        self.assertEqual(self.filters(), {})
+        self.assertIsNone(self.record().get("policy"))
 
     def test_in_use(self):
         self.vm("p")
@@ -238,6 +364,40 @@ class SlowDetach(Change):
         self.assertEqual(self.record(), before)
         self.finds(0, "compliant")
         self.check_data()
+
+    def test_disk_that_cannot_be_written(self):
+        """Why it takes so long is told."""
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20 * MIB, 20 * MIB))
+
+        os.truncate(self.image, 64 * MIB)
+        self.policy("p", "  - weir-cache: {cache-file: 'create:16M:%s'}\n"
+                    % self.path("c"))
+        self.process = self.start("file=%s,format=raw,policy=p,device=none,"
+                                  "aio=threads" % self.image,
+                                  preexec_fn=limit)
+        self.export()
+        client = self.connect()
+        client.pwrite(b"x" * 4096, 40 * MIB)
+        client.flush()
+        weir = subprocess.Popen(
+            [WEIR, *self.args("detach")], stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True)
+        self.assertEqual(weir.stderr.readline(), "weir: waiting: dirty blocks "
+                         "cannot be written back: File too large\n")
+        weir.send_signal(signal.SIGINT)
+        self.assertIn("interrupted; everything is as before",
+                      weir.communicate(timeout=GUARD_S)[1])
+
+    def test_vm_that_ends(self):
+        """Its record goes; who detached it must know what the disk lacks."""
+        weir = self.begin(MIB // 4, subprocess.PIPE)
+        os.kill(self.qemu_pid(), signal.SIGKILL)
+        errors = weir.communicate(timeout=GUARD_S)[1]
+        self.assertEqual(weir.returncode, 1)
+        self.assertIn("the VM has ended, and its disk may lack what the cache "
+                      "%s has: start it with both\n" % self.path("c"), errors)
 
     def test_killed(self):
         terminal, slave = pty.openpty()

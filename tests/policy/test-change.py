@@ -4,6 +4,7 @@
 wholly or not at all, and no byte of the disk is lost."""
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -51,9 +52,13 @@ class WholePolicy(Change):
         self.vm()
         before = self.nodes()
         load = Load(self)
-        output = self.change("attach", "--policy", "whole")
-        # the log gets a copy of the disk, which may take its time
-        self.assertEqual(output.split("note: ")[0], (
+        # the log gets a copy of the disk, which may take its time: notes of it
+        # come last
+        self.assertEqual(re.sub(r"(version 1\n)(note: .*\n)*$", r"\1",
+                                self.change("attach", "--policy", "whole")), (
+            "note: without the cache {0}/disk0.cache the disk will not be "
+            "whole: let the next start of the VM have this policy, or detach "
+            "it before\n"
             "make {0}/disk0.cache for weir-cache, if it is missing\n"
             "open node weir-disk0-cache-file for weir-cache\n"
             "attach weir-cache (node weir-disk0-cache) above node "
@@ -417,6 +422,28 @@ class Refusals(Change):
         self.change_fails("weir: disk disk0 is under no policy: weir attach "
                           "brings it under one", "reapply")
 
+    def test_migration(self):
+        """Two QEMUs have the disk, and the files of its filters."""
+        self.policy("p", "  - weir-inspect: {}\n")
+        self.start("file=%s,format=raw,policy=none" % self.image)
+        self.qmp("migrate-set-parameters", {"max-bandwidth": 1000})
+        self.qmp("migrate", {"uri": "exec:cat > /dev/null"})
+        wait_for(lambda: self.qmp("query-migrate")["status"] == "active",
+                 "the migration")
+        self.change_fails(
+            "weir: VM 'vm': it is migrating; what is to be changed can be when "
+            "that has ended", "attach", "--policy", "p")
+        self.qmp("migrate_cancel")
+        wait_for(lambda: self.qmp("query-migrate")["status"] == "cancelled",
+                 "its end")
+        self.change("attach", "--policy", "p")
+        self.qmp("migrate-set-parameters", {"max-bandwidth": 1 << 30})
+        self.qmp("migrate", {"uri": "exec:cat > /dev/null"})
+        wait_for(lambda: self.qmp("query-status")["status"] == "postmigrate",
+                 "the migration")
+        self.change_fails("weir: VM 'vm': it has migrated, and another QEMU "
+                          "has its disks now", "detach")
+
     def test_plain_disk(self):
         self.vm()
         self.policy("p", "  - weir-encryption: {key-secret: s}\n")
@@ -497,6 +524,41 @@ class Encrypted(Change):
 
 
 class OutOfDate(Change):
+    def test_limits(self):
+        """They come, change and go with the policy."""
+        text = ("name: l\nlimits: {rpo: %s}\nfilters:\n  - weir-replication: "
+                "{disk-id: d, log: 'nbd+unix:///log?socket=%s'}\n")
+        log = self.keeper("disk0")
+        self.vm()
+        for command, rpo, ns in (("attach", "5m", 300), ("reapply", "7s", 7)):
+            self.write("l.yaml", text % (rpo, log))
+            self.change(command, "--policy", "l")
+            self.assertEqual(self.record()["limits"], {"rpo-ns": ns * 10 ** 9})
+        self.change("detach")
+        self.assertEqual(self.record()["limits"], {})
+
+    def end(self):
+        """What weir run tells when the VM ends."""
+        self.process.send_signal(signal.SIGTERM)
+        errors = self.process.communicate(timeout=GUARD_S)[1]
+        return "".join(line for line in errors.splitlines(True)
+                       if line.startswith("weir:"))
+
+    def test_other_policy_at_the_end(self):
+        """The next start would take the one of the first start again."""
+        told = ("weir: disk disk0 of VM vm was under policy 'p' at its end, "
+                "but under 'none' at its start: let it have the former at the "
+                "next start, or it may lack what a cache has, and a replica "
+                "what is written then\n")
+        self.policy("p", "  - weir-inspect: {}\n")
+        self.vm()
+        self.change("attach", "--policy", "p")
+        self.assertEqual(self.end(), told)
+        self.vm()
+        self.change("attach", "--policy", "p")
+        self.change("detach")
+        self.assertEqual(self.end(), "")
+
     def test_states(self):
         self.vm("observe")
         path = os.path.join(self.policies, "observe.yaml")

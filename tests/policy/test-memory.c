@@ -123,7 +123,7 @@ static void test_sidecar_of_a_seed_stays(void **state)
 
     assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
     before = read_copies(place->path);
-    assert_true(weir_sidecar_forget(place->path, NULL));
+    assert_true(weir_sidecar_forget(place->path, "d", NULL));
     after = read_copies(place->path);
     assert_false(is_zero(before));
     assert_memory_equal(before, after, 2 * COPY_BYTES);
@@ -145,14 +145,57 @@ static void test_sidecar_that_was_used(void **state)
         assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
         write_at(place->path, &uses[i].value, 1, COPY_BYTES + uses[i].offset);
         fd = lock(place->path);
-        assert_false(weir_sidecar_forget(place->path, &error));
+        assert_false(weir_sidecar_forget(place->path, "d", &error));
         assert_non_null(strstr(error->message, "is in use"));
         close(fd);
-        assert_true(weir_sidecar_forget(place->path, NULL));
+        assert_true(weir_sidecar_forget(place->path, "d", NULL));
         after = read_copies(place->path);
         assert_true(is_zero(after));
         g_unlink(place->path);
     }
+}
+
+/* The driver refuses it, and it may be of use to its own disk. */
+static void test_sidecar_of_another_disk_stays(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *before = NULL;
+    g_autofree guint8 *after = NULL;
+    guint8 life = 1;
+    guint32 crc;
+
+    assert_true(weir_seed_begin(place->path, "e", 1 << 20, NULL));
+    write_at(place->path, &life, 1, COPY_BYTES + 168);
+    write_at(place->path, "\0\0\0\0", 4, COPY_BYTES + 12);
+    before = read_copies(place->path);
+    crc = crc32_iscsi(before + COPY_BYTES, COPY_BYTES, ~0u);
+    write_at(place->path, &crc, sizeof(crc), COPY_BYTES + 12);
+    memcpy(before + COPY_BYTES + 12, &crc, sizeof(crc));
+    assert_true(weir_sidecar_forget(place->path, "d", NULL));
+    after = read_copies(place->path);
+    assert_memory_equal(before, after, 2 * COPY_BYTES);
+    assert_true(weir_sidecar_forget(place->path, "e", NULL));
+    g_free(after);
+    after = read_copies(place->path);
+    assert_true(is_zero(after));
+}
+
+static void test_sidecar_that_others_use_stays(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *before = NULL;
+    g_autofree guint8 *after = NULL;
+    guint8 sequence = 2;
+    int fd;
+
+    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
+    write_at(place->path, &sequence, 1, COPY_BYTES + 32);
+    before = read_copies(place->path);
+    fd = lock(place->path);
+    assert_true(weir_sidecar_forget_unused(place->path, "d", NULL));
+    close(fd);
+    after = read_copies(place->path);
+    assert_memory_equal(before, after, 2 * COPY_BYTES);
 }
 
 static void test_no_sidecar(void **state)
@@ -160,9 +203,9 @@ static void test_no_sidecar(void **state)
     const Place *place = *state;
     g_autofree guint8 *after = NULL;
 
-    assert_true(weir_sidecar_forget(place->path, NULL));
+    assert_true(weir_sidecar_forget(place->path, "d", NULL));
     write_at(place->path, "something else", 14, 0);
-    assert_true(weir_sidecar_forget(place->path, NULL));
+    assert_true(weir_sidecar_forget(place->path, "d", NULL));
     after = read_copies(place->path);
     assert_memory_equal(after, "something else", 14);
 }
@@ -200,6 +243,23 @@ static void test_sidecar_set_aside(void **state)
     assert_int_equal(count(place), 1);
 }
 
+static void test_sidecar_by_link(void **state)
+{
+    const Place *place = *state;
+    g_autofree char *link = g_strconcat(place->path, ".link", NULL);
+    g_autofree char *target = NULL;
+    g_autofree guint8 *blank = NULL;
+
+    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
+    assert_int_equal(symlink(place->path, link), 0);
+    weir_sidecar_drop(weir_sidecar_set_aside(link, NULL));
+    target = g_file_read_link(link, NULL);
+    assert_string_equal(target, place->path);
+    blank = read_copies(place->path);
+    assert_true(is_zero(blank));
+    assert_int_equal(count(place), 2);
+}
+
 /* Whoever has it open still, by a node that is used again, finds it blank. */
 static void test_sidecar_dropped_while_open(void **state)
 {
@@ -226,7 +286,7 @@ static void test_sidecar_left(void **state)
     blank = read_copies(place->path);
     assert_true(is_zero(blank));
     assert_int_equal(count(place), 2);
-    assert_true(weir_sidecar_forget(place->path, NULL));
+    assert_true(weir_sidecar_forget(place->path, "d", NULL));
     assert_int_equal(count(place), 1);
 }
 
@@ -346,8 +406,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(test_sidecar_of_a_seed_stays),
         CASE(test_sidecar_that_was_used),
+        CASE(test_sidecar_of_another_disk_stays),
+        CASE(test_sidecar_that_others_use_stays),
         CASE(test_no_sidecar),
         CASE(test_sidecar_set_aside),
+        CASE(test_sidecar_by_link),
         CASE(test_sidecar_dropped_while_open),
         CASE(test_sidecar_left),
         CASE(test_sidecar_missing),

@@ -400,6 +400,20 @@ static void test_cannot_come_back(void **state)
             "again: because");
 }
 
+/* What cannot be undone comes when nothing else can fail any more. */
+static void test_cannot_come_back_goes_last(void **state)
+{
+    g_autoptr(WeirChange) change = NULL;
+    Case *c = *state;
+
+    has(c, "weir-replication", "r", WEIR_PLACE_STORAGE, "{}")->leaves =
+        g_strdup("because");
+    has(c, "weir-cache", "c", WEIR_PLACE_STORAGE, "{}");
+    change = does(c, "D c>file, D r>file");
+    assert_string_equal(
+        ((WeirStep *)g_ptr_array_index(change->steps, 1))->leaves, "because");
+}
+
 static void test_comes_back_elsewhere(void **state)
 {
     g_autoptr(WeirChange) change = NULL;
@@ -459,6 +473,30 @@ static void test_mutability(void **state)
                      WEIR_MUTABLE_NEVER);
 }
 
+/* A sidecar that cannot be made blank from here would be believed later. */
+static void test_sidecar_elsewhere(void **state)
+{
+    static const struct {
+        WeirClass class;
+        const char *settings;
+        bool stays;
+    } rows[] = {
+        { WEIR_CLASS_REPLICATION, "{\"sidecar\":\"nbd://h/s\"}", true },
+        { WEIR_CLASS_REPLICATION, "{\"sidecar\":\"/s\"}", false },
+        { WEIR_CLASS_REPLICATION, "{}", false },
+        { WEIR_CLASS_CACHE, "{\"cache-file\":\"nbd://h/c\"}", false },
+    };
+
+    (void)state;
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        const WeirFilterType type = { .class = rows[i].class };
+        g_autoptr(JsonObject) settings = object(rows[i].settings);
+        g_autofree char *reason = weir_cannot_detach(&type, settings);
+
+        assert_int_equal(reason != NULL, rows[i].stays);
+    }
+}
+
 #define CASE(function) \
     cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
@@ -481,10 +519,12 @@ int main(void)
         CASE(test_refused),
         CASE(test_stays),
         CASE(test_cannot_come_back),
+        CASE(test_cannot_come_back_goes_last),
         CASE(test_comes_back_elsewhere),
         CASE(test_encryption_is_not_changed),
         CASE(test_counts_when_opened),
         cmocka_unit_test(test_mutability),
+        cmocka_unit_test(test_sidecar_elsewhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
