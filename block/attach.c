@@ -259,15 +259,24 @@ static bool has_same_length(BlockDriverState *bs, BlockDriverState *top,
 
 /*
  * Opening by driver leaves a node with the options that the driver did not
- * take.  blockdev-reopen compares with all that were given.
+ * take.  blockdev-reopen compares with all that were given, but for those of
+ * children that it has opened, which are theirs.
  */
 static void remember_options(BlockDriverState *top, const QDict *options)
 {
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    BdrvChild *child;
+
     qobject_unref(top->options);
     qobject_unref(top->explicit_options);
     top->options = qdict_clone_shallow(options);
     qdict_put_str(top->options, "driver", top->drv->format_name);
     qdict_put_str(top->options, "node-name", bdrv_get_node_name(top));
+    QLIST_FOREACH(child, &top->children, next) {
+        g_autofree char *prefix = g_strconcat(child->name, ".", NULL);
+
+        qdict_extract_subqdict(top->options, NULL, prefix);
+    }
     top->explicit_options = qdict_clone_shallow(top->options);
 }
 

@@ -549,6 +549,39 @@ static void replication_cancel_handover(BlockDriverState *bs)
     weir_replication_hurry(bs, false);
 }
 
+typedef struct Abandon {
+    WeirSourceDisk *disk;
+    int ret;
+} Abandon;
+
+static void coroutine_fn abandon_entry(void *opaque)
+{
+    Abandon *a = opaque;
+
+    a->ret = weir_source_abandon_disk(a->disk);
+}
+
+/* The guest goes on without us, and the sidecar must not be believed then. */
+static int replication_prepare_detach(BlockDriverState *bs, bool force,
+                                      Error **errp)
+{
+    BDRVWeirReplicationState *s = bs->opaque;
+    Abandon a = { .disk = s->engine };
+
+    if (!s->engine) {
+        return 0;
+    }
+    weir_tasks_call_and_poll(weir_replication_tasks(s->group), abandon_entry,
+                             &a);
+    if (a.ret < 0 && !force) {
+        error_setg_errno(errp, -a.ret, "weir-replication: The sidecar of node "
+                         "'%s' cannot be told that the disk goes on without "
+                         "it", bdrv_get_node_name(bs));
+        return a.ret;
+    }
+    return 0;
+}
+
 static WeirFilterDriver replication_filter = {
     .format_name     = "weir-replication",
     .driver          = WEIR_DRIVER_WEIR_REPLICATION,
@@ -562,6 +595,7 @@ static WeirFilterDriver replication_filter = {
     .mark            = weir_replication_mark,
     .begin_handover  = replication_begin_handover,
     .cancel_handover = replication_cancel_handover,
+    .prepare_detach  = replication_prepare_detach,
 };
 
 /*

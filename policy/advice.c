@@ -3,26 +3,22 @@
 
 #include <math.h>
 
+#include "curve.h"
+
 bool weir_advice_cache(JsonArray *curve, guint64 *size_bytes,
                        double *miss_ratio)
 {
-    double best = INFINITY;
+    g_autoptr(GArray) points = weir_curve_new(curve);
+    const WeirCurvePoint *point;
 
-    for (guint i = 0; i < weir_json_length(curve); i++) {
-        best = MIN(best, weir_json_number(weir_json_object_at(curve, i),
-                                          "miss-ratio", INFINITY));
+    if (points->len == 0) {
+        return false;
     }
-    for (guint i = 0; i < weir_json_length(curve); i++) {
-        JsonObject *point = weir_json_object_at(curve, i);
-        double ratio = weir_json_number(point, "miss-ratio", INFINITY);
-
-        if (isfinite(ratio) && ratio <= best + WEIR_ADVICE_MARGIN) {
-            *size_bytes = (guint64)weir_json_int(point, "cache-size", 0);
-            *miss_ratio = ratio;
-            return true;
-        }
-    }
-    return false;
+    point = weir_curve_at(points, weir_curve_smallest(points,
+                                                      WEIR_ADVICE_MARGIN));
+    *size_bytes = (guint64)point->size_bytes;
+    *miss_ratio = point->miss_ratio;
+    return true;
 }
 
 static double advice_count(JsonArray *histogram, guint index)

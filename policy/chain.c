@@ -85,12 +85,28 @@ static WeirChainNode *chain_push(GPtrArray *chain, const WeirDisk *disk,
     return node;
 }
 
+static void chain_add_options(JsonObject *to, JsonObject *options)
+{
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, options);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        json_object_set_member(to, name, json_node_ref(value));
+    }
+}
+
 static void chain_push_storage(GPtrArray *chain, const WeirDisk *disk)
 {
     WeirChainNode *node = chain_push(chain, disk, WEIR_ROLE_STORAGE,
                                      weir_disk_driver(disk), "storage");
 
-    json_object_set_string_member(node->options, "filename", disk->file);
+    if (disk->remote) {
+        chain_add_options(node->options, disk->remote);
+    } else {
+        json_object_set_string_member(node->options, "filename", disk->file);
+    }
     if (disk->aio) {
         json_object_set_string_member(node->options, "aio", disk->aio);
     }
@@ -104,16 +120,10 @@ static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
     WeirChainNode *node = chain_push(chain, disk, WEIR_ROLE_FILTER,
                                      filter->driver,
                                      chain_suffix(filter->driver));
-    JsonObjectIter iter;
-    const char *name;
-    JsonNode *value;
 
     node->place = filter->place;
     node->settings = json_object_ref(settings);
-    json_object_iter_init_ordered(&iter, options);
-    while (json_object_iter_next_ordered(&iter, &name, &value)) {
-        json_object_set_member(node->options, name, json_node_ref(value));
-    }
+    chain_add_options(node->options, options);
     json_object_set_string_member(node->options, filter->child, below);
 }
 

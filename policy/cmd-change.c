@@ -62,10 +62,10 @@ static void change_print_plan(const WeirChange *change)
     }
 }
 
-static void change_print_notes(const WeirChange *change)
+static void change_print_notes(const GPtrArray *notes)
 {
-    for (guint i = 0; i < change->notes->len; i++) {
-        printf("note: %s\n", (char *)g_ptr_array_index(change->notes, i));
+    for (guint i = 0; i < notes->len; i++) {
+        printf("note: %s\n", (char *)g_ptr_array_index(notes, i));
     }
 }
 
@@ -135,6 +135,7 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
     g_auto(GStrv) dirs = g_strdupv((char **)change_dirs(options, disk));
     g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirPolicy) policy = NULL;
+    g_autoptr(GPtrArray) ails = NULL;
     const WeirChange *change;
     const char *name = NULL;
     GError *error = NULL;
@@ -149,7 +150,7 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
                                   weir_daemon_schema(daemon), &error))) {
         return weir_fail(error);
     }
-    change_print_notes(change);
+    change_print_notes(change->notes);
     if (weir_live_complies(live)) {
         change_print_result(live, true);
         return WEIR_EXIT_OK;
@@ -164,6 +165,8 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         return change_fail(error);
     }
     change_print_result(live, false);
+    ails = weir_live_ails(live);
+    change_print_notes(ails);
     return WEIR_EXIT_OK;
 }
 

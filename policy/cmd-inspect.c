@@ -5,13 +5,11 @@
 #include <string.h>
 
 #include "advice.h"
-#include "compliance.h"
+#include "inspected.h"
 #include "table.h"
-#include "target.h"
 #include "units.h"
 #include "weir.h"
 
-#define INSPECT_DRIVER "weir-inspect"
 #define INSPECT_BAR_WIDTH 40
 #define INSPECT_CURVE_STEP 0.04
 
@@ -28,19 +26,6 @@ static void inspect_options_clear(InspectOptions *options)
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(InspectOptions, inspect_options_clear)
-
-/* A filter that was found, and where. */
-typedef struct Inspected {
-    const char *vm;
-    char *disk;
-    JsonObject *info;       /* owned by the target's graph */
-} Inspected;
-
-static void inspect_free(Inspected *inspected)
-{
-    g_free(inspected->disk);
-    g_free(inspected);
-}
 
 static void inspect_add_operation(WeirTable *table, JsonObject *operation)
 {
@@ -162,7 +147,7 @@ static void inspect_print_entropy(JsonObject *entropy)
            weir_json_number(entropy, "alerts", 0));
 }
 
-static void inspect_print(const Inspected *inspected)
+static void inspect_print(const WeirInspected *inspected)
 {
     const char *state = weir_json_string(inspected->info, "state");
     g_autofree char *disk = weir_printable(inspected->disk);
@@ -180,7 +165,7 @@ static void inspect_print(const Inspected *inspected)
     inspect_print_entropy(weir_json_object(inspected->info, "entropy"));
 }
 
-static JsonObject *inspect_json(const Inspected *inspected)
+static JsonObject *inspect_json(const WeirInspected *inspected)
 {
     JsonObject *object = json_object_new();
     JsonArray *curve = weir_json_array(
@@ -206,7 +191,7 @@ static void inspect_print_all(const GPtrArray *found, bool json)
     g_autofree char *text = NULL;
 
     for (guint i = 0; i < found->len; i++) {
-        const Inspected *inspected = g_ptr_array_index(found, i);
+        const WeirInspected *inspected = g_ptr_array_index(found, i);
 
         if (json) {
             json_array_add_object_element(array, inspect_json(inspected));
@@ -222,86 +207,6 @@ static void inspect_print_all(const GPtrArray *found, bool json)
     }
 }
 
-/* Add the weir-inspect nodes that requests to @root pass. */
-static void inspect_find_in(const WeirTarget *target, const char *disk,
-                            WeirGraphNode *root, GPtrArray *found)
-{
-    g_autoptr(GPtrArray) chain = weir_graph_chain(root);
-
-    for (guint i = 0; i < chain->len; i++) {
-        const WeirGraphNode *node = g_ptr_array_index(chain, i);
-        Inspected *inspected;
-
-        if (!node->filter || g_strcmp0(node->driver, INSPECT_DRIVER) != 0) {
-            continue;
-        }
-        inspected = g_new0(Inspected, 1);
-        inspected->vm = target->name;
-        inspected->disk = g_strdup(disk);
-        inspected->info = node->filter;
-        g_ptr_array_add(found, inspected);
-    }
-}
-
-static void inspect_find_recorded(const WeirTarget *target, const char *disk,
-                                  GPtrArray *found)
-{
-    for (guint i = 0; i < target->record->disks->len; i++) {
-        const WeirRecordDisk *entry = g_ptr_array_index(
-            target->record->disks, i);
-
-        if (!disk || strcmp(entry->id, disk) == 0) {
-            inspect_find_in(target, entry->id,
-                            weir_record_disk_root(entry, target->graph),
-                            found);
-        }
-    }
-}
-
-static void inspect_find_any(const WeirTarget *target, const char *disk,
-                             GPtrArray *found)
-{
-    GPtrArray *nodes = weir_graph_nodes(target->graph);
-
-    for (guint i = 0; i < nodes->len; i++) {
-        const WeirGraphNode *node = g_ptr_array_index(nodes, i);
-        g_autofree char *name = weir_graph_device_name(node);
-
-        if (node->kind == WEIR_GRAPH_BACKEND &&
-            (!disk || strcmp(name, disk) == 0)) {
-            inspect_find_in(target, *name ? name : "-", weir_graph_root(node),
-                            found);
-        }
-    }
-}
-
-/* Returns false with @error set if a VM could not be asked. */
-static bool inspect_find(const GPtrArray *targets, const char *disk,
-                         GPtrArray *found, GError **error)
-{
-    for (guint i = 0; i < targets->len; i++) {
-        const WeirTarget *target = g_ptr_array_index(targets, i);
-
-        if (!target->graph) {
-            weir_set_error(error, "VM '%s' cannot be asked: %s", target->name,
-                           target->reason);
-            return false;
-        }
-        if (target->record) {
-            inspect_find_recorded(target, disk, found);
-        } else {
-            inspect_find_any(target, disk, found);
-        }
-    }
-    if (found->len == 0) {
-        weir_set_error(error, "no %s in %s%s%s", INSPECT_DRIVER,
-                       disk ? "disk '" : "any disk", disk ? disk : "",
-                       disk ? "'" : "");
-        return false;
-    }
-    return true;
-}
-
 static int inspect_run(const InspectOptions *options, const char *vm,
                        const char *disk)
 {
@@ -311,13 +216,12 @@ static int inspect_run(const InspectOptions *options, const char *vm,
         .qmp = g_strdup(options->qmp),
         .timeout_ms = WEIR_TARGET_TIMEOUT_MS,
     };
-    g_autoptr(GPtrArray) found = g_ptr_array_new_with_free_func(
-        (GDestroyNotify)inspect_free);
     g_autoptr(GPtrArray) targets = NULL;
+    g_autoptr(GPtrArray) found = NULL;
     GError *error = NULL;
 
     targets = weir_targets_ask(&query, &error);
-    if (!targets || !inspect_find(targets, disk, found, &error)) {
+    if (!targets || !(found = weir_inspected_find(targets, disk, &error))) {
         return weir_fail(error);
     }
     inspect_print_all(found, options->json);

@@ -139,7 +139,7 @@ static bool run_check_disks(const Run *run, const RunOptions *options,
 static char *run_default_name(const Run *run)
 {
     const WeirDisk *disk = g_ptr_array_index(run->disks, 0);
-    g_autofree char *base = g_path_get_basename(disk->file);
+    g_autofree char *base = weir_disk_name(disk);
     char *dot = strrchr(base, '.');
 
     if (dot && dot != base) {

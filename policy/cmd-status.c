@@ -153,6 +153,16 @@ static int status_exit_code(const GPtrArray *statuses)
     return ret;
 }
 
+int weir_status_tell(const GPtrArray *statuses, bool json)
+{
+    if (json) {
+        status_print_json(statuses);
+    } else {
+        status_print_disks(statuses);
+    }
+    return status_exit_code(statuses);
+}
+
 int weir_cmd_status(int argc, char **argv)
 {
     g_auto(WeirWatchOptions) options = WEIR_WATCH_OPTIONS_INIT;
@@ -193,12 +203,9 @@ int weir_cmd_status(int argc, char **argv)
     if (!status_check_policies(&policy, watch, &error)) {
         return weir_fail(error);
     }
-    if (json) {
-        status_print_json(watch->statuses);
-    } else if (filters) {
+    if (filters && !json) {
         status_print_filters(watch->statuses);
-    } else {
-        status_print_disks(watch->statuses);
+        return status_exit_code(watch->statuses);
     }
-    return status_exit_code(watch->statuses);
+    return weir_status_tell(watch->statuses, json);
 }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "address.h"
 #include "location.h"
 
 #define CONFLICTS_CACHE "weir-cache"
@@ -110,19 +111,31 @@ static void conflicts_check_write_back(const GArray *filters,
     }
 }
 
+static bool conflicts_is_loopback(const char *host)
+{
+    static const char *const loopback[] = { "localhost", "127.", "[::1]" };
+    gsize user = strcspn(host, "@/");
+
+    host += host[user] == '@' ? user + 1 : 0;
+    for (guint i = 0; i < G_N_ELEMENTS(loopback); i++) {
+        if (g_str_has_prefix(host, loopback[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Whether what is sent to that place can be read on a network. */
 static bool conflicts_is_open(const char *place)
 {
-    static const char *const loopback[] = {
-        "nbd://localhost", "nbd://127.", "nbd://[::1]",
-    };
+    static const char *const schemes[] = { "nbd://", "iscsi://" };
 
-    for (guint i = 0; i < G_N_ELEMENTS(loopback); i++) {
-        if (g_str_has_prefix(place, loopback[i])) {
-            return false;
+    for (guint i = 0; i < G_N_ELEMENTS(schemes); i++) {
+        if (g_str_has_prefix(place, schemes[i])) {
+            return !conflicts_is_loopback(place + strlen(schemes[i]));
         }
     }
-    return g_str_has_prefix(place, "nbd://");
+    return false;
 }
 
 static void conflicts_check_open_nodes(const WeirOrdered *filter,
@@ -180,6 +193,15 @@ static bool conflicts_same_file(const char *path, const char *file)
             a.st_dev == b.st_dev && a.st_ino == b.st_ino);
 }
 
+/* Whether an option is a node that is at the disk's own address. */
+static bool conflicts_same_address(JsonObject *options, const char *option,
+                                   const WeirDisk *disk)
+{
+    JsonObject *node = weir_json_object(options, option);
+
+    return node && disk->remote && weir_address_same(node, disk->remote);
+}
+
 bool weir_conflicts_disk(const WeirPolicyFilter *filter, JsonObject *options,
                          const WeirDisk *disk, const char **option,
                          GError **error)
@@ -192,7 +214,8 @@ bool weir_conflicts_disk(const WeirPolicyFilter *filter, JsonObject *options,
     for (char **node = filter->nodes; *node; node++) {
         const char *path = conflicts_path(options, *node);
 
-        if (path && conflicts_same_file(path, disk->file)) {
+        if (path ? conflicts_same_file(path, disk->file)
+                 : conflicts_same_address(options, *node, disk)) {
             *option = *node;
             weir_set_error(error, "found the disk's own file %s, expected "
                            "another", disk->file);

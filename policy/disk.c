@@ -4,10 +4,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "address.h"
+#include "chain.h"
 #include "policy.h"
 #include "validate.h"
 
 #define WEIR_DISK_MAX_ID 32
+/* The guest waits so long for an NBD server that is gone. */
+#define WEIR_DISK_RECONNECT_S 30
 
 static const char *const disk_keys[] = {
     "file", "format", "policy", "id", "node-prefix", "device", "iothread",
@@ -30,6 +34,8 @@ void weir_disk_free(WeirDisk *disk)
 {
     if (disk) {
         g_free(disk->file);
+        g_clear_pointer(&disk->remote, json_object_unref);
+        weir_secret_free(disk->secret);
         g_free(disk->format);
         g_free(disk->policy);
         g_free(disk->id);
@@ -187,6 +193,35 @@ static bool disk_set_part(WeirDisk *disk, const char *part, GHashTable *seen,
     return true;
 }
 
+/* The node at an address, if the disk's file is one. */
+static bool disk_find_remote(WeirDisk *disk, GError **error)
+{
+    const char *password;
+    g_autofree char *id = NULL;
+
+    if (!weir_address_is(disk->file)) {
+        return true;
+    }
+    disk->remote = weir_address_parse(disk->file, error);
+    if (!disk->remote) {
+        g_prefix_error(error, "--disk: file=%s: ", disk->file);
+        return false;
+    }
+    if (strcmp(weir_disk_driver(disk), "nbd") == 0 &&
+        !json_object_has_member(disk->remote, "reconnect-delay")) {
+        json_object_set_int_member(disk->remote, "reconnect-delay",
+                                   WEIR_DISK_RECONNECT_S);
+    }
+    password = weir_json_string(disk->remote, "password-secret");
+    if (password) {
+        id = weir_node_name(disk->prefix, "password");
+        disk->secret = weir_secret_parse(password, id, error);
+        json_object_set_string_member(disk->remote, "password-secret",
+                                      disk->secret->id);
+    }
+    return true;
+}
+
 /* What is missing or does not fit together; fills in defaults. */
 static bool disk_complete(WeirDisk *disk, guint number, GError **error)
 {
@@ -206,13 +241,18 @@ static bool disk_complete(WeirDisk *disk, guint number, GError **error)
                        "expected a device that uses it");
         return false;
     }
+    if (disk->aio && weir_address_is(disk->file)) {
+        weir_set_error(error, "--disk: found aio=%s with an address, expected "
+                       "it with a file or block device", disk->aio);
+        return false;
+    }
     if (!disk->id) {
         disk->id = g_strdup_printf("disk%u", number);
     }
     if (!disk->prefix) {
         disk->prefix = g_strconcat("weir-", disk->id, NULL);
     }
-    return true;
+    return disk_find_remote(disk, error);
 }
 
 WeirDisk *weir_disk_parse(const char *text, guint number, GError **error)
@@ -238,8 +278,17 @@ const char *weir_disk_driver(const WeirDisk *disk)
 {
     struct stat file_stat;
 
+    if (disk->remote) {
+        return weir_json_string(disk->remote, "driver");
+    }
     return stat(disk->file, &file_stat) == 0 && S_ISBLK(file_stat.st_mode)
                ? "host_device" : "file";
+}
+
+char *weir_disk_name(const WeirDisk *disk)
+{
+    return g_path_get_basename(disk->remote ? weir_address_name(disk->remote)
+                                            : disk->file);
 }
 
 static bool disk_same_file(const WeirDisk *a, const WeirDisk *b)
@@ -247,6 +296,10 @@ static bool disk_same_file(const WeirDisk *a, const WeirDisk *b)
     struct stat a_stat;
     struct stat b_stat;
 
+    if (a->remote || b->remote) {
+        return a->remote && b->remote &&
+               weir_address_same(a->remote, b->remote);
+    }
     return strcmp(a->file, b->file) == 0 ||
            (stat(a->file, &a_stat) == 0 && stat(b->file, &b_stat) == 0 &&
             a_stat.st_dev == b_stat.st_dev && a_stat.st_ino == b_stat.st_ino);

@@ -5,7 +5,8 @@
 
 #include <stdbool.h>
 
-#include "error.h"
+#include "json.h"
+#include "secret.h"
 
 typedef enum WeirDevice {
     WEIR_DEVICE_VIRTIO_BLK,
@@ -14,7 +15,9 @@ typedef enum WeirDevice {
 } WeirDevice;
 
 typedef struct WeirDisk {
-    char *file;
+    char *file;             /* as it was given: a path or an address */
+    JsonObject *remote;     /* options of the node at an address; NULL */
+    WeirSecret *secret;     /* of that address; NULL: none */
     char *format;
     char *policy;           /* NULL: not given */
     char *id;
@@ -43,10 +46,13 @@ WeirDisk *weir_disk_parse(const char *text, guint number, GError **error);
 void weir_disk_free(WeirDisk *disk);
 
 /*
- * The driver of the disk's storage node, a static string: "host_device" if
- * its file is a block device now, otherwise "file".
+ * The driver of the disk's storage node, a static string or the disk's: that of
+ * the address, "host_device" if the file is a block device now, or "file".
  */
 const char *weir_disk_driver(const WeirDisk *disk);
+
+/* What to call the disk by its file, without directories; to be freed. */
+char *weir_disk_name(const WeirDisk *disk);
 
 /* Whether no two of @disks (WeirDisk) share an id or a file that is written. */
 bool weir_disks_distinct(const GPtrArray *disks, GError **error);

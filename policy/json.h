@@ -45,6 +45,9 @@ gint64 weir_json_int(JsonObject *object, const char *name, gint64 fallback);
 double weir_json_number(JsonObject *object, const char *name, double fallback);
 bool weir_json_bool(JsonObject *object, const char *name, bool fallback);
 
+/* A copy of @object, which the caller unrefs; what is in it is shared. */
+JsonObject *weir_json_object_copy(JsonObject *object);
+
 /* Number of elements of @array, 0 for NULL. */
 guint weir_json_length(JsonArray *array);
 /* Element @index of @array as an object or string; NULL if it is none. */

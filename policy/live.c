@@ -13,6 +13,8 @@
 
 #define LIVE_CONNECT_MS 5000
 #define LIVE_COMMAND_MS 120000
+#define LIVE_POLL_US 50000
+#define LIVE_PATIENCE_US (2 * G_USEC_PER_SEC)
 #define LIVE_JOB "weir-detach-"
 
 struct WeirLive {
@@ -681,4 +683,60 @@ bool weir_live_run(WeirLive *live, GError **error)
         }
     }
     return live_end(live, error);
+}
+
+/* --- afterwards --- */
+
+/* Whether a replication has not found out yet how its log is. */
+static bool live_is_connecting(JsonObject *filter)
+{
+    return g_strcmp0(weir_json_string(filter, "status"),
+                     "disconnected") == 0 &&
+           g_strcmp0(weir_json_string(filter, "state"), "ok") == 0;
+}
+
+static void live_add_ail(GPtrArray *ails, JsonObject *filter)
+{
+    const char *state = weir_json_string(filter, "state");
+    const char *reason = weir_json_string(filter, "reason");
+
+    if (live_is_connecting(filter)) {
+        state = "not connected to its log yet";
+    } else if (!state || strcmp(state, "ok") == 0) {
+        return;
+    }
+    g_ptr_array_add(ails, g_strdup_printf(
+        "%s (node %s) is %s%s%s", weir_json_string(filter, "driver"),
+        weir_json_string(filter, "node-name"), state, reason ? ": " : "",
+        reason ? reason : ""));
+}
+
+GPtrArray *weir_live_ails(WeirLive *live)
+{
+    gint64 end_us = g_get_monotonic_time() + LIVE_PATIENCE_US;
+    GPtrArray *ails = g_ptr_array_new_with_free_func(g_free);
+    bool again = true;
+
+    while (again) {
+        g_autoptr(JsonNode) answer = live_execute(live, "query-weir", NULL,
+                                                  NULL);
+        JsonArray *filters = weir_json_as_array(answer);
+
+        again = false;
+        g_ptr_array_set_size(ails, 0);
+        for (guint i = 0; i < weir_json_length(filters); i++) {
+            JsonObject *filter = weir_json_object_at(filters, i);
+            const char *name = weir_json_string(filter, "node-name");
+
+            if (name && live_knows(live->disk, name)) {
+                live_add_ail(ails, filter);
+                again = again || live_is_connecting(filter);
+            }
+        }
+        again = again && g_get_monotonic_time() < end_us;
+        if (again) {
+            g_usleep(LIVE_POLL_US);
+        }
+    }
+    return ails;
 }

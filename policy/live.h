@@ -73,6 +73,14 @@ bool weir_live_complies(const WeirLive *live);
  */
 bool weir_live_run(WeirLive *live, GError **error);
 
+/*
+ * What is not well with the filters that the disk has now: a log that cannot be
+ * reached is no reason not to attach a replication.  Blocks for up to some
+ * seconds.  Returns texts (char *), none if all is well or that is not known;
+ * the caller unrefs the array.
+ */
+GPtrArray *weir_live_ails(WeirLive *live);
+
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirLive, weir_live_free)
 
 #endif

@@ -5,10 +5,7 @@
  *   /PATH                      a file or block device
  *   create:SIZE:/PATH          the same; a file of zeroes is made if it is
  *                              missing.  SIZE in bytes, or with K, M, G, T
- *   nbd://HOST[:PORT]/EXPORT   an NBD server; also
- *   nbd+unix:///EXPORT?socket=/PATH
- *   nbds://..., nbds+unix://...  with TLS: needs ?tls-creds=ID, the object
- *                              of QEMU; tls-hostname=NAME
+ *   nbd://..., iscsi://...     see address.h
  */
 #ifndef WEIR_LOCATION_H
 #define WEIR_LOCATION_H
@@ -18,7 +15,7 @@
 typedef struct WeirLocation {
     char *path;             /* of a file or device; NULL: it is none */
     guint64 create_bytes;   /* of the file if it is missing; 0: not made */
-    JsonObject *nbd;        /* options of an NBD node, without a name; NULL */
+    JsonObject *remote;     /* options of the node at an address; NULL */
 } WeirLocation;
 
 /*

@@ -70,6 +70,11 @@ GPtrArray *weir_plan_secrets(const WeirPlan *plan)
     return plan->secrets;
 }
 
+const GPtrArray *weir_plan_locations(const WeirPlan *plan)
+{
+    return plan->locations;
+}
+
 bool weir_plan_create_files(const WeirPlan *plan, GError **error)
 {
     for (guint i = 0; i < plan->locations->len; i++) {
@@ -112,6 +117,38 @@ static void plan_set_cache(JsonObject *node, const WeirDisk *disk)
     }
 }
 
+/* Takes @secret; one that is an object of QEMU already is not needed. */
+static void plan_add_secret(WeirPlan *plan, WeirSecret *secret)
+{
+    if (secret->kind == WEIR_SECRET_ID) {
+        weir_secret_free(secret);
+    } else {
+        g_ptr_array_add(plan->secrets, secret);
+    }
+}
+
+/* Let QEMU have the password of an address, if there is one. */
+static bool plan_set_password(const Filter *f, const char *option,
+                              JsonObject *node, GError **error)
+{
+    const char *text = weir_json_string(node, "password-secret");
+    g_autofree char *suffix = g_strconcat(option, "-password", NULL);
+    g_autofree char *id = weir_node_name(f->disk->prefix, suffix);
+    WeirSecret *secret;
+
+    if (!text) {
+        return true;
+    }
+    secret = weir_secret_parse(text, id, error);
+    if (!secret) {
+        plan_explain(f, option, error);
+        return false;
+    }
+    json_object_set_string_member(node, "password-secret", secret->id);
+    plan_add_secret(f->plan, secret);
+    return true;
+}
+
 static char *plan_key(const char *driver, const char *option,
                       const char *place)
 {
@@ -152,6 +189,10 @@ static bool plan_set_node(const Filter *f, const char *option,
     }
     name = weir_node_name(f->disk->prefix, option);
     node = weir_location_node(location);
+    if (!plan_set_password(f, option, node, error)) {
+        json_object_unref(node);
+        return false;
+    }
     json_object_set_string_member(node, "node-name", name);
     if (location->path) {
         plan_set_cache(node, f->disk);
@@ -174,9 +215,7 @@ static bool plan_set_secret(const Filter *f, const char *option,
         return false;
     }
     json_object_set_string_member(f->options, option, secret->id);
-    if (secret->kind != WEIR_SECRET_ID) {
-        g_ptr_array_add(f->plan->secrets, g_steal_pointer(&secret));
-    }
+    plan_add_secret(f->plan, g_steal_pointer(&secret));
     return true;
 }
 
@@ -281,6 +320,9 @@ const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
         if (!plan_resolve(&f, error) || !plan_check_conflicts(&f, error)) {
             return NULL;
         }
+    }
+    if (disk->secret) {
+        plan_add_secret(plan, weir_secret_copy(disk->secret));
     }
     chain = weir_chain_new(disk, policy, options, settings);
     g_ptr_array_add(plan->chains, chain);

@@ -56,6 +56,9 @@ GPtrArray *weir_plan_chains(const WeirPlan *plan);
 /* WeirSecret: those that QEMU has to be given; owned by @plan. */
 GPtrArray *weir_plan_secrets(const WeirPlan *plan);
 
+/* WeirLocation: where the filters' own nodes are; owned by @plan. */
+const GPtrArray *weir_plan_locations(const WeirPlan *plan);
+
 /* Make the files that are to be made. */
 bool weir_plan_create_files(const WeirPlan *plan, GError **error);
 

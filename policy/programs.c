@@ -7,6 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Where a program finds the secret that it is given. */
+#define DISK_SECRET_FD 3
+
 static char *program_dirs[3];   /* set at start; where weir itself is */
 
 static void programs_add_dir(char *path)
@@ -78,6 +81,68 @@ void weir_child_setup(gpointer unused)
     signal(SIGPIPE, SIG_DFL);
 }
 
+/* The disk's file in the words of qemu-img; the caller frees it. */
+static char *disk_image(const WeirDisk *disk)
+{
+    g_autoptr(JsonObject) object = NULL;
+    g_autofree char *text = NULL;
+
+    if (!disk->remote) {
+        /* An absolute name cannot be taken for one with a protocol. */
+        return g_canonicalize_filename(disk->file, NULL);
+    }
+    object = json_object_new();
+    json_object_set_object_member(object, "file",
+                                  json_object_ref(disk->remote));
+    text = weir_json_object_text(object, false);
+    return g_strconcat("json:", text, NULL);
+}
+
+/* Whether the disk's address needs objects that only QEMU-ARGS make. */
+static bool disk_needs_objects(const WeirDisk *disk)
+{
+    return disk->remote &&
+           (json_object_has_member(disk->remote, "tls-creds") ||
+            (disk->secret && disk->secret->kind == WEIR_SECRET_ID));
+}
+
+/* Hand the secret of the disk's address to a program; @args: of it */
+static bool disk_give_secret(const WeirDisk *disk,
+                             GSubprocessLauncher *launcher, GPtrArray *args,
+                             GError **error)
+{
+    int fd;
+
+    if (!disk->secret) {
+        return true;
+    }
+    fd = weir_secret_open(disk->secret, error);
+    if (fd < 0) {
+        return false;
+    }
+    g_subprocess_launcher_take_fd(launcher, fd, DISK_SECRET_FD);
+    g_ptr_array_add(args, g_strdup("--object"));
+    g_ptr_array_add(args, g_strdup_printf("secret,id=%s,file=/dev/fd/%d",
+                                          disk->secret->id, DISK_SECRET_FD));
+    return true;
+}
+
+static GPtrArray *disk_info_args(const WeirDisk *disk, const char *program,
+                                 bool in_use)
+{
+    GPtrArray *args = g_ptr_array_new_with_free_func(g_free);
+
+    g_ptr_array_add(args, g_strdup(program));
+    g_ptr_array_add(args, g_strdup("info"));
+    g_ptr_array_add(args, g_strdup("--output=json"));
+    g_ptr_array_add(args, g_strdup("-f"));
+    g_ptr_array_add(args, g_strdup(disk->format));
+    if (in_use) {
+        g_ptr_array_add(args, g_strdup("-U"));
+    }
+    return args;
+}
+
 JsonObject *weir_disk_info(const WeirDisk *disk, bool in_use,
                            const char *bin_dir, GError **error)
 {
@@ -88,18 +153,19 @@ JsonObject *weir_disk_info(const WeirDisk *disk, bool in_use,
     g_autoptr(JsonNode) answer = NULL;
     g_autofree char *output = NULL;
     g_autofree char *message = NULL;
-    g_autofree char *image = NULL;
+    g_autofree char *image = disk_image(disk);
+    g_autoptr(GPtrArray) args = program ? disk_info_args(disk, program, in_use)
+                                        : NULL;
 
-    if (!program) {
+    if (!args || !disk_give_secret(disk, launcher, args, error)) {
         return NULL;
     }
-    /* An absolute name cannot be taken for one with a protocol. */
-    image = g_canonicalize_filename(disk->file, NULL);
+    g_ptr_array_add(args, g_strdup(image));
+    g_ptr_array_add(args, NULL);
     g_subprocess_launcher_set_child_setup(launcher, weir_child_setup, NULL,
                                           NULL);
-    process = g_subprocess_launcher_spawn(launcher, error, program, "info",
-                                          "--output=json", "-f", disk->format,
-                                          image, in_use ? "-U" : NULL, NULL);
+    process = g_subprocess_launcher_spawnv(
+        launcher, (const char *const *)args->pdata, error);
     if (!process ||
         !g_subprocess_communicate_utf8(process, NULL, NULL, &output, &message,
                                        error)) {
@@ -125,13 +191,17 @@ JsonObject *weir_disk_info(const WeirDisk *disk, bool in_use,
 bool weir_disk_check(const WeirDisk *disk, const char *bin_dir,
                      GError **error)
 {
-    JsonObject *info = weir_disk_info(disk, false, bin_dir, error);
+    JsonObject *info;
 
+    if (disk_needs_objects(disk)) {
+        return true;        /* QEMU will tell */
+    }
+    info = weir_disk_info(disk, false, bin_dir, error);
     if (!info) {
         return false;
     }
     json_object_unref(info);
-    if (!disk->read_only && access(disk->file, W_OK) < 0) {
+    if (!disk->remote && !disk->read_only && access(disk->file, W_OK) < 0) {
         weir_set_error(error, "disk %s (%s) cannot be written to: %s "
                        "(read-only=on opens it for reading)", disk->id,
                        disk->file, g_strerror(errno));

@@ -19,6 +19,8 @@ struct WeirQmp {
     gsize scanned;          /* bytes of @unread known to have no newline */
     GPtrArray *events;      /* JsonNode */
     gint64 next_id;
+    WeirQmpCall call;       /* instead of the streams, which are NULL then */
+    gpointer opaque;
 };
 
 static void qmp_error(const WeirQmp *qmp, GError **error, WeirErrorCode code,
@@ -27,17 +29,34 @@ static void qmp_error(const WeirQmp *qmp, GError **error, WeirErrorCode code,
     g_set_error(error, WEIR_ERROR, (int)code, "%s %s", qmp->peer, what);
 }
 
-WeirQmp *weir_qmp_new(GInputStream *input, GOutputStream *output,
-                      const char *peer)
+static WeirQmp *qmp_alloc(const char *peer)
 {
     WeirQmp *qmp = g_new0(WeirQmp, 1);
 
-    qmp->input = g_object_ref(input);
-    qmp->output = g_object_ref(output);
     qmp->peer = g_strdup(peer);
     qmp->unread = g_byte_array_new();
     qmp->events = g_ptr_array_new_with_free_func(
         (GDestroyNotify)json_node_unref);
+    return qmp;
+}
+
+WeirQmp *weir_qmp_new(GInputStream *input, GOutputStream *output,
+                      const char *peer)
+{
+    WeirQmp *qmp = qmp_alloc(peer);
+
+    qmp->input = g_object_ref(input);
+    qmp->output = g_object_ref(output);
+    return qmp;
+}
+
+WeirQmp *weir_qmp_new_call(WeirQmpCall call, gpointer opaque,
+                           const char *peer)
+{
+    WeirQmp *qmp = qmp_alloc(peer);
+
+    qmp->call = call;
+    qmp->opaque = opaque;
     return qmp;
 }
 
@@ -72,8 +91,8 @@ WeirQmp *weir_qmp_connect(const char *path, GError **error)
 void weir_qmp_free(WeirQmp *qmp)
 {
     if (qmp) {
-        g_object_unref(qmp->input);
-        g_object_unref(qmp->output);
+        g_clear_object(&qmp->input);
+        g_clear_object(&qmp->output);
         g_clear_object(&qmp->stream);
         g_free(qmp->peer);
         g_byte_array_unref(qmp->unread);
@@ -236,6 +255,25 @@ static JsonNode *qmp_result(const WeirQmp *qmp, JsonObject *answer,
     return NULL;
 }
 
+/* weir_qmp_execute() through somebody else. */
+static JsonNode *qmp_call(const WeirQmp *qmp, JsonObject *request,
+                          GError **error)
+{
+    g_autofree char *text = weir_json_object_text(request, false);
+    g_autofree char *answer = qmp->call(qmp->opaque, text, error);
+    g_autoptr(JsonNode) node = answer ? weir_json_parse(
+                                   answer, strlen(answer), NULL) : NULL;
+
+    if (!answer) {
+        return NULL;
+    }
+    if (!weir_json_as_object(node)) {
+        qmp_error(qmp, error, WEIR_ERROR_FAILED, "does not speak QMP");
+        return NULL;
+    }
+    return qmp_result(qmp, weir_json_as_object(node), error);
+}
+
 JsonNode *weir_qmp_execute(WeirQmp *qmp, const char *command,
                            JsonObject *arguments, int timeout_ms,
                            GError **error)
@@ -249,6 +287,9 @@ JsonNode *weir_qmp_execute(WeirQmp *qmp, const char *command,
     json_object_set_string_member(request, "execute", command);
     if (arguments) {
         json_object_set_object_member(request, "arguments", arguments);
+    }
+    if (qmp->call) {
+        return qmp_call(qmp, request, error);
     }
     json_object_set_int_member(request, "id", id);
     text = weir_json_object_text(request, false);

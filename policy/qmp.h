@@ -29,6 +29,22 @@ WeirQmp *weir_qmp_connect(const char *path, GError **error);
 WeirQmp *weir_qmp_new(GInputStream *input, GOutputStream *output,
                       const char *peer);
 
+/*
+ * Hand a command over and return the answer, both as JSON texts in one line;
+ * the caller frees the answer.  NULL with @error set if there is none.
+ */
+typedef char *(*WeirQmpCall)(gpointer opaque, const char *command,
+                             GError **error);
+
+/*
+ * A client of a monitor that somebody else has: libvirt.  There is nothing to
+ * negotiate, there are no events, and timeouts are the other's.
+ *
+ * @call: gets @opaque, which has to stay as long as the client
+ */
+WeirQmp *weir_qmp_new_call(WeirQmpCall call, gpointer opaque,
+                           const char *peer);
+
 /* Close the connection.  NULL is fine. */
 void weir_qmp_free(WeirQmp *qmp);
 

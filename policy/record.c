@@ -429,7 +429,7 @@ static bool record_read(WeirRecord *record, JsonObject *object)
 {
     JsonArray *disks = weir_json_array(object, "disks");
 
-    record->pid = (pid_t)weir_json_int(object, "pid", 0);
+    record->pid = (pid_t)weir_json_int(object, "pid", -1);
     record->start_time = weir_json_int(object, "start-time", -1);
     record->qmp = g_strdup(weir_json_string(object, "qmp"));
     record->bin_dir = g_strdup(weir_json_string(object, "qemu-bin-dir"));
@@ -441,7 +441,7 @@ static bool record_read(WeirRecord *record, JsonObject *object)
             return false;
         }
     }
-    return record->pid > 0 && record->qmp;
+    return record->pid >= 0 && record->qmp;
 }
 
 WeirRecord *weir_record_load(const char *dir, const char *name,

@@ -39,7 +39,7 @@ struct WeirRecordDisk {
 
 typedef struct WeirRecord {
     char *name;
-    pid_t pid;              /* of QEMU */
+    pid_t pid;              /* of QEMU; 0: libvirt starts it */
     gint64 start_time;      /* of that process, in clock ticks since boot */
     char *qmp;              /* path of the socket */
     char *bin_dir;          /* of QEMU's programs; NULL: not given */

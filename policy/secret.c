@@ -36,6 +36,16 @@ void weir_secret_free(WeirSecret *secret)
     }
 }
 
+WeirSecret *weir_secret_copy(const WeirSecret *secret)
+{
+    WeirSecret *copy = g_new0(WeirSecret, 1);
+
+    copy->kind = secret->kind;
+    copy->value = g_strdup(secret->value);
+    copy->id = g_strdup(secret->id);
+    return copy;
+}
+
 static bool secret_check(const WeirSecret *secret, GError **error)
 {
     g_auto(GStrv) args = NULL;

@@ -38,6 +38,9 @@ bool weir_secret_is_option(const char *name);
 WeirSecret *weir_secret_parse(const char *text, const char *id,
                               GError **error);
 
+/* Another one like it. */
+WeirSecret *weir_secret_copy(const WeirSecret *secret);
+
 /* NULL is fine. */
 void weir_secret_free(WeirSecret *secret);
 

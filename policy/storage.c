@@ -20,6 +20,7 @@ enum { STORAGE_ANY, STORAGE_REQUIRED };
 
 static const cyaml_strval_t storage_drivers[] = {
     { "file", 0 }, { "host_device", 1 }, { "nbd", 2 },
+    { "iscsi", 3 },
 };
 
 static const cyaml_strval_t storage_demands[] = {
@@ -188,6 +189,9 @@ static char *storage_probe_discard(const WeirDisk *disk)
     if (!disk->discard) {
         return g_strdup("a disk with discard=ignore");
     }
+    if (disk->remote) {
+        return g_strdup("storage on a server, which does not tell");
+    }
     fd = open(disk->file, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &file_stat) < 0) {
         reason = g_strdup_printf("that it cannot be written to (%s)",
@@ -205,7 +209,12 @@ static char *storage_probe_discard(const WeirDisk *disk)
 
 static char *storage_probe_direct_io(const WeirDisk *disk)
 {
-    int fd = open(disk->file, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK);
+    int fd;
+
+    if (disk->remote) {
+        return NULL;        /* no page cache of this host is between */
+    }
+    fd = open(disk->file, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0) {
         return g_strdup_printf("that it cannot be opened with O_DIRECT (%s)",

@@ -10,6 +10,7 @@
 #include "programs.h"
 
 static const WeirCommand commands[] = {
+    { "advise", "recommend a cache for a disk", weir_cmd_advise },
     { "attach", "bring a disk in use under a policy", weir_cmd_attach },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },
@@ -17,6 +18,8 @@ static const WeirCommand commands[] = {
       weir_cmd_detach },
     { "inspect", "show what weir-inspect has seen of a disk",
       weir_cmd_inspect },
+    { "libvirt", "domains of libvirt with disks under policies",
+      weir_cmd_libvirt },
     { "metrics", "print or serve metrics of running disks for Prometheus",
       weir_cmd_metrics },
     { "policy", "check, compare, list, show or choose policies",
@@ -29,6 +32,8 @@ static const WeirCommand commands[] = {
     { "status", "show whether running disks comply with their policies",
       weir_cmd_status },
     { "top", "show what running disks do, over and over", weir_cmd_top },
+    { "transform", "put disks of a libvirt domain under policies",
+      weir_cmd_transform },
     { NULL, NULL, NULL }
 };
 

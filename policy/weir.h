@@ -5,6 +5,7 @@
 
 #include "assign.h"
 #include "daemon.h"
+#include "transform.h"
 
 typedef enum WeirExit {
     WEIR_EXIT_OK = 0,
@@ -68,10 +69,48 @@ char *const *weir_policy_dirs(const WeirPolicyOptions *options);
 void weir_policy_options_clear(WeirPolicyOptions *options);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirPolicyOptions, weir_policy_options_clear)
 
+/* The program that libvirt is to start. */
+#define WEIR_EMULATOR "weir-qemu"
+
+/* The options of commands that give a domain's disks their policies. */
+typedef struct WeirAssignOptions {
+    char **disks;
+    char *policy;
+    char *emulator;
+} WeirAssignOptions;
+
+#define WEIR_OPTIONS_ASSIGN(options) \
+    { "disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &(options)->disks, \
+      "Policy of a disk, may be repeated", "TARGET=POLICY" }, \
+    { "policy", 0, 0, G_OPTION_ARG_STRING, &(options)->policy, \
+      "Policy of all other disks", "NAME" }, \
+    { "emulator", 0, 0, G_OPTION_ARG_FILENAME, &(options)->emulator, \
+      "The emulator (default: " WEIR_EMULATOR " next to weir)", "PATH" }
+
+void weir_assign_options_clear(WeirAssignOptions *options);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirAssignOptions, weir_assign_options_clear)
+
+/* weir_transform() with @options. */
+char *weir_assign_options_transform(const WeirAssignOptions *options,
+                                    const char *text, gsize length,
+                                    GError **error);
+
+/*
+ * Read a domain's XML from @file, or standard input for NULL, up to what
+ * weir_domain_parse() takes and a byte more.  The caller frees it.
+ */
+char *weir_read_domain(const char *file, gsize *length, GError **error);
+
+/* Print what weir status prints of WeirDiskStatus; returns its exit code. */
+int weir_status_tell(const GPtrArray *statuses, bool json);
+
+int weir_cmd_advise(int argc, char **argv);
 int weir_cmd_attach(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_detach(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
+int weir_cmd_libvirt(int argc, char **argv);
+int weir_cmd_libvirt_hook(int argc, char **argv);
 int weir_cmd_metrics(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
 int weir_cmd_policy_schema(int argc, char **argv);
@@ -81,6 +120,7 @@ int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
 int weir_cmd_top(int argc, char **argv);
+int weir_cmd_transform(int argc, char **argv);
 
 /* weir policy diff */
 int weir_policy_diff_run(int argc, char **argv);

@@ -40,6 +40,7 @@ struct WeirSourceDisk {
     bool came_back;                     /* it was in the group before, */
     bool left_lost;                     /* and `lost` when it had left */
     bool closing;
+    bool abandoned;                     /* see weir_source_abandon_disk() */
     bool lost;                          /* closed while it had dirty blocks */
     uint32_t users;                     /* tasks of the engine that use it */
     uint64_t bytes;
@@ -300,6 +301,12 @@ void weir_source_intent_resize(WeirSourceDisk *d);
 
 /* Leave it clean. Yields. Returns 0 or an error. */
 int weir_source_intent_close(WeirSourceDisk *d);
+
+/*
+ * All of the disk is to be copied when it comes again, whatever becomes of this
+ * source. Yields. Returns 0 or an error.
+ */
+int weir_source_intent_abandon(WeirSourceDisk *d);
 
 /* Clears regions by and by, until the source stops. Locks itself. */
 void weir_source_tend_intents(void *arg);

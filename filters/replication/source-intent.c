@@ -304,7 +304,8 @@ static void clear_idle(WeirSourceDisk *d)
 {
     WeirIntent *it = d->intent;
 
-    if (find_idle(d) == 0 || flush_disk(d) < 0 || write_durable(d) < 0) {
+    if (d->abandoned || find_idle(d) == 0 || flush_disk(d) < 0 ||
+        write_durable(d) < 0) {
         return;
     }
     for (uint64_t i = 0; i < it->regions; i++) {
@@ -693,6 +694,21 @@ void weir_source_intent_resize(WeirSourceDisk *d)
 }
 
 /* --- closing --- */
+
+int weir_source_intent_abandon(WeirSourceDisk *d)
+{
+    WeirIntent *it = d->intent;
+    int ret;
+
+    begin_update(d);
+    for (uint64_t i = 0; i < it->regions; i++) {
+        want(it, i, true);
+    }
+    ret = write_regions(d);
+    d->abandoned = ret == 0;
+    end_update(d);
+    return ret;
+}
 
 static void put_bits(const WeirSourceDisk *d, uint64_t first, uint8_t *bits)
 {

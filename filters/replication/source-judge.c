@@ -289,16 +289,19 @@ static int judge_by(WeirSourceDisk *d, Log log, const WeirLogSuperblock *sb,
                     const WeirLogCommit *end, int number, char *err,
                     size_t err_size)
 {
-    const WeirLogCommit *known = &weir_source_intent_known(d)->durable;
+    const WeirLogCommit *known;
 
     if (log == LOG_ORIGIN) {
         return judge_origin(d, sb, end, number, err, err_size);
     }
-    if (WEIR_SOURCE_WITHOUT(10) && log == LOG_OWN &&
-        known->epoch > end->epoch) {
+    if (log == LOG_NEW) {
+        return 1;
+    }
+    known = &weir_source_intent_known(d)->durable;
+    if (WEIR_SOURCE_WITHOUT(10) && known->epoch > end->epoch) {
         return 0;
     }
-    return log == LOG_OWN && number >= 0 && reaches(sb, end, known)
+    return number >= 0 && reaches(sb, end, known)
            ? follow_log(d, sb, end, (uint16_t)number, err, err_size) : 1;
 }
 

@@ -171,6 +171,22 @@ static void mark_queued(WeirSource *s, WeirSourceDisk *d)
     }
 }
 
+int weir_source_abandon_disk(WeirSourceDisk *d)
+{
+    WeirSource *s = d->source;
+    int ret = 0;
+
+    pthread_mutex_lock(&s->lock);
+    if (!WEIR_SOURCE_WITHOUT(17)) {
+        d->users++;
+        ret = d->intent ? weir_source_intent_abandon(d) : 0;
+        d->users--;
+        weir_source_changed(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return ret;
+}
+
 int weir_source_close_disk(WeirSourceDisk *d)
 {
     WeirSource *s = d->source;
@@ -186,6 +202,9 @@ int weir_source_close_disk(WeirSourceDisk *d)
     if (d->intent) {
         if (!WEIR_SOURCE_WITHOUT(5)) {
             mark_queued(s, d);
+        }
+        if (d->abandoned) {
+            weir_source_mark_dirty(d, 0, d->bytes);
         }
         ret = weir_source_intent_close(d);
     }

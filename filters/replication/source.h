@@ -167,6 +167,14 @@ int weir_source_open_sidecar(WeirSourceDisk *d, uint64_t bytes, char *err,
 uint64_t weir_source_sidecar_bytes(uint64_t disk_bytes);
 
 /*
+ * The disk is going to be used without the source: its sidecar must not say
+ * then that the log has anything of it. To be called before that, while
+ * requests may be under way; weir_source_close_disk() follows. Yields. Returns
+ * 0, or an error of the sidecar: then nobody may use the disk past the source.
+ */
+int weir_source_abandon_disk(WeirSourceDisk *d);
+
+/*
  * The disk is not used any more: with no request of it under way, and none to
  * come. Its sidecar is left clean, so that little is to copy when it comes
  * again; nothing, after weir_source_run() has sent all. Yields; d is gone.

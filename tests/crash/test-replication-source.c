@@ -25,7 +25,8 @@
  * before a region's bit is cleared; 8, a write that was only marked is not; 9,
  * a request that failed leaves its blocks clean; 10, a log that is behind what
  * the sidecar knows is gone on with; 15, what may not be durable is not written
- * again; 16, a flush during which another has failed counts.
+ * again; 16, a flush during which another has failed counts; 17, a disk that is
+ * used on without the source is left as if all of it was in the log.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -1070,6 +1071,49 @@ static void crash(void)
     }
 }
 
+static void abandon_disks(void *arg)
+{
+    for (int i = 0; i < DISKS; i++) {
+        if (weir_source_abandon_disk(w->disks[i]) < 0) {
+            fail("a disk cannot be abandoned");
+        }
+    }
+    *(bool *)arg = true;
+}
+
+/* Nobody replicates that. */
+static void write_behind_its_back(void *arg)
+{
+    uint8_t data[4 * SECTOR];
+
+    (void)arg;
+    for (int i = 0; i < DISKS; i++) {
+        MemDisk *disk = disk_of(w, i);
+        uint64_t offset = coop_below((uint32_t)(disk->bytes / SECTOR) - 3) *
+                          SECTOR;
+
+        prefix_stamp(data, sizeof(data), ++t.stamp);
+        memdisk_request(disk, MEM_WRITE, offset, sizeof(data), data, NULL);
+        note(disk, offset, sizeof(data));
+        flush_disk(disk);
+    }
+}
+
+/* The disks are used without a source for a while. */
+static void go_without(void)
+{
+    bool done = false;
+
+    coop_spawn(abandon_disks, &done);
+    while (!done) {
+        turn();
+    }
+    close_source(true);
+    coop_spawn(write_behind_its_back, NULL);
+    while (turn()) {
+    }
+}
+
 /* All guests have ended. */
 static void end_life(void)
 {
@@ -1081,6 +1125,10 @@ static void end_life(void)
         catch_up();
         settle();
         compare("at the end");
+    }
+    if (t.tidy && coop_below(3) == 0) {
+        go_without();
+        return;
     }
     close_source(true);
     repair();

@@ -30,6 +30,7 @@ class Proxy:
         self.answer = lambda line: line     # what weir gets to read of it
         self.count = 0
         self.jobs = 0           # so often weir has looked at them since
+        self.mute = False       # weir gets no answers any more
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen(1)
@@ -51,6 +52,7 @@ class Proxy:
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self.target)
+            self.mute = False
             back = threading.Thread(target=self.pump, args=(server, client))
             back.start()
             self.forward(client, server)
@@ -66,7 +68,8 @@ class Proxy:
     def pump(self, source, target):
         try:
             for line in source.makefile("rb"):
-                target.sendall(self.answer(line))
+                if not self.mute:
+                    target.sendall(self.answer(line))
         except OSError:
             pass
 

@@ -104,7 +104,7 @@ class Text(FakeTest):
                      "once (it is on line 1)")
         self.refuses(HEAD + '  - weir-pair: {mirror: "x\\ny"}\n',
                      "3:25: found 'x\\x0ay', expected an absolute path or an "
-                     "NBD address such as nbd://HOST/EXPORT for 'mirror'")
+                     "address such as nbd://HOST/EXPORT for 'mirror'")
 
     def test_names_are_no_paths(self):
         for name in ("../p", "a/b", ".p", "p\\n", "$(id)", "p,x=y", "-p"):
@@ -282,7 +282,7 @@ class Places(FakeTest):
 
     def test_paths(self):
         self.refuses_mirror("m.img", "found 'm.img', expected an absolute "
-                            "path or an NBD address such as nbd://HOST/EXPORT")
+                            "path or an address such as nbd://HOST/EXPORT")
         for size in ("", "x", "0", "1P", "-1", "1MM", "2000T",
                      "99999999999999999999"):
             self.refuses_mirror("create:%s:/m" % size, "found size '%s', "
@@ -325,7 +325,7 @@ class Places(FakeTest):
                      "3:37: found '${b}', expected a variable in braces, one "
                      "of vm, disk, host, policy, or $$")
         self.refuses_mirror("${vm}", "found 'vm', expected an absolute path "
-                            "or an NBD address such as nbd://HOST/EXPORT")
+                            "or an address such as nbd://HOST/EXPORT")
 
 
 RPO = "a time from 1us to a year, such as 500ms, 5s, 2m or 1h"

@@ -84,7 +84,8 @@ class Screen(WeirTest):
         self.record("vm", 2)
         process = self.started()
         self.assertIn(b"1 VMs, 2 disks: 0 compliant, 0 non-compliant, "
-                      b"0 out-of-date, 2 unknown, 0 not-applicable", self.output)
+                      b"0 out-of-date, 2 unknown, 0 not-applicable",
+                      self.output)
         self.assertIn(b"by state ", self.output)
         for key, text in ((b">", b"by reads "), (b"<", b"by state "),
                           (b"r", b"by state, reverse ")):

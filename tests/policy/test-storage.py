@@ -176,7 +176,7 @@ class Wrong(VmTest):
         self.refuses("{driver: []}", "3:19: found no driver, expected at "
                      "least one for 'storage.driver'")
         self.refuses("{driver: [rbd]}", "3:20: found 'rbd', expected one of "
-                     "file, host_device, nbd for 'storage.driver'")
+                     "file, host_device, nbd, iscsi for 'storage.driver'")
         self.refuses("{driver: file}", "3:19: found 'file', expected a list "
                      "for 'storage.driver'")
         self.refuses("{discard: yes}", "3:20: found 'yes', expected one of "

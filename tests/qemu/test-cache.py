@@ -131,6 +131,20 @@ class Cache(TestCase):
         self.assertEqual(graph(daemon), before)
         daemon.quit()
 
+    def test_attached_with_its_file_and_reopened(self):
+        """Options of a child that came with the filter are the child's."""
+        daemon = self.daemon(
+            '--blockdev', blockdev(driver='file', node_name='base',
+                                   filename=self.base, discard='unmap'))
+        daemon.cmd('weir-attach', {'node-name': 'base', 'filter': {
+            'driver': 'weir-cache', 'node-name': 'cache', 'file': 'base',
+            'cache-file': {'driver': 'file', 'node-name': 'fast',
+                           'filename': self.fast}}})
+        self.reopen(daemon, mode='write-through')
+        self.assertEqual(self.info(daemon)['mode'], 'write-through')
+        daemon.cmd('weir-detach', {'node-name': 'cache'})
+        daemon.quit()
+
     def test_detach_leaves_all_on_the_disk(self):
         daemon = self.chain()
         client = self.connect()

@@ -254,6 +254,18 @@ class Sidecar(OneDisk):
         self.assertLess(self.sent(), MIB)
         self.check_end()
 
+    def test_disk_goes_on_without_it(self):
+        """What is written while it is detached gets to the replica, although
+        the sidecar has seen an orderly end."""
+        before = self.sent()
+        self.the_source.cmd('weir-detach', {'node-name': 'repl0'})
+        self.client.pwrite(b'2' * MIB, 3 * MIB)
+        self.the_source.cmd('weir-attach', {
+            'node-name': 'disk0',
+            'filter': self.replication(0, sidecar='sidecar')})
+        self.assertGreater(self.sent(), before - MIB)
+        self.check_end()
+
     def test_little_is_copied_when_the_log_was_away(self):
         self.sent()
         self.kill(self.the_keeper)

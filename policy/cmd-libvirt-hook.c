@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * weir libvirt hook: what libvirt calls as hooks/qemu when it starts and ends
+ * domains.  If it fails, the domain is not started, and who wanted that is told
+ * why.
+ *
+ *   start begin      before QEMU is run; aliases and users are known
+ *   started begin    QEMU has read its command line
+ *   release end      QEMU has ended, or was not started
+ */
+#include <string.h>
+
+#include "domainplan.h"
+#include "emulator.h"
+#include "weir.h"
+
+/* A domain with policies starts as weir-qemu, or past all filters. */
+static bool hook_check_emulator(const WeirDomain *domain, GError **error)
+{
+    const char *path = domain->emulator ? domain->emulator : "";
+    g_autofree char *base = g_path_get_basename(path);
+
+    if (strcmp(base, WEIR_EMULATOR) != 0) {
+        weir_set_error(error, "domain '%s': found policies and emulator '%s', "
+                       "expected " WEIR_EMULATOR ": 'weir libvirt apply %s' "
+                       "sets it", domain->name, path, domain->name);
+        return false;
+    }
+    return true;
+}
+
+/* Without the id of its device, a disk cannot be found again. */
+static bool hook_check_devices(const WeirDomainPlan *plan, GError **error)
+{
+    for (guint i = 0; i < plan->record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(plan->record->disks, i);
+
+        if (!disk->device) {
+            weir_set_error(error, "domain '%s': libvirt has given no alias to "
+                           "disk '%s'", plan->record->name, disk->id);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool hook_start(const WeirDomain *domain, const char *dir,
+                       const WeirPolicyOptions *options, GError **error)
+{
+    g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(WeirDomainPlan) plan = NULL;
+
+    if (domain->assigned->len == 0) {
+        weir_domain_plan_remove(dir);
+        return true;
+    }
+    return hook_check_emulator(domain, error) &&
+           (daemon = weir_daemon_start(options->bin_dir, error)) &&
+           (plan = weir_domain_plan_new(domain, daemon,
+                                        weir_policy_dirs(options), error)) &&
+           hook_check_devices(plan, error) &&
+           weir_domain_plan_save(plan, dir, error);
+}
+
+static bool hook_is(char **argv, const char *operation, const char *step)
+{
+    return strcmp(argv[2], operation) == 0 && strcmp(argv[3], step) == 0;
+}
+
+static bool hook_run(char **argv, const WeirPolicyOptions *options,
+                     GError **error)
+{
+    bool starts = hook_is(argv, "start", "begin");
+    bool started = hook_is(argv, "started", "begin");
+    gsize length;
+    g_autofree char *text = NULL;
+    g_autoptr(WeirDomain) domain = NULL;
+    g_autofree char *dir = NULL;
+
+    if (!starts && !started && !hook_is(argv, "release", "end")) {
+        return true;
+    }
+    text = weir_read_domain(NULL, &length, error);
+    if (!text) {
+        return false;
+    }
+    if (!strstr(text, WEIR_DOMAIN_URI)) {
+        return true;    /* none of ours, whatever else is in it */
+    }
+    domain = weir_domain_parse(text, length, error);
+    if (!domain) {
+        return false;
+    }
+    if (!domain->uuid || !g_uuid_string_is_valid(domain->uuid)) {
+        weir_set_error(error, "domain '%s': found no UUID", domain->name);
+        return false;
+    }
+    dir = g_build_filename(WEIR_LIBVIRT_DIR, domain->uuid, NULL);
+    if (starts) {
+        return hook_start(domain, dir, options, error);
+    }
+    if (started) {
+        weir_domain_plan_forget_secrets(dir);
+    } else {
+        weir_domain_plan_remove(dir);
+    }
+    return true;
+}
+
+int weir_cmd_libvirt_hook(int argc, char **argv)
+{
+    g_auto(WeirPolicyOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        WEIR_OPTION_POLICIES(&options.dirs),
+        WEIR_OPTION_BIN_DIR(&options.bin_dir),
+        G_OPTION_ENTRY_NULL
+    };
+    GError *error = NULL;
+
+    if (!weir_parse(&argc, &argv, entries, "DOMAIN OPERATION STEP EXTRA",
+                    "Called by libvirt as a hook, with the XML of the domain "
+                    "on standard input.  Works\nout the chains before the "
+                    "domain starts; if that fails, it does not start.\n\n"
+                    "Exit codes: 0 done, 1 error, 2 wrong usage.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc != 5) {
+        return weir_usage("libvirt hook: found %d arguments, expected DOMAIN "
+                          "OPERATION STEP EXTRA", argc - 1);
+    }
+    return hook_run(argv, &options, &error) ? WEIR_EXIT_OK
+                                            : weir_fail(error);
+}

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* weir libvirt */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "domainplan.h"
+#include "hypervisor.h"
+#include "livedomain.h"
+#include "weir.h"
+
+typedef struct LibvirtOptions {
+    WeirPolicyOptions policy;
+    WeirAssignOptions assign;
+    char *uri;
+} LibvirtOptions;
+
+static void libvirt_options_clear(LibvirtOptions *options)
+{
+    weir_policy_options_clear(&options->policy);
+    weir_assign_options_clear(&options->assign);
+    g_free(options->uri);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(LibvirtOptions, libvirt_options_clear)
+
+#define LIBVIRT_OPTION_CONNECT(options) \
+    { "connect", 'c', 0, G_OPTION_ARG_STRING, &(options)->uri, \
+      "libvirt's URI (default: as for virsh)", "URI" }
+#define LIBVIRT_OPTIONS_POLICY(options) \
+    WEIR_OPTION_POLICIES(&(options)->policy.dirs), \
+    WEIR_OPTION_BIN_DIR(&(options)->policy.bin_dir)
+
+/* Parse options and the one argument behind them; NULL: it was told. */
+static const char *libvirt_parse(int *argc, char ***argv,
+                                 const GOptionEntry *entries,
+                                 const char *argument, const char *help)
+{
+    const char *command = (*argv)[0];
+
+    if (!weir_parse(argc, argv, entries, argument, help)) {
+        return NULL;
+    }
+    if (*argc != 2) {
+        weir_usage("%s: found %d arguments, expected %s",
+                   command + strlen("weir "), *argc - 1, argument);
+        return NULL;
+    }
+    return (*argv)[1];
+}
+
+/* --- define, apply, remove --- */
+
+/* Whether the policies can be met, as the hook will ask again. */
+static bool libvirt_check(const LibvirtOptions *options,
+                          virConnectPtr connection, const char *xml,
+                          GError **error)
+{
+    g_autoptr(WeirDomain) domain = weir_domain_parse(xml, strlen(xml), error);
+    g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(WeirDomainPlan) plan = NULL;
+
+    if (!domain) {
+        return false;
+    }
+    if (domain->assigned->len == 0) {
+        weir_set_error(error, "domain '%s': found no policy for any disk, "
+                       "expected --disk, --policy or metadata that have one",
+                       domain->name);
+        return false;
+    }
+    if (!weir_hypervisor_is_local(connection)) {
+        return true;
+    }
+    daemon = weir_daemon_start(options->policy.bin_dir, error);
+    if (!daemon) {
+        return false;
+    }
+    plan = weir_domain_plan_new(domain, daemon,
+                                weir_policy_dirs(&options->policy), error);
+    return plan != NULL;
+}
+
+/* Define @xml under the options' policies. */
+static virDomainPtr libvirt_put(const LibvirtOptions *options,
+                                virConnectPtr connection, const char *xml,
+                                gsize length, GError **error)
+{
+    g_autofree char *out = weir_assign_options_transform(&options->assign,
+                                                         xml, length, error);
+
+    if (!out || !libvirt_check(options, connection, out, error)) {
+        return NULL;
+    }
+    return weir_hypervisor_define(connection, out, error);
+}
+
+static int libvirt_cmd_define(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        WEIR_OPTIONS_ASSIGN(&options.assign),
+        LIBVIRT_OPTION_CONNECT(&options),
+        LIBVIRT_OPTIONS_POLICY(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    const char *file = libvirt_parse(
+        &argc, &argv, entries, "FILE",
+        "Define a domain from an XML file (- for standard input) with its "
+        "disks under\npolicies, which are checked before.\n\n"
+        "Exit codes: 0 done, 1 error, 2 wrong usage.");
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(virDomain) domain = NULL;
+    g_autofree char *xml = NULL;
+    GError *error = NULL;
+    gsize length;
+
+    if (!file) {
+        return WEIR_EXIT_USAGE;
+    }
+    xml = weir_read_domain(strcmp(file, "-") == 0 ? NULL : file, &length,
+                           &error);
+    if (!xml || !(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domain = libvirt_put(&options, connection, xml, length, &error))) {
+        return weir_fail(error);
+    }
+    printf("Domain '%s' defined\n", virDomainGetName(domain));
+    return WEIR_EXIT_OK;
+}
+
+/* A domain that is defined. */
+typedef struct LibvirtDomain {
+    virConnectPtr connection;
+    virDomainPtr domain;
+    char *xml;
+} LibvirtDomain;
+
+static void libvirt_domain_clear(LibvirtDomain *found)
+{
+    g_clear_pointer(&found->domain, virDomainFree);
+    g_clear_pointer(&found->connection, virConnectClose);
+    g_free(found->xml);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(LibvirtDomain, libvirt_domain_clear)
+
+static bool libvirt_find(LibvirtDomain *found, const char *uri,
+                         const char *name, GError **error)
+{
+    int persistent;
+
+    if (!(found->connection = weir_hypervisor_open(uri, error)) ||
+        !(found->domain = weir_hypervisor_domain(found->connection, name,
+                                                 error))) {
+        return false;
+    }
+    persistent = virDomainIsPersistent(found->domain);
+    if (persistent < 0) {
+        weir_hypervisor_error(error, "libvirt");
+        return false;
+    }
+    if (!persistent) {
+        weir_set_error(error, "domain '%s' is transient: its XML goes through "
+                       "'weir transform' before it is created", name);
+        return false;
+    }
+    found->xml = weir_hypervisor_xml(found->domain, false, error);
+    return found->xml != NULL;
+}
+
+static void libvirt_tell(virDomainPtr domain, const char *what)
+{
+    printf("Domain '%s' %s%s\n", virDomainGetName(domain), what,
+           virDomainIsActive(domain) == 1
+               ? "; it runs, so this holds when it is started anew" : "");
+}
+
+static int libvirt_cmd_apply(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        WEIR_OPTIONS_ASSIGN(&options.assign),
+        LIBVIRT_OPTION_CONNECT(&options),
+        LIBVIRT_OPTIONS_POLICY(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    const char *name = libvirt_parse(
+        &argc, &argv, entries, "DOMAIN",
+        "Put the disks of a defined domain under policies, which are checked "
+        "before.  A\ndomain that runs is changed when it is started anew.\n\n"
+        "Exit codes: 0 done, 1 error, 2 wrong usage.");
+    g_auto(LibvirtDomain) found = { 0 };
+    g_autoptr(virDomain) defined = NULL;
+    GError *error = NULL;
+
+    if (!name) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (!libvirt_find(&found, options.uri, name, &error) ||
+        !(defined = libvirt_put(&options, found.connection, found.xml,
+                                strlen(found.xml), &error))) {
+        return weir_fail(error);
+    }
+    libvirt_tell(defined, "is under its policies");
+    return WEIR_EXIT_OK;
+}
+
+/* What is to be known about a disk that is to be without a filter. */
+static void libvirt_note_filter(const WeirAssigned *assigned,
+                                const WeirPolicyFilter *filter,
+                                const WeirSchema *schema)
+{
+    const WeirFilterType *type = weir_schema_find(schema, filter->driver);
+    const char *note =
+        type->class == WEIR_CLASS_CACHE
+            ? "may hold writes that the disk lacks" :
+        type->class == WEIR_CLASS_ENCRYPTION
+            ? "has encrypted the disk, which stays so" :
+        type->class == WEIR_CLASS_REPLICATION
+            ? "no longer sees what is written" : NULL;
+
+    if (note) {
+        fprintf(stderr, "weir: disk '%s': %s of policy '%s' %s\n",
+                assigned->target, filter->driver, assigned->policy, note);
+    }
+}
+
+/* The same for all disks of @xml, as far as their policies are known here. */
+static void libvirt_note(const LibvirtOptions *options, const char *xml)
+{
+    g_autoptr(WeirDomain) domain = weir_domain_parse(xml, strlen(xml), NULL);
+    g_autoptr(WeirDaemon) daemon = domain && domain->assigned->len > 0
+        ? weir_daemon_start(options->policy.bin_dir, NULL) : NULL;
+
+    for (guint i = 0; daemon && i < domain->assigned->len; i++) {
+        const WeirAssigned *assigned = g_ptr_array_index(domain->assigned, i);
+        g_autoptr(WeirPolicy) policy = weir_policy_find(
+            weir_policy_dirs(&options->policy), assigned->policy,
+            weir_daemon_schema(daemon), NULL);
+
+        for (guint j = 0; policy && j < policy->filters->len; j++) {
+            libvirt_note_filter(assigned,
+                                g_ptr_array_index(policy->filters, j),
+                                weir_daemon_schema(daemon));
+        }
+    }
+}
+
+static int libvirt_cmd_remove(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        LIBVIRT_OPTION_CONNECT(&options),
+        LIBVIRT_OPTIONS_POLICY(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    const char *name = libvirt_parse(
+        &argc, &argv, entries, "DOMAIN",
+        "Give a defined domain its original XML back, and tell what its disks "
+        "lose with\ntheir filters.  A domain that runs is changed when it is "
+        "started anew.\n\n"
+        "Exit codes: 0 done, 1 error, 2 wrong usage.");
+    g_auto(LibvirtDomain) found = { 0 };
+    g_autoptr(virDomain) defined = NULL;
+    g_autofree char *out = NULL;
+    GError *error = NULL;
+
+    if (!name) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (!libvirt_find(&found, options.uri, name, &error) ||
+        !(out = weir_transform_remove(found.xml, strlen(found.xml),
+                                      &error)) ||
+        !(defined = weir_hypervisor_define(found.connection, out, &error))) {
+        return weir_fail(error);
+    }
+    libvirt_note(&options, found.xml);
+    libvirt_tell(defined, "is as it was");
+    return WEIR_EXIT_OK;
+}
+
+/* --- start, status --- */
+
+/* The guest is let go when its chains were seen to be there. */
+static bool libvirt_start(virDomainPtr domain, GError **error)
+{
+    if (virDomainCreateWithFlags(domain, VIR_DOMAIN_START_PAUSED) < 0) {
+        weir_hypervisor_error(error, "libvirt does not start the domain");
+        return false;
+    }
+    if (!weir_live_domain_complies(domain, error)) {
+        virDomainDestroy(domain);
+        return false;
+    }
+    if (virDomainResume(domain) < 0) {
+        weir_hypervisor_error(error, "libvirt does not let the guest go");
+        virDomainDestroy(domain);
+        return false;
+    }
+    return true;
+}
+
+static int libvirt_cmd_start(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        LIBVIRT_OPTION_CONNECT(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    const char *name = libvirt_parse(
+        &argc, &argv, entries, "DOMAIN",
+        "Start a defined domain.  The guest is let go when its chains were "
+        "seen to be\nthere.\n\n"
+        "Exit codes: 0 done, 1 error, 2 wrong usage.");
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(virDomain) domain = NULL;
+    GError *error = NULL;
+
+    if (!name) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domain = weir_hypervisor_domain(connection, name, &error)) ||
+        !libvirt_start(domain, &error)) {
+        return weir_fail(error);
+    }
+    printf("Domain '%s' started\n", virDomainGetName(domain));
+    return WEIR_EXIT_OK;
+}
+
+static void libvirt_domain_free(gpointer domain)
+{
+    virDomainFree(domain);
+}
+
+/*
+ * One domain, or all that run for NULL.  The caller unrefs the array, or gets
+ * NULL with @error set.
+ */
+static GPtrArray *libvirt_domains(virConnectPtr connection, const char *name,
+                                  GError **error)
+{
+    g_autoptr(GPtrArray) domains = g_ptr_array_new_with_free_func(
+        libvirt_domain_free);
+    virDomainPtr *list = NULL;
+    int n;
+
+    if (name) {
+        virDomainPtr domain = weir_hypervisor_domain(connection, name, error);
+
+        if (!domain) {
+            return NULL;
+        }
+        g_ptr_array_add(domains, domain);
+        return g_steal_pointer(&domains);
+    }
+    n = virConnectListAllDomains(connection, &list,
+                                 VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+    if (n < 0) {
+        weir_hypervisor_error(error, "libvirt");
+        return NULL;
+    }
+    for (int i = 0; i < n; i++) {
+        g_ptr_array_add(domains, list[i]);
+    }
+    free(list);
+    return g_steal_pointer(&domains);
+}
+
+static int libvirt_cmd_status(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    gboolean json = FALSE;
+    GOptionEntry entries[] = {
+        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
+        LIBVIRT_OPTION_CONNECT(&options),
+        G_OPTION_ENTRY_NULL
+    };
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(GPtrArray) domains = NULL;
+    g_autoptr(GPtrArray) statuses = weir_disk_statuses_new();
+    GError *error = NULL;
+    bool unknown = false;
+    int code;
+
+    if (!weir_parse(&argc, &argv, entries, "[DOMAIN]",
+                    "Show for each disk with a policy of the domains that "
+                    "run what 'weir status'\nshows.\n\n"
+                    "Exit codes: as 'weir status'.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc > 2) {
+        return weir_usage("libvirt status: found '%s', expected one domain",
+                          argv[2]);
+    }
+    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domains = libvirt_domains(connection, argc == 2 ? argv[1] : NULL,
+                                    &error))) {
+        return weir_fail(error);
+    }
+    for (guint i = 0; i < domains->len; i++) {
+        if (!weir_live_domain_statuses(g_ptr_array_index(domains, i), statuses,
+                                &error)) {
+            weir_fail(g_steal_pointer(&error));
+            unknown = true;
+        }
+    }
+    code = weir_status_tell(statuses, json);
+    return code == WEIR_EXIT_OK && unknown ? WEIR_EXIT_UNKNOWN : code;
+}
+
+/* Returns false if a disk lacks filters afterwards, which is told. */
+static bool libvirt_reapply(virDomainPtr domain, WeirDaemon *daemon)
+{
+    guint inserted = 0;
+    guint deleted = 0;
+    GError *error = NULL;
+    bool ok = weir_live_domain_reapply(domain, daemon, &inserted, &deleted,
+                                       &error);
+
+    if (inserted > 0 || deleted > 0) {
+        printf("Domain '%s': filters put back %u, deleted %u\n",
+               virDomainGetName(domain), inserted, deleted);
+    }
+    if (!ok) {
+        weir_fail(error);
+    }
+    return ok;
+}
+
+static int libvirt_cmd_reapply(int argc, char **argv)
+{
+    g_auto(LibvirtOptions) options = { 0 };
+    GOptionEntry entries[] = {
+        LIBVIRT_OPTION_CONNECT(&options),
+        WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
+        G_OPTION_ENTRY_NULL
+    };
+    g_autoptr(virConnect) connection = NULL;
+    g_autoptr(GPtrArray) domains = NULL;
+    g_autoptr(WeirDaemon) daemon = NULL;
+    GError *error = NULL;
+    bool ok = true;
+
+    if (!weir_parse(&argc, &argv, entries, "[DOMAIN]",
+                    "Put back the filters that disks of one or all domains "
+                    "that run have lost, by a\nsnapshot for instance.  Only "
+                    "filters without data of their own (weir-inspect) can\n"
+                    "be put back; for others, commit the image back or start "
+                    "the domain anew.\n\n"
+                    "Exit codes: 0 no filter is missing, 1 error, 2 wrong "
+                    "usage.")) {
+        return WEIR_EXIT_USAGE;
+    }
+    if (argc > 2) {
+        return weir_usage("libvirt reapply: found '%s', expected one domain",
+                          argv[2]);
+    }
+    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
+        !(domains = libvirt_domains(connection, argc == 2 ? argv[1] : NULL,
+                                    &error)) ||
+        !(daemon = weir_daemon_start(options.policy.bin_dir, &error))) {
+        return weir_fail(error);
+    }
+    for (guint i = 0; i < domains->len; i++) {
+        ok = libvirt_reapply(g_ptr_array_index(domains, i), daemon) && ok;
+    }
+    return ok ? WEIR_EXIT_OK : WEIR_EXIT_ERROR;
+}
+
+static const WeirCommand commands[] = {
+    { "apply", "put disks of a defined domain under policies",
+      libvirt_cmd_apply },
+    { "define", "define a domain with its disks under policies",
+      libvirt_cmd_define },
+    { "hook", "what libvirt calls when a domain starts and ends",
+      weir_cmd_libvirt_hook },
+    { "reapply", "put filters back that running disks have lost",
+      libvirt_cmd_reapply },
+    { "remove", "give a domain its original XML back", libvirt_cmd_remove },
+    { "start", "start a domain and see that its chains are there",
+      libvirt_cmd_start },
+    { "status", "show whether disks of domains comply", libvirt_cmd_status },
+    { NULL, NULL, NULL }
+};
+
+int weir_cmd_libvirt(int argc, char **argv)
+{
+    return weir_dispatch(commands, "weir libvirt", argc, argv);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The chains of a libvirt domain, worked out by the hook when the domain is
+ * about to start, and left for weir-qemu, which runs as another user:
+ *
+ *   /run/weir-libvirt/UUID/NAME.json      the record
+ *   /run/weir-libvirt/UUID/secrets/ID     for QEMU's user only, until QEMU runs
+ */
+#ifndef WEIR_DOMAINPLAN_H
+#define WEIR_DOMAINPLAN_H
+
+#include "daemon.h"
+#include "domain.h"
+#include "plan.h"
+#include "record.h"
+
+typedef struct WeirDomainPlan {
+    WeirPlan *plan;
+    WeirRecord *record;     /* its disks have the devices' ids, if known */
+    gint64 uid, gid;        /* of QEMU; -1: root */
+} WeirDomainPlan;
+
+/*
+ * Work out the chains.  Policies for disks that the domain does not have (any
+ * more) are passed over.
+ *
+ * @dirs: of the policies, NULL-terminated
+ * Returns what the caller frees with weir_domain_plan_free(), or NULL with
+ * @error set.
+ */
+WeirDomainPlan *weir_domain_plan_new(const WeirDomain *domain,
+                                     WeirDaemon *daemon, char *const *dirs,
+                                     GError **error);
+
+/* NULL is fine. */
+void weir_domain_plan_free(WeirDomainPlan *plan);
+
+/*
+ * Make the files that are to be made, and leave the chains in directory @dir of
+ * the domain.  If it fails, nothing is left there.
+ */
+bool weir_domain_plan_save(const WeirDomainPlan *plan, const char *dir,
+                           GError **error);
+
+/* QEMU has read the secrets. */
+void weir_domain_plan_forget_secrets(const char *dir);
+
+/* The domain has ended. */
+void weir_domain_plan_remove(const char *dir);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirDomainPlan, weir_domain_plan_free)
+
+#endif
