@@ -2,6 +2,7 @@
 #include "conflicts.h"
 
 #include <fcntl.h>
+#include <gio/gio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -111,18 +112,19 @@ static void conflicts_check_write_back(const GArray *filters,
     }
 }
 
-static bool conflicts_is_loopback(const char *host)
+/* @rest: what follows the scheme of an address. */
+static bool conflicts_is_loopback(const char *rest)
 {
-    static const char *const loopback[] = { "localhost", "127.", "[::1]" };
-    gsize user = strcspn(host, "@/");
+    gsize user = strcspn(rest, "@/");
+    const char *begin = rest + (rest[user] == '@' ? user + 1 : 0);
+    bool bracketed = *begin == '[';
+    g_autofree char *host = g_strndup(begin + bracketed,
+                                      strcspn(begin + bracketed,
+                                              bracketed ? "]" : ":/?"));
+    g_autoptr(GInetAddress) address = g_inet_address_new_from_string(host);
 
-    host += host[user] == '@' ? user + 1 : 0;
-    for (guint i = 0; i < G_N_ELEMENTS(loopback); i++) {
-        if (g_str_has_prefix(host, loopback[i])) {
-            return true;
-        }
-    }
-    return false;
+    return address ? g_inet_address_get_is_loopback(address)
+                   : strcmp(host, "localhost") == 0;
 }
 
 /* Whether what is sent to that place can be read on a network. */

@@ -43,6 +43,10 @@ char *weir_program_find(const char *bin_dir, const char *name, GError **error)
 {
     char *path = NULL;
 
+    /* Another QEMU has no filters: where there is one for us, no other does. */
+    if (!bin_dir && WEIR_QEMU_BIN_DIR[0]) {
+        bin_dir = WEIR_QEMU_BIN_DIR;
+    }
     if (bin_dir) {
         path = program_in(bin_dir, name);
     } else {

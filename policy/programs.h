@@ -15,8 +15,8 @@ void weir_programs_init(const char *argv0);
 /*
  * Find one of QEMU's programs.
  *
- * @bin_dir: the only directory to look in; NULL: next to the running program,
- *     then on $PATH
+ * @bin_dir: the only directory to look in; NULL: the one of the build option
+ *     qemu-bin-dir, or else next to the running program, then on $PATH
  * @name: for example "qemu-img"
  * Returns its path, which the caller frees, or NULL with @error set.
  */

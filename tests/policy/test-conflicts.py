@@ -59,11 +59,14 @@ class Policies(VmTest):
                 "  - weir-replication: {disk-id: d, log: '%s'}\n"
                 "  - weir-encryption: {key-secret: k}\n")
         for log in ("nbd://h/log", "iscsi://h/t/0",
+                    "nbd://127.example.com/log", "nbd://localhost.example/l",
+                    "nbd://[::2]:9/log",
                     "iscsi://127.0.0.1@h/t/0?password-secret=p"):
             self.refuses(text % log, "4:41: found '%s' for 'log' of a filter "
                          "above encryption: what it sends could be read on "
                          "the network; expected nbds" % log)
         for log in ("nbds://h/log?tls-creds=t", "nbd://localhost/log",
+                    "nbd://127.0.0.2:9/log",
                     "nbd+unix:///log?socket=/s", "iscsi://[::1]/t/0",
                     "iscsi://u@localhost/t/0?password-secret=p"):
             self.accepts(text % log)

@@ -29,8 +29,8 @@ class Bootstrap(unittest.TestCase):
         for args in (('--help',), ('help',), ('build', '--help')):
             result = bootstrap(*args)
             self.assertEqual(result.returncode, 0)
-            for word in ('build', 'test', 'demo', 'install', 'clean',
-                         '--prefix', '--full', '--qemu-src'):
+            for word in ('build', 'test', 'demo', 'install', 'deb',
+                         'clean', '--prefix', '--full', '--qemu-src'):
                 self.assertIn(word, result.stdout)
 
     def test_help_names_each_option(self):
@@ -53,6 +53,7 @@ class Bootstrap(unittest.TestCase):
         self.check_error("unknown option '--fast'", 'build', '--fast')
         self.check_error('--prefix needs a value', 'install', '--prefix')
         self.check_error("not '9.1'", 'test', '--qemu', '9.1')
+        self.check_error('10.0 of Debian only', 'deb', '--qemu', '10.2')
         self.check_error('/nonexistent', 'build', '--qemu-src',
                          '/nonexistent')
 
