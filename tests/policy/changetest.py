@@ -70,6 +70,7 @@ class Proxy:
             for line in source.makefile("rb"):
                 if not self.mute:
                     target.sendall(self.answer(line))
+            target.shutdown(socket.SHUT_RDWR)   # QEMU has ended
         except OSError:
             pass
 
