@@ -20,6 +20,12 @@ ENTER = b"\033[?1049h\033[?25l"
 LEAVE = b"\033[?25h\033[?1049l"
 
 
+def heed_signals():
+    """Also those that a shell has ignored in what it runs in background."""
+    for number in signal.SIGINT, signal.SIGQUIT, signal.SIGHUP:
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Screen(WeirTest):
     def setUp(self):
         super().setUp()
@@ -52,7 +58,8 @@ class Screen(WeirTest):
         process = subprocess.Popen(
             [WEIR, "top", "--runtime-dir", self.runtime] + list(args),
             stdin=self.slave, stdout=self.slave, stderr=self.slave,
-            env=dict(os.environ, LC_ALL="C.UTF-8"), start_new_session=True)
+            env=dict(os.environ, LC_ALL="C.UTF-8"), start_new_session=True,
+            preexec_fn=heed_signals)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         return process
