@@ -407,12 +407,20 @@ class Snapshots(Disk):
 
 
 class Exports(Disk):
+    def add_iothread(self, task):
+        """Returns its thread.  Others, of QEMU's pool, come and go."""
+        while True:
+            threads = set(os.listdir(task))
+            self.d.cmd('object-add', {'qom-type': 'iothread', 'id': 'io1'})
+            new = set(os.listdir(task)) - threads
+            if len(new) == 1:
+                return new.pop()
+            self.d.cmd('object-del', {'id': 'io1'})
+
     def test_iothread_of_the_export_is_kept(self):
         """Opening a node may not drag the disk to the main loop."""
         task = f'/proc/{self.d.process.pid}/task'
-        threads = set(os.listdir(task))
-        self.d.cmd('object-add', {'qom-type': 'iothread', 'id': 'io1'})
-        io, = set(os.listdir(task)) - threads
+        io = self.add_iothread(task)
         self.client.shutdown()
         self.d.cmd('block-export-del', id='exp')
         self.d.qmp.event('BLOCK_EXPORT_DELETED')
