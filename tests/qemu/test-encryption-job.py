@@ -162,6 +162,14 @@ class EncryptionJob(TestCase):
         jobs = [j for j in daemon.cmd('query-jobs') if j['id'] == 'job0']
         return jobs[0] if jobs else None
 
+    def resume(self, daemon):
+        """One that has stopped.  Writes to where it stands fail until it has
+        gone on from there."""
+        done = self.done(daemon)
+        daemon.cmd('job-resume', id='job0')
+        wait_for(lambda: self.job(daemon)['status'] == 'concluded' or
+                 self.done(daemon) > done, 'it goes on')
+
     def work_until_concluded(self, daemon, client):
         """Returns how many requests there were meanwhile."""
         n = 0
@@ -761,7 +769,7 @@ class EncryptionJob(TestCase):
         self.assertIn('has stopped', self.filter_info(daemon,
                                                       'crypt')['reason'])
         client.check_all(self)
-        daemon.cmd('job-resume', id='job0')
+        self.resume(daemon)
         self.work_until_concluded(daemon, client)
         self.assertEqual(self.filter_info(daemon, 'crypt')['state'], 'ok')
         client.check_all(self)
@@ -793,7 +801,7 @@ class EncryptionJob(TestCase):
             self.assertIn('has stopped: Input/output error',
                           self.filter_info(daemon, 'crypt')['reason'])
             client.check_all(self)
-            daemon.cmd('job-resume', id='job0')
+            self.resume(daemon)
             self.work_until_concluded(daemon, client)
             client.check_all(self)
             client.close()
