@@ -76,17 +76,13 @@ static void diff_print_table(const GPtrArray *differences)
 
 static void diff_print_json(const GPtrArray *differences)
 {
-    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_ARRAY);
     JsonArray *array = json_array_new();
-    g_autofree char *text = NULL;
 
     for (guint i = 0; i < differences->len; i++) {
         json_array_add_object_element(
             array, weir_difference_json(g_ptr_array_index(differences, i)));
     }
-    json_node_take_array(node, array);
-    text = weir_json_text(node, true);
-    printf("%s\n", text);
+    weir_print_json(array);
 }
 
 int weir_policy_diff_run(int argc, char **argv)

@@ -174,17 +174,13 @@ static GPtrArray *policy_load_all(const GPtrArray *files, char *const *dirs,
 
 static void policy_print_json_list(const GPtrArray *policies)
 {
-    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_ARRAY);
-    g_autofree char *text = NULL;
     JsonArray *array = json_array_new();
 
     for (guint i = 0; i < policies->len; i++) {
         json_array_add_object_element(
             array, weir_policy_json(g_ptr_array_index(policies, i)));
     }
-    json_node_take_array(node, array);
-    text = weir_json_text(node, true);
-    printf("%s\n", text);
+    weir_print_json(array);
 }
 
 static void policy_print_list(const GPtrArray *policies)

@@ -80,17 +80,13 @@ static void status_print_filters(const GPtrArray *statuses)
 
 static void status_print_json(const GPtrArray *statuses)
 {
-    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_ARRAY);
     JsonArray *array = json_array_new();
-    g_autofree char *text = NULL;
 
     for (guint i = 0; i < statuses->len; i++) {
         json_array_add_object_element(
             array, weir_disk_status_json(g_ptr_array_index(statuses, i)));
     }
-    json_node_take_array(node, array);
-    text = weir_json_text(node, true);
-    printf("%s\n", text);
+    weir_print_json(array);
 }
 
 /* Whether a policy has been applied that may be another one now. */

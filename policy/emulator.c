@@ -193,7 +193,7 @@ static JsonObject *disk_chain(const WeirRecordDisk *disk, const Node *storage,
 {
     const WeirWanted *below = g_ptr_array_index(disk->wanted,
                                                 disk->wanted->len - 1);
-    g_autoptr(JsonObject) chain = weir_json_object_copy(storage->options);
+    g_autoptr(JsonObject) chain = weir_json_copy(storage->options);
 
     json_object_set_string_member(chain, "node-name", below->node_name);
     for (guint i = disk->wanted->len - 1; i-- > 0;) {
@@ -209,7 +209,7 @@ static JsonObject *disk_chain(const WeirRecordDisk *disk, const Node *storage,
                            disk->id, wanted->node_name);
             return NULL;
         }
-        filter = weir_json_object_copy(wanted->options);
+        filter = weir_json_copy(wanted->options);
         json_object_set_object_member(filter, child, g_steal_pointer(&chain));
         chain = filter;
         below = wanted;

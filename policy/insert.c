@@ -77,7 +77,7 @@ static JsonObject *insert_options(const WeirWanted *wanted,
     static const char *const inherited[] = {
         "read-only", "discard", "cache",
     };
-    JsonObject *options = weir_json_object_copy(wanted->options);
+    JsonObject *options = weir_json_copy(wanted->options);
 
     for (guint i = 0; i < G_N_ELEMENTS(inherited); i++) {
         json_object_remove_member(options, inherited[i]);

@@ -292,17 +292,3 @@ void weir_json_set_string(JsonObject *object, const char *name,
         json_object_set_null_member(object, name);
     }
 }
-
-JsonObject *weir_json_object_copy(JsonObject *object)
-{
-    JsonObject *copy = json_object_new();
-    JsonObjectIter iter;
-    const char *name;
-    JsonNode *value;
-
-    json_object_iter_init_ordered(&iter, object);
-    while (json_object_iter_next_ordered(&iter, &name, &value)) {
-        json_object_set_member(copy, name, json_node_ref(value));
-    }
-    return copy;
-}

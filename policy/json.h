@@ -45,9 +45,6 @@ gint64 weir_json_int(JsonObject *object, const char *name, gint64 fallback);
 double weir_json_number(JsonObject *object, const char *name, double fallback);
 bool weir_json_bool(JsonObject *object, const char *name, bool fallback);
 
-/* A copy of @object, which the caller unrefs; what is in it is shared. */
-JsonObject *weir_json_object_copy(JsonObject *object);
-
 /* Number of elements of @array, 0 for NULL. */
 guint weir_json_length(JsonArray *array);
 /* Element @index of @array as an object or string; NULL if it is none. */
@@ -56,7 +53,10 @@ const char *weir_json_string_at(JsonArray *array, guint index);
 /* The same as an integer; @fallback if it is none. */
 gint64 weir_json_int_at(JsonArray *array, guint index, gint64 fallback);
 
-/* A copy of which members can be replaced; the caller unrefs it. */
+/*
+ * A copy of which members can be replaced; what is in objects and arrays is
+ * shared.  The caller unrefs it.
+ */
 JsonObject *weir_json_copy(JsonObject *object);
 
 /* Append string @value, or null for NULL. */

@@ -55,18 +55,6 @@ WeirMutability weir_mutability(const char *driver, bool changes_data,
     return changes_data ? WEIR_MUTABLE_NEVER : WEIR_MUTABLE_REATTACH;
 }
 
-const char *weir_mutability_name(WeirMutability mutability)
-{
-    static const char *const names[] = {
-        [WEIR_MUTABLE_REOPEN] = "reopen",
-        [WEIR_MUTABLE_AT_OPEN] = "at-open",
-        [WEIR_MUTABLE_REATTACH] = "reattach",
-        [WEIR_MUTABLE_NEVER] = "never",
-    };
-
-    return names[mutability];
-}
-
 /* An option that is a secret which QEMU would have to be given, or NULL. */
 static const char *mutable_secret(JsonObject *settings)
 {

@@ -21,9 +21,6 @@ typedef enum WeirMutability {
 WeirMutability weir_mutability(const char *driver, bool changes_data,
                                const char *option);
 
-/* "reopen", "at-open", "reattach" or "never". */
-const char *weir_mutability_name(WeirMutability mutability);
-
 /*
  * The option that is where a filter of that class keeps what it knows of its
  * disk when it is away, or NULL.

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "json.h"
 #include "programs.h"
 
 static const WeirCommand commands[] = {
@@ -46,6 +47,16 @@ int weir_fail(GError *error)
     }
     g_error_free(error);
     return WEIR_EXIT_ERROR;
+}
+
+void weir_print_json(JsonArray *array)
+{
+    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_ARRAY);
+    g_autofree char *text = NULL;
+
+    json_node_take_array(node, array);
+    text = weir_json_text(node, true);
+    printf("%s\n", text);
 }
 
 int weir_usage(const char *format, ...)

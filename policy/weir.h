@@ -64,6 +64,9 @@ typedef struct WeirPolicyOptions {
     { "runtime-dir", 0, 0, G_OPTION_ARG_FILENAME, target, \
       "Directory of the records of running VMs", "DIR" }
 
+/* Print @array, which is consumed, on standard output. */
+void weir_print_json(JsonArray *array);
+
 /* The directories to look in: NULL-terminated, good until the next call. */
 char *const *weir_policy_dirs(const WeirPolicyOptions *options);
 void weir_policy_options_clear(WeirPolicyOptions *options);
