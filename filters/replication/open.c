@@ -28,6 +28,14 @@ static int read_log(void *opaque, uint64_t offset, uint64_t bytes, void *buf)
     return k->host->read_log(k->host->opaque, offset, bytes, buf);
 }
 
+static int write_log(void *opaque, uint64_t offset, uint64_t bytes,
+                     const struct iovec *iov, size_t niov)
+{
+    const WeirKeeper *k = opaque;
+
+    return k->host->write_log(k->host->opaque, offset, bytes, iov, niov);
+}
+
 /* --- superblock --- */
 
 /*
@@ -288,34 +296,13 @@ static int read_epochs(WeirKeeper *k, uint64_t *told, char *err,
 
 /* --- to be sure of it --- */
 
-static int write_again(WeirKeeper *k, const WeirLogScan *scan)
-{
-    const struct iovec iov = {
-        scan->buf, weir_log_packet_bytes(&scan->packet)
-    };
-
-    return k->host->write_log(k->host->opaque,
-                              weir_log_offset(&k->sb, scan->packet.position),
-                              iov.iov_len, &iov, 1);
-}
-
 /* The packets of the valid epochs behind one that is known to be durable. */
 static int secure_epochs(WeirKeeper *k, uint64_t told)
 {
     const WeirIndexEpoch *e = weir_index_get(&k->index, told);
-    WeirLogScan scan;
-    int ret = weir_log_scan_init(&scan, read_log, k, &k->sb,
-                                 e ? &e->commit : &k->sb.anchor);
 
-    if (ret < 0) {
-        return ret;
-    }
-    while (ret >= 0 && scan.cursor.position < k->valid.end) {
-        ret = weir_log_scan_next(&scan);
-        ret = ret < 0 ? ret : write_again(k, &scan);
-    }
-    weir_log_scan_destroy(&scan);
-    return ret == -ENODATA ? -EIO : ret;
+    return weir_log_write_again(read_log, write_log, k, &k->sb,
+                                e ? &e->commit : &k->sb.anchor, k->valid.end);
 }
 
 /*

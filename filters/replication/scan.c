@@ -203,3 +203,28 @@ int weir_log_find_end(WeirLogRead read, void *opaque,
 
     return weir_log_find_ends(read, opaque, sb, &told, end);
 }
+
+int weir_log_write_again(WeirLogRead read, WeirLogWrite write, void *opaque,
+                         const WeirLogSuperblock *sb,
+                         const WeirLogCommit *from, uint64_t end)
+{
+    WeirLogScan s;
+    int ret = weir_log_scan_init(&s, read, opaque, sb, from);
+
+    if (ret < 0) {
+        return ret;
+    }
+    while (ret >= 0 && s.cursor.position < end) {
+        ret = weir_log_scan_next(&s);
+        if (ret >= 0) {
+            const struct iovec iov = {
+                s.buf, weir_log_packet_bytes(&s.packet)
+            };
+
+            ret = write(opaque, weir_log_offset(sb, s.packet.position),
+                        iov.iov_len, &iov, 1);
+        }
+    }
+    weir_log_scan_destroy(&s);
+    return ret == -ENODATA ? -EIO : ret < 0 ? ret : 0;
+}

@@ -2,6 +2,8 @@
 #ifndef WEIR_REPLICATION_SCAN_H
 #define WEIR_REPLICATION_SCAN_H
 
+#include <sys/uio.h>
+
 #include "replication/cursor.h"
 
 /*
@@ -11,6 +13,10 @@
 /* Returns 0 or -errno; never less than was asked for. */
 typedef int (*WeirLogRead)(void *opaque, uint64_t offset, uint64_t bytes,
                            void *buf);
+
+/* Returns 0 or -errno. */
+typedef int (*WeirLogWrite)(void *opaque, uint64_t offset, uint64_t bytes,
+                            const struct iovec *iov, size_t niov);
 
 typedef struct WeirLogScan {
     WeirLogRead read;
@@ -59,5 +65,15 @@ int weir_log_find_ends(WeirLogRead read, void *opaque,
 int weir_log_find_end_behind(WeirLogRead read, void *opaque,
                              const WeirLogSuperblock *sb,
                              const WeirLogCommit *from, WeirLogCommit *end);
+
+/*
+ * Write the packets behind an epoch again, up to a position at which one ends:
+ * the very bytes, each to its place. opaque: of both functions. Yields.
+ * Returns 0, -ENOMEM, -EIO if a packet is not there (any more), or the error of
+ * a read or write.
+ */
+int weir_log_write_again(WeirLogRead read, WeirLogWrite write, void *opaque,
+                         const WeirLogSuperblock *sb,
+                         const WeirLogCommit *from, uint64_t end);
 
 #endif

@@ -385,33 +385,6 @@ static int check_first(const WeirSource *s, Place *p)
 
 /* --- what may not be durable --- */
 
-/* The packets behind what the log tells to be durable: the very bytes. */
-static int write_again(WeirSource *s, const Place *p)
-{
-    WeirLogScan scan;
-    int ret = weir_log_scan_init(&scan, s->host->read_log, s->opaque, &p->sb,
-                                 &p->told);
-
-    if (ret < 0) {
-        return ret;
-    }
-    while (ret >= 0 && scan.cursor.position < p->end.end) {
-        ret = weir_log_scan_next(&scan);
-        if (ret >= 0) {
-            const struct iovec iov = {
-                scan.buf, weir_log_packet_bytes(&scan.packet)
-            };
-
-            ret = s->host->write_log(s->opaque,
-                                     weir_log_offset(&p->sb,
-                                                     scan.packet.position),
-                                     iov.iov_len, &iov, 1);
-        }
-    }
-    weir_log_scan_destroy(&scan);
-    return ret == -ENODATA ? -EIO : ret < 0 ? ret : 0;
-}
-
 /*
  * What can be read may be there only because nobody has looked at the medium
  * since a flush failed, in this life or an earlier one: it is written again. If
@@ -424,7 +397,8 @@ static int secure_end(WeirSource *s, Place *p)
 
     if (s->doubtful && !p->sb.is_kept && !WEIR_SOURCE_WITHOUT(15)) {
         pthread_mutex_unlock(&s->lock);
-        ret = write_again(s, p);
+        ret = weir_log_write_again(s->host->read_log, s->host->write_log,
+                                   s->opaque, &p->sb, &p->told, p->end.end);
         ret = ret < 0 ? ret : s->host->flush_log(s->opaque);
         pthread_mutex_lock(&s->lock);
     }
