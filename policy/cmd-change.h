@@ -18,11 +18,11 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ChangeOptions, weir_change_options_clear)
 
 #define WEIR_OPTION_CHANGE_POLICY(options) \
     { "policy", 0, 0, G_OPTION_ARG_STRING, &(options).policy_name, \
-      "The policy", "NAME" }
+      "The policy", "NAME" }, \
+    WEIR_OPTION_POLICIES(&(options).policy.dirs)
 #define WEIR_OPTIONS_CHANGE(options) \
     { "dry-run", 'n', 0, G_OPTION_ARG_NONE, &(options).dry_run, \
       "Only tell what would be done", NULL }, \
-    WEIR_OPTION_POLICIES(&(options).policy.dirs), \
     WEIR_OPTION_BIN_DIR(&(options).policy.bin_dir), \
     WEIR_OPTION_RUNTIME_DIR(&(options).runtime_dir)
 
