@@ -258,9 +258,10 @@ filters:
         process = self.start("file=%s,format=raw,policy=plain"
                              % server.address)
         self.assertIsNone(process.poll(), process)
-        common = ("--qemu-bin-dir", QEMU_BIN_DIR, "--policies", self.policies,
+        common = ("--qemu-bin-dir", QEMU_BIN_DIR,
                   "--runtime-dir", self.runtime, "vm", "disk0")
-        self.weir_ok("reapply", "--policy", "cached", *common)
+        self.weir_ok("reapply", "--policies", self.policies,
+                     "--policy", "cached", *common)
         code, status = self.status()
         self.assertEqual((code, status[0]["policy"]), (0, "cached"), status)
         self.weir_ok("detach", *common)
