@@ -260,7 +260,7 @@ static void change_note_cache(const Work *work, const WeirGoal *goal)
 {
     g_autofree char *path = NULL;
 
-    if (goal->type->class != WEIR_CLASS_CACHE ||
+    if (work->shape->keeps_policy || goal->type->class != WEIR_CLASS_CACHE ||
         !change_is_write_back(goal->node->settings) ||
         (goal->kept && goal->kept->settings &&
          change_is_write_back(goal->kept->settings))) {
