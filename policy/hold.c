@@ -446,12 +446,18 @@ static bool hold_assign_next(WeirHold *hold, const char *target,
 static bool hold_assign_now(WeirHold *hold, const char *target,
                             const char *policy, GError **error)
 {
+    g_autofree char *xml = weir_hypervisor_xml(hold->domain, true, error);
+    g_autoptr(WeirDomain) domain = xml ? weir_domain_parse(xml, strlen(xml),
+                                                           error) : NULL;
     g_autofree char *element = NULL;
 
-    if (g_strcmp0(weir_domain_policy(hold->parsed, target), policy) == 0) {
+    if (!domain) {
+        return false;
+    }
+    if (g_strcmp0(weir_domain_policy(domain, target), policy) == 0) {
         return true;
     }
-    element = weir_reassign_element(hold->parsed, target, policy);
+    element = weir_reassign_element(domain, target, policy);
     if (virDomainSetMetadata(hold->domain, VIR_DOMAIN_METADATA_ELEMENT,
                              element, HOLD_METADATA_KEY, WEIR_DOMAIN_URI,
                              VIR_DOMAIN_AFFECT_LIVE) < 0) {
@@ -461,11 +467,11 @@ static bool hold_assign_now(WeirHold *hold, const char *target,
     return true;
 }
 
-bool weir_hold_assign(WeirHold *hold, const char *target, const char *policy,
-                      GError **error)
+bool weir_hold_assign(WeirHold *hold, const char *target, const char *next,
+                      const char *now, GError **error)
 {
-    if (!hold_assign_next(hold, target, policy, error) ||
-        !hold_assign_now(hold, target, policy, error)) {
+    if (!hold_assign_next(hold, target, next, error) ||
+        !hold_assign_now(hold, target, now, error)) {
         g_prefix_error(error, "domain '%s', disk %s: ", hold->name, target);
         return false;
     }
@@ -479,5 +485,8 @@ char *weir_hold_next(const WeirHold *hold, const char *target)
     g_autoptr(WeirDomain) domain = xml ? weir_domain_parse(xml, strlen(xml),
                                                            NULL) : NULL;
 
-    return domain ? g_strdup(weir_domain_policy(domain, target)) : NULL;
+    bool has_it = domain && weir_domain_disk(domain, target);
+
+    return g_strdup(weir_domain_policy(has_it ? domain : hold->parsed,
+                                       target));
 }

@@ -63,14 +63,17 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
                          const WeirLiveReport *report, GError **error);
 
 /*
- * Assign @policy (NULL: none) to a disk, in the XML of the next start and in
- * that of this one.  Returns false with @error set; then it may be in the first
- * of them only.
+ * Assign policies (NULL: none) to a disk: @next in the XML of the next start,
+ * @now in that of this one.  Returns false with @error set; then the first of
+ * them may be assigned.
  */
-bool weir_hold_assign(WeirHold *hold, const char *target, const char *policy,
-                      GError **error);
+bool weir_hold_assign(WeirHold *hold, const char *target, const char *next,
+                      const char *now, GError **error);
 
-/* The policy of a disk at the next start, to be freed; NULL: none. */
+/*
+ * The policy of a disk at the next start, to be freed; NULL: none.  As now if
+ * there is no next start, or it is without the disk.
+ */
 char *weir_hold_next(const WeirHold *hold, const char *target);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirHold, weir_hold_free)

@@ -262,13 +262,18 @@ const WeirRecordDisk *weir_live_disk(const WeirLive *live)
 
 /* --- plan --- */
 
-/* Of no interest to who wants no policy: filters that none has brought. */
-static void live_leave_others(GPtrArray *present)
+/*
+ * Of no interest to who wants no policy: filters that none has brought.  One
+ * that has stayed below a backing file was brought by a policy.
+ */
+static void live_leave_others(const WeirLive *live, GPtrArray *present)
 {
     for (guint i = present->len; i-- > 0;) {
         const WeirPresent *one = g_ptr_array_index(present, i);
+        bool stayed = live->vm.is_alive && one->backing &&
+                      one->class == WEIR_CLASS_INSPECTION;
 
-        if (!one->settings) {
+        if (!one->settings && !stayed) {
             g_ptr_array_remove_index(present, i);
         }
     }
@@ -358,7 +363,7 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
     }
     if (present) {
         if (!policy) {
-            live_leave_others(present);
+            live_leave_others(live, present);
         } else if (live->vm.is_alive) {
             live_leave_backing(present);
         }

@@ -26,7 +26,6 @@ static void live_compare(const WeirHold *hold, WeirDiskStatus *status)
         status->reason = g_strdup_printf(
             "policy '%s' is assigned and was not established", assigned);
     } else if (status->state == WEIR_COMPLIANT && assigned &&
-               virDomainIsPersistent(hold->domain) == 1 &&
                g_strcmp0(assigned, next) != 0) {
         status->state = WEIR_OUT_OF_DATE;
         status->reason = next
