@@ -234,7 +234,8 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         (policy && !change_check_storage(policy, disk, bin_dir, &error)) ||
         (policy && hold && !weir_domain_plan_check_places(policy, &error)) ||
         !(change = weir_live_plan(live, policy, dirs,
-                                  weir_daemon_schema(daemon), &error))) {
+                                  weir_daemon_schema(daemon), &error)) ||
+        (hold && !weir_hold_allows(hold, change, &error))) {
         return weir_fail(error);
     }
     change_print_notes(change->notes);

@@ -406,6 +406,34 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
     return weir_live_open_vm(hold->dir, &vm, target, report, error);
 }
 
+static bool hold_writes_back(const WeirStep *step)
+{
+    const char *mode = weir_json_string(step->options, "mode");
+
+    return step->kind == WEIR_STEP_ATTACH &&
+           step->class == WEIR_CLASS_CACHE &&
+           (!mode || strcmp(mode, "write-back") == 0);
+}
+
+bool weir_hold_allows(const WeirHold *hold, const WeirChange *change,
+                      GError **error)
+{
+    for (guint i = 0; i < change->steps->len; i++) {
+        const WeirStep *step = g_ptr_array_index(change->steps, i);
+
+        if (hold_writes_back(step) &&
+            virDomainListAllCheckpoints(hold->domain, NULL, 0) > 0) {
+            weir_set_error(error, "domain '%s' has checkpoints, with which "
+                           "libvirt opens images past a cache that was "
+                           "attached: delete them, take another mode than "
+                           "write-back, or start the domain anew under the "
+                           "policy", hold->name);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* --- what libvirt knows --- */
 
 /*

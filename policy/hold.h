@@ -63,6 +63,14 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
                          const WeirLiveReport *report, GError **error);
 
 /*
+ * Whether libvirt leaves the disk as @change makes it.  With checkpoints it
+ * opens images of a backing chain anew, past what was attached meanwhile: the
+ * data of a write-back cache would be missing.  @error tells so.
+ */
+bool weir_hold_allows(const WeirHold *hold, const WeirChange *change,
+                      GError **error);
+
+/*
  * Assign policies (NULL: none) to a disk: @next in the XML of the next start,
  * @now in that of this one.  Returns false with @error set; then the first of
  * them may be assigned.

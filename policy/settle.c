@@ -270,9 +270,12 @@ static bool settle_change(const Work *work, const char *disk,
 {
     const WeirLiveReport quiet = { 0 };
     g_autoptr(WeirLive) live = weir_hold_live(work->hold, disk, &quiet, error);
+    const WeirChange *change = live ? weir_live_plan(
+                                   live, policy, dirs,
+                                   weir_daemon_schema(work->daemon), error)
+                                    : NULL;
 
-    return live && weir_live_plan(live, policy, dirs,
-                                  weir_daemon_schema(work->daemon), error) &&
+    return change && weir_hold_allows(work->hold, change, error) &&
            (weir_live_complies(live) || weir_live_run(live, error));
 }
 
