@@ -288,8 +288,9 @@ static int change_domain(const ChangeOptions *options, virDomainPtr domain,
 }
 
 /*
- * The domain that @name is, if it is no VM of weir run; or NULL.  Without --connect,
- * only root's libvirt is asked: that of others is started by being asked.
+ * The domain that @name is, if it is no VM of weir run; or NULL.  Without
+ * --connect, only root's libvirt is asked: that of others is started by being
+ * asked.
  */
 static virDomainPtr change_find_domain(const ChangeOptions *options,
                                        const char *dir, const char *name,

@@ -9,7 +9,8 @@
 /*
  * Add the compliance of a domain's disks that have policies: what is assigned
  * and recorded, compared with the graph, for which QEMU is asked through
- * libvirt; and when they were without (see gaps.h).  Blocks.  Returns false with @error set if that is not known.
+ * libvirt; and when they were without (see gaps.h).  Blocks.  Returns false
+ * with @error set if that is not known.
  */
 bool weir_live_domain_statuses(virDomainPtr domain, GPtrArray *statuses,
                         GError **error);

@@ -17,7 +17,7 @@ typedef struct Work {
     WeirHold *hold;
     WeirGaps *gaps;
     WeirDaemon *daemon;         /* NULL: it was not needed yet */
-    GHashTable *images;         /* target -> the file that it was, as recorded */
+    GHashTable *images;         /* target -> its file, as it was recorded */
 } Work;
 
 static void work_clear(Work *work)
