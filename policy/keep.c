@@ -19,7 +19,7 @@
 
 static char *keep_dir(void)
 {
-    const char *dir = g_getenv("WEIR_CACHE_DIR");
+    const char *dir = g_getenv("WEIR_KEEP_DIR");
 
     if (dir) {
         return *dir ? g_strdup(dir) : NULL;
