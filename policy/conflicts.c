@@ -137,7 +137,8 @@ static bool conflicts_is_open(const char *place)
             return !conflicts_is_loopback(place + strlen(schemes[i]));
         }
     }
-    return false;
+    /* Where the cluster is, and whether it encrypts, only its conf knows. */
+    return g_str_has_prefix(place, "rbd://");
 }
 
 static void conflicts_check_open_nodes(const WeirOrdered *filter,

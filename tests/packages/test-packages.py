@@ -174,6 +174,17 @@ class Packages(unittest.TestCase):
                     (guest, '/guest')))
         self.assertIn('nothing is left behind', text)
 
+    def test_4_servers(self):
+        """Disks on servers, of which only this QEMU can open all."""
+        self.chroot.apt('install', 'python3-libnbd', 'tgt', 'ceph-mon',
+                        'ceph-osd')
+        text = self.chroot.run(
+            'env', 'WEIR=/usr/bin/weir', f'WEIR_QEMU_BIN_DIR={BIN}', 'python3',
+            '/source/tests/policy/test-remote.py', 'AllFilters',
+            mounts=((SOURCE, '/source'),))
+        self.assertRegex(text, r'test_rbd .* ok\n')
+        self.assertNotIn('skipped', text)
+
     def test_5_apparmor(self):
         """libvirt's profiles include ours as long as we are installed."""
         local = self.chroot.path('/etc/apparmor.d/local')
