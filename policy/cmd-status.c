@@ -48,7 +48,8 @@ static void status_print_disks(const GPtrArray *statuses)
 
         weir_table_row(table, status->vm, status->disk, status->policy, wanted,
                        actual, weir_compliance_name(status->state), since,
-                       status->reason ? status->reason : "");
+                       status->reason ? status->reason
+                       : status->note ? status->note : "");
     }
     weir_table_print(table);
 }

@@ -119,6 +119,7 @@ int weir_cmd_reapply(int argc, char **argv);
 int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
+int weir_cmd_supervise(int argc, char **argv);
 int weir_cmd_top(int argc, char **argv);
 int weir_cmd_transform(int argc, char **argv);
 
