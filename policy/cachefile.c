@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <isa-l/crc.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "locks.h"
@@ -152,6 +154,97 @@ static bool cache_forget(int fd, const char *path, GError **error)
     }
     return cache_mark(fd, superblock) ||
            cache_fail(path, "cannot be marked as old", error);
+}
+
+/*
+ * The superblock in @copies that holds, if the cache is one that is in use
+ * without being old; otherwise NULL: see weir_cache_file_forget().
+ */
+static guint8 *cache_read(int fd, guint8 *copies)
+{
+    guint8 *superblock;
+    int newest;
+
+    if (pread(fd, copies, COPIES * SUPERBLOCK_BYTES, 0) !=
+        COPIES * SUPERBLOCK_BYTES) {
+        return NULL;
+    }
+    newest = cache_newest(copies);
+    if (newest < 0 || newest == COPIES) {
+        return NULL;
+    }
+    superblock = copies + newest * SUPERBLOCK_BYTES;
+    return cache_get(superblock + FLAGS_AT, 4) & FLAG_STALE ? NULL
+                                                            : superblock;
+}
+
+bool weir_cache_file_give_up(const char *path, GError **error)
+{
+    guint8 copies[COPIES * SUPERBLOCK_BYTES];
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    guint8 *superblock;
+    bool ok = true;
+
+    if (fd < 0) {
+        return errno == ENOENT || cache_fail(path, g_strerror(errno), error);
+    }
+    superblock = cache_read(fd, copies);
+    if (superblock && weir_file_is_locked(fd)) {
+        ok = cache_fail(path, "is in use", error);
+    } else if (superblock && !cache_mark(fd, superblock)) {
+        ok = cache_fail(path, "cannot be marked as old", error);
+    }
+    close(fd);
+    return ok;
+}
+
+/* Whether it has blocks that its disk does not have. */
+static bool cache_is_dirty(int fd)
+{
+    guint8 copies[COPIES * SUPERBLOCK_BYTES];
+    const guint8 *superblock = cache_read(fd, copies);
+
+    return superblock && cache_get(superblock + FLAGS_AT, 4) & FLAG_DIRTY;
+}
+
+/* A name that no file has. */
+static char *cache_other_name(const char *path, const char *image)
+{
+    g_autofree char *base = g_path_get_basename(image);
+    char *name = g_strdup_printf("%s.of-%s", path, base);
+
+    for (guint i = 2; g_file_test(name, G_FILE_TEST_EXISTS); i++) {
+        g_free(name);
+        name = g_strdup_printf("%s.of-%s-%u", path, base, i);
+    }
+    return name;
+}
+
+bool weir_cache_file_set_aside(const char *path, const char *image, char **to,
+                               GError **error)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    struct stat found;
+    bool ok = true;
+
+    *to = NULL;
+    if (fd < 0) {
+        return errno == ENOENT || cache_fail(path, g_strerror(errno), error);
+    }
+    if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode) &&
+        cache_is_dirty(fd)) {
+        g_autofree char *name = cache_other_name(path, image);
+
+        if (weir_file_is_locked(fd)) {
+            ok = cache_fail(path, "is in use", error);
+        } else if (rename(path, name) < 0) {
+            ok = cache_fail(path, g_strerror(errno), error);
+        } else {
+            *to = g_steal_pointer(&name);
+        }
+    }
+    close(fd);
+    return ok;
 }
 
 bool weir_cache_file_forget(const char *path, GError **error)

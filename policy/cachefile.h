@@ -26,4 +26,22 @@ bool weir_cache_writes_back(const char *mode);
  */
 bool weir_cache_file_forget(const char *path, GError **error);
 
+/*
+ * Mark what a cache has as old, even if its disk does not have it: nobody needs
+ * that disk any more.  Returns false with @error set if it is in use, or cannot
+ * be written to.
+ */
+bool weir_cache_file_give_up(const char *path, GError **error);
+
+/*
+ * Give a cache file that has blocks which its disk does not have another name,
+ * since the path is to be that of another disk's cache: "PATH.of-@image".  One
+ * that has none, is missing, or is no regular file stays as it is.
+ *
+ * @to: takes that name, which the caller frees, or NULL
+ * Returns false with @error set if it is in use, or cannot be renamed.
+ */
+bool weir_cache_file_set_aside(const char *path, const char *image, char **to,
+                               GError **error);
+
 #endif

@@ -67,6 +67,18 @@ static bool hook_is(char **argv, const char *operation, const char *step)
     return strcmp(argv[2], operation) == 0 && strcmp(argv[3], step) == 0;
 }
 
+/* Its policies may have been taken away while it ran. */
+static void hook_forget(const char *text)
+{
+    g_autoptr(WeirDomain) domain = weir_domain_parse(text, strlen(text), NULL);
+    g_autofree char *dir = NULL;
+
+    if (domain && domain->uuid && g_uuid_string_is_valid(domain->uuid)) {
+        dir = g_build_filename(WEIR_LIBVIRT_DIR, domain->uuid, NULL);
+        weir_domain_plan_remove(dir);
+    }
+}
+
 static bool hook_run(char **argv, const WeirPolicyOptions *options,
                      GError **error)
 {
@@ -85,6 +97,9 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
         return false;
     }
     if (!strstr(text, WEIR_DOMAIN_URI)) {
+        if (!starts && !started) {
+            hook_forget(text);
+        }
         return true;    /* none of ours, whatever else is in it */
     }
     domain = weir_domain_parse(text, length, error);

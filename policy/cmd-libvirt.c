@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* weir libvirt */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cachefile.h"
 #include "domainplan.h"
 #include "hypervisor.h"
 #include "livedomain.h"
+#include "settle.h"
 #include "weir.h"
 
 typedef struct LibvirtOptions {
@@ -339,45 +339,6 @@ static int libvirt_cmd_start(int argc, char **argv)
     return WEIR_EXIT_OK;
 }
 
-static void libvirt_domain_free(gpointer domain)
-{
-    virDomainFree(domain);
-}
-
-/*
- * One domain, or all that run for NULL.  The caller unrefs the array, or gets
- * NULL with @error set.
- */
-static GPtrArray *libvirt_domains(virConnectPtr connection, const char *name,
-                                  GError **error)
-{
-    g_autoptr(GPtrArray) domains = g_ptr_array_new_with_free_func(
-        libvirt_domain_free);
-    virDomainPtr *list = NULL;
-    int n;
-
-    if (name) {
-        virDomainPtr domain = weir_hypervisor_domain(connection, name, error);
-
-        if (!domain) {
-            return NULL;
-        }
-        g_ptr_array_add(domains, domain);
-        return g_steal_pointer(&domains);
-    }
-    n = virConnectListAllDomains(connection, &list,
-                                 VIR_CONNECT_LIST_DOMAINS_ACTIVE);
-    if (n < 0) {
-        weir_hypervisor_error(error, "libvirt");
-        return NULL;
-    }
-    for (int i = 0; i < n; i++) {
-        g_ptr_array_add(domains, list[i]);
-    }
-    free(list);
-    return g_steal_pointer(&domains);
-}
-
 static int libvirt_cmd_status(int argc, char **argv)
 {
     g_auto(LibvirtOptions) options = { 0 };
@@ -405,8 +366,8 @@ static int libvirt_cmd_status(int argc, char **argv)
                           argv[2]);
     }
     if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
-        !(domains = libvirt_domains(connection, argc == 2 ? argv[1] : NULL,
-                                    &error))) {
+        !(domains = weir_hypervisor_domains(
+              connection, argc == 2 ? argv[1] : NULL, &error))) {
         return weir_fail(error);
     }
     for (guint i = 0; i < domains->len; i++) {
@@ -420,23 +381,22 @@ static int libvirt_cmd_status(int argc, char **argv)
     return code == WEIR_EXIT_OK && unknown ? WEIR_EXIT_UNKNOWN : code;
 }
 
-/* Returns false if a disk lacks filters afterwards, which is told. */
-static bool libvirt_reapply(virDomainPtr domain, WeirDaemon *daemon)
+static void libvirt_tell_line(const char *line)
 {
-    guint inserted = 0;
-    guint deleted = 0;
-    GError *error = NULL;
-    bool ok = weir_live_domain_reapply(domain, daemon, &inserted, &deleted,
-                                       &error);
+    printf("%s\n", line);
+}
 
-    if (inserted > 0 || deleted > 0) {
-        printf("Domain '%s': filters put back %u, deleted %u\n",
-               virDomainGetName(domain), inserted, deleted);
-    }
-    if (!ok) {
+/* Returns false if a disk lacks filters afterwards, which is told. */
+static bool libvirt_reapply(virDomainPtr domain, const WeirSettle *settle)
+{
+    WeirSettled settled;
+    GError *error = NULL;
+
+    if (!weir_settle(domain, settle, &settled, &error)) {
         weir_fail(error);
+        return false;
     }
-    return ok;
+    return settled.refused == 0;
 }
 
 static int libvirt_cmd_reapply(int argc, char **argv)
@@ -444,21 +404,21 @@ static int libvirt_cmd_reapply(int argc, char **argv)
     g_auto(LibvirtOptions) options = { 0 };
     GOptionEntry entries[] = {
         LIBVIRT_OPTION_CONNECT(&options),
-        WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
+        LIBVIRT_OPTIONS_POLICY(&options),
         G_OPTION_ENTRY_NULL
     };
     g_autoptr(virConnect) connection = NULL;
     g_autoptr(GPtrArray) domains = NULL;
-    g_autoptr(WeirDaemon) daemon = NULL;
+    WeirSettle settle = { .gaps_dir = WEIR_GAPS_DIR,
+                          .tell = libvirt_tell_line };
     GError *error = NULL;
     bool ok = true;
 
     if (!weir_parse(&argc, &argv, entries, "[DOMAIN]",
-                    "Put back the filters that disks of one or all domains "
-                    "that run have lost, by a\nsnapshot for instance.  Only "
-                    "filters without data of their own (weir-inspect) can\n"
-                    "be put back; for others, commit the image back or start "
-                    "the domain anew.\n\n"
+                    "Bring disks of one or all domains that run, which lack "
+                    "filters of their policies,\nunder these again; by a "
+                    "snapshot for instance they lose them.  'weir watch' does\n"
+                    "so at once.\n\n"
                     "Exit codes: 0 no filter is missing, 1 error, 2 wrong "
                     "usage.")) {
         return WEIR_EXIT_USAGE;
@@ -468,13 +428,14 @@ static int libvirt_cmd_reapply(int argc, char **argv)
                           argv[2]);
     }
     if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
-        !(domains = libvirt_domains(connection, argc == 2 ? argv[1] : NULL,
-                                    &error)) ||
-        !(daemon = weir_daemon_start(options.policy.bin_dir, &error))) {
+        !(domains = weir_hypervisor_domains(
+              connection, argc == 2 ? argv[1] : NULL, &error))) {
         return weir_fail(error);
     }
+    settle.bin_dir = options.policy.bin_dir;
+    settle.dirs = options.policy.dirs;
     for (guint i = 0; i < domains->len; i++) {
-        ok = libvirt_reapply(g_ptr_array_index(domains, i), daemon) && ok;
+        ok = libvirt_reapply(g_ptr_array_index(domains, i), &settle) && ok;
     }
     return ok ? WEIR_EXIT_OK : WEIR_EXIT_ERROR;
 }

@@ -2,6 +2,7 @@
 /* weir status */
 #include <stdio.h>
 
+#include "gaps.h"
 #include "outdated.h"
 #include "table.h"
 #include "watch-options.h"
@@ -34,6 +35,16 @@ static char *status_time(gint64 time_s)
     return time ? g_date_time_format(time, "%FT%TZ") : NULL;
 }
 
+/* Why it is not compliant, and when it was without its policy. */
+static char *status_reason(const WeirDiskStatus *status)
+{
+    g_autofree char *gap = weir_gaps_note(status->gaps);
+    const char *reason = status->reason ? status->reason : status->note;
+
+    return g_strconcat(reason ? reason : "", reason && gap ? "; " : "", gap,
+                       NULL);
+}
+
 static void status_print_disks(const GPtrArray *statuses)
 {
     g_autoptr(WeirTable) table = weir_table_new(8);
@@ -45,11 +56,11 @@ static void status_print_disks(const GPtrArray *statuses)
         g_autofree char *wanted = status_chain(status->wanted);
         g_autofree char *actual = status_chain(status->actual);
         g_autofree char *since = status_time(status->since);
+        g_autofree char *reason = status_reason(status);
 
         weir_table_row(table, status->vm, status->disk, status->policy, wanted,
                        actual, weir_compliance_name(status->state), since,
-                       status->reason ? status->reason
-                       : status->note ? status->note : "");
+                       reason);
     }
     weir_table_print(table);
 }
@@ -133,7 +144,7 @@ static void status_check_policies(const WeirPolicyOptions *options,
     }
 }
 
-static int status_exit_code(const GPtrArray *statuses)
+int weir_status_code(const GPtrArray *statuses)
 {
     int ret = WEIR_EXIT_OK;
 
@@ -160,7 +171,7 @@ int weir_status_tell(const GPtrArray *statuses, bool json)
     } else {
         status_print_disks(statuses);
     }
-    return status_exit_code(statuses);
+    return weir_status_code(statuses);
 }
 
 int weir_cmd_status(int argc, char **argv)
@@ -203,7 +214,7 @@ int weir_cmd_status(int argc, char **argv)
     status_check_policies(&policy, watch);
     if (filters && !json) {
         status_print_filters(watch->statuses);
-        return status_exit_code(watch->statuses);
+        return weir_status_code(watch->statuses);
     }
     return weir_status_tell(watch->statuses, json);
 }

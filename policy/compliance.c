@@ -28,6 +28,7 @@ static void compliance_status_free(WeirDiskStatus *status)
     g_ptr_array_unref(status->filters);
     g_clear_pointer(&status->latency, json_array_unref);
     g_clear_pointer(&status->recent, json_array_unref);
+    g_clear_pointer(&status->gaps, json_array_unref);
     g_free(status);
 }
 
@@ -643,6 +644,10 @@ JsonObject *weir_disk_status_json(const WeirDiskStatus *status)
             g_ptr_array_index(status->filters, i)));
     }
     json_object_set_array_member(object, "filters", filters);
+    if (status->gaps) {
+        json_object_set_array_member(object, "gaps",
+                                     json_array_ref(status->gaps));
+    }
     return object;
 }
 

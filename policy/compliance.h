@@ -37,6 +37,7 @@ typedef struct WeirDiskStatus {
                                others; empty if unknown */
     JsonArray *latency;     /* histogram of the highest filter, or NULL */
     JsonArray *recent;      /* what of it counts for the limit, or NULL */
+    JsonArray *gaps;        /* see gaps.h; NULL: none are known */
 } WeirDiskStatus;
 
 /*

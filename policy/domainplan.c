@@ -24,8 +24,7 @@ void weir_domain_plan_free(WeirDomainPlan *plan)
 
 /* --- working out --- */
 
-/* The disk as libvirt is going to tell it to QEMU. */
-static WeirDisk *domainplan_disk(const WeirDomainDisk *from)
+WeirDisk *weir_domain_plan_disk(const WeirDomainDisk *from)
 {
     WeirDisk *disk = g_new0(WeirDisk, 1);
     const char *cache = from->cache ? from->cache : "";
@@ -45,8 +44,7 @@ static WeirDisk *domainplan_disk(const WeirDomainDisk *from)
     return disk;
 }
 
-/* Above the format node, libvirt's jobs would fail. */
-static bool domainplan_check_places(const WeirPolicy *policy, GError **error)
+bool weir_domain_plan_check_places(const WeirPolicy *policy, GError **error)
 {
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
@@ -67,7 +65,7 @@ static bool domainplan_add(WeirDomainPlan *plan, const WeirDomainDisk *from,
                            const WeirPolicy *policy, char *const *dirs,
                            GError **error)
 {
-    g_autoptr(WeirDisk) disk = domainplan_disk(from);
+    g_autoptr(WeirDisk) disk = weir_domain_plan_disk(from);
     const GPtrArray *chain;
     WeirRecordDisk *entry;
 
@@ -108,7 +106,7 @@ static bool domainplan_add_assigned(WeirDomainPlan *plan,
         return false;
     }
     return weir_daemon_check(daemon, policy, error) &&
-           domainplan_check_places(policy, error) &&
+           weir_domain_plan_check_places(policy, error) &&
            domainplan_add(plan, disk, policy, dirs, error);
 }
 
@@ -239,15 +237,21 @@ static bool domainplan_save_secrets(const WeirDomainPlan *plan,
     return domainplan_own(plan, path, error);
 }
 
+bool weir_domain_plan_mkdir(const char *dir, GError **error)
+{
+    g_autofree char *parent = g_path_get_dirname(dir);
+
+    return domainplan_mkdir(parent, 0711, error) &&
+           domainplan_mkdir(dir, 0711, error);
+}
+
 static bool domainplan_save(const WeirDomainPlan *plan, const char *dir,
                             GError **error)
 {
-    g_autofree char *parent = g_path_get_dirname(dir);
     g_autofree char *record = weir_record_path(dir, plan->record->name,
                                                "json");
 
-    if (!domainplan_mkdir(parent, 0711, error) ||
-        !domainplan_mkdir(dir, 0711, error) ||
+    if (!weir_domain_plan_mkdir(dir, error) ||
         !domainplan_create_files(plan, error) ||
         !domainplan_save_secrets(plan, dir, error) ||
         !weir_record_save(plan->record, dir, error)) {

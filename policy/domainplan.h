@@ -32,6 +32,18 @@ WeirDomainPlan *weir_domain_plan_new(const WeirDomain *domain,
                                      WeirDaemon *daemon, char *const *dirs,
                                      GError **error);
 
+/*
+ * The disk as libvirt is going to tell it to QEMU; the caller frees it with
+ * weir_disk_free().
+ */
+WeirDisk *weir_domain_plan_disk(const WeirDomainDisk *from);
+
+/*
+ * Whether all filters are where libvirt's jobs work with them: not above the
+ * format node.  Returns false with @error set to WEIR_ERROR_POSITION.
+ */
+bool weir_domain_plan_check_places(const WeirPolicy *policy, GError **error);
+
 /* NULL is fine. */
 void weir_domain_plan_free(WeirDomainPlan *plan);
 
@@ -41,6 +53,9 @@ void weir_domain_plan_free(WeirDomainPlan *plan);
  */
 bool weir_domain_plan_save(const WeirDomainPlan *plan, const char *dir,
                            GError **error);
+
+/* Make directory @dir of a domain, if it is missing. */
+bool weir_domain_plan_mkdir(const char *dir, GError **error);
 
 /* QEMU has read the secrets. */
 void weir_domain_plan_forget_secrets(const char *dir);

@@ -23,6 +23,13 @@ bool weir_hypervisor_is_local(virConnectPtr connection);
 virDomainPtr weir_hypervisor_domain(virConnectPtr connection,
                                     const char *name, GError **error);
 
+/*
+ * One domain, or all that run for NULL (virDomainPtr).  The caller unrefs the
+ * array, or gets NULL with @error set.
+ */
+GPtrArray *weir_hypervisor_domains(virConnectPtr connection,
+                                   const char *name, GError **error);
+
 /* Its XML, with secrets in it, as it is at rest or (@live) runs. */
 char *weir_hypervisor_xml(virDomainPtr domain, bool live, GError **error);
 

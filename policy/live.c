@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "live.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@ struct WeirLive {
     WeirRecordDisk *disk;       /* of @record */
     WeirGraph *graph;
     char *dir;
+    WeirLiveVm vm;              /* its members that are above are not here */
     WeirLiveReport report;
     WeirPlan *plan;             /* these since weir_live_plan() */
     GPtrArray *chain;           /* of @plan */
@@ -42,6 +44,12 @@ static JsonNode *live_execute(WeirLive *live, const char *command,
 {
     return weir_qmp_execute(live->qmp, command, arguments, LIVE_COMMAND_MS,
                             error);
+}
+
+static bool live_is_alive(const WeirLive *live)
+{
+    return live->vm.is_alive ? live->vm.is_alive(live->vm.opaque)
+                             : weir_record_alive(live->record);
 }
 
 static bool live_do(WeirLive *live, const char *command,
@@ -176,28 +184,61 @@ static bool live_connect(WeirLive *live, const char *vm, const char *disk,
     return live->disk != NULL;
 }
 
+static WeirLive *live_new(const char *dir, const WeirLiveReport *report)
+{
+    WeirLive *live = g_new0(WeirLive, 1);
+
+    live->dir = g_strdup(dir);
+    live->vm.uid = live->vm.gid = -1;
+    live->report = *report;
+    live->created = g_array_new(FALSE, TRUE, sizeof(bool));
+    return live;
+}
+
+static bool live_look(WeirLive *live, GError **error)
+{
+    if (live_end_old_jobs(live, error)) {
+        live->graph = weir_graph_query(live->qmp, LIVE_COMMAND_MS, error);
+    }
+    if (!live->graph) {
+        live_explain(live, error);
+    }
+    return live->graph != NULL;
+}
+
 WeirLive *weir_live_open(const char *dir, const char *vm, const char *disk,
                          const WeirLiveReport *report, GError **error)
 {
-    g_autoptr(WeirLive) live = g_new0(WeirLive, 1);
+    g_autoptr(WeirLive) live = live_new(dir, report);
 
-    live->dir = g_strdup(dir);
-    live->report = *report;
-    live->created = g_array_new(FALSE, TRUE, sizeof(bool));
     if (!weir_name_ok(vm, WEIR_VM_MAX_NAME)) {
         weir_set_error(error, "'%s' cannot be the name of a VM", vm);
         return NULL;
     }
-    if (!live_connect(live, vm, disk, error)) {
-        return NULL;
-    }
-    if (!live_end_old_jobs(live, error) ||
-        !(live->graph = weir_graph_query(live->qmp, LIVE_COMMAND_MS,
-                                         error))) {
-        live_explain(live, error);
+    if (!live_connect(live, vm, disk, error) || !live_look(live, error)) {
         return NULL;
     }
     return g_steal_pointer(&live);
+}
+
+WeirLive *weir_live_open_vm(const char *dir, WeirLiveVm *vm, const char *disk,
+                            const WeirLiveReport *report, GError **error)
+{
+    g_autoptr(WeirLive) live = live_new(dir, report);
+
+    live->vm = *vm;
+    live->record = g_steal_pointer(&vm->record);
+    live->qmp = g_steal_pointer(&vm->qmp);
+    vm->top_name = NULL;
+    live->disk = weir_record_disk(live->record, disk, error);
+    if (!live->disk) {
+        return NULL;
+    }
+    if (!weir_migration_check(live->qmp, LIVE_COMMAND_MS, error)) {
+        live_explain(live, error);
+        return NULL;
+    }
+    return live_look(live, error) ? g_steal_pointer(&live) : NULL;
 }
 
 void weir_live_free(WeirLive *live)
@@ -209,6 +250,7 @@ void weir_live_free(WeirLive *live)
         weir_plan_free(live->plan);
         weir_change_free(live->change);
         g_array_unref(live->created);
+        g_free(live->vm.top_name);
         g_free(live->left);
         g_free(live->dir);
         g_free(live);
@@ -227,15 +269,48 @@ const WeirRecordDisk *weir_live_disk(const WeirLive *live)
 
 /* --- plan --- */
 
-/* Of no interest to who wants no policy: filters that none has brought. */
-static void live_leave_others(GPtrArray *present)
+/*
+ * Of no interest to who wants no policy: filters that none has brought.  One
+ * that has stayed below a backing file was brought by a policy.
+ */
+static void live_leave_others(const WeirLive *live, GPtrArray *present)
+{
+    for (guint i = present->len; i-- > 0;) {
+        const WeirPresent *one = g_ptr_array_index(present, i);
+        bool stayed = live->vm.is_alive && one->backing &&
+                      one->class == WEIR_CLASS_INSPECTION;
+
+        if (!one->settings && !stayed) {
+            g_ptr_array_remove_index(present, i);
+        }
+    }
+}
+
+/*
+ * Whoever runs the VM opens the image below a backing file again through the
+ * filters there, when the overlay is committed.
+ */
+static void live_leave_backing(GPtrArray *present)
 {
     for (guint i = present->len; i-- > 0;) {
         const WeirPresent *one = g_ptr_array_index(present, i);
 
-        if (!one->settings) {
+        if (one->backing && one->class != WEIR_CLASS_CACHE) {
             g_ptr_array_remove_index(present, i);
         }
+    }
+}
+
+static void live_name_top(const WeirLive *live, const GPtrArray *goals,
+                          const WeirShape *shape)
+{
+    const char *name = live->vm.top_name;
+    const WeirGoal *top = goals->len > 0 ? g_ptr_array_index(goals, 0) : NULL;
+
+    if (name && top && top->node->place == WEIR_PLACE_STORAGE &&
+        !g_hash_table_contains(shape->names, name)) {
+        g_free(top->node->node_name);
+        top->node->node_name = g_strdup(name);
     }
 }
 
@@ -298,9 +373,13 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
     }
     if (present) {
         if (!policy) {
-            live_leave_others(present);
+            live_leave_others(live, present);
+        } else if (live->vm.is_alive) {
+            live_leave_backing(present);
         }
+        shape.keeps_policy = live->vm.keeps_policy;
         goals = weir_goals_new(sight, live->chain, &shape);
+        live_name_top(live, goals, &shape);
         live->change = weir_change_new(present, goals, &shape, error);
     }
     if (!live->change) {
@@ -510,6 +589,25 @@ static bool live_reopen(WeirLive *live, JsonObject *options, GError **error)
     return live_do(live, "blockdev-reopen", arguments, error);
 }
 
+/* QEMU may be another user. */
+static bool live_create(const WeirLive *live, const WeirStep *step,
+                        bool *created, GError **error)
+{
+    const char *path = step->location->path;
+
+    if (!weir_location_create(step->location, created, error)) {
+        return false;
+    }
+    if (*created && live->vm.uid >= 0 &&
+        lchown(path, (uid_t)live->vm.uid, (gid_t)live->vm.gid) < 0) {
+        weir_set_error(error, "cannot give %s to user %d: %s", path,
+                       (int)live->vm.uid, g_strerror(errno));
+        unlink(path);
+        return false;
+    }
+    return true;
+}
+
 static bool live_step(WeirLive *live, const WeirStep *step, bool *created,
                       GError **error)
 {
@@ -517,9 +615,14 @@ static bool live_step(WeirLive *live, const WeirStep *step, bool *created,
         weir_set_error(error, "interrupted");
         return false;
     }
+    /* another QEMU may answer in its place */
+    if (live->vm.is_alive && !live_is_alive(live)) {
+        weir_set_error(error, "it does not run");
+        return false;
+    }
     switch (step->kind) {
     case WEIR_STEP_CREATE:
-        return weir_location_create(step->location, created, error);
+        return live_create(live, step, created, error);
     case WEIR_STEP_OPEN:
         return live_open(live, step, error);
     case WEIR_STEP_CLOSE:
@@ -595,7 +698,7 @@ static bool live_undo(WeirLive *live, guint count, GError **error)
 static bool live_save(const WeirLive *live, GError **error)
 {
     /* not back, after weir run has removed it */
-    return !weir_record_alive(live->record) ||
+    return !live_is_alive(live) ||
            weir_record_save(live->record, live->dir, error);
 }
 
@@ -626,7 +729,7 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
     const char *before = "";
     g_autofree char *end = NULL;
 
-    if (!weir_record_alive(live->record)) {
+    if (!live_is_alive(live)) {
         end = live_tell_end(live, count + 1);
         code = WEIR_ERROR_CLOSED;
     } else if (!live_is_connected(failure)) {

@@ -37,6 +37,8 @@ static const WeirCommand commands[] = {
     { "top", "show what running disks do, over and over", weir_cmd_top },
     { "transform", "put disks of a libvirt domain under policies",
       weir_cmd_transform },
+    { "watch", "keep disks of libvirt's domains under their policies",
+      weir_cmd_watch },
     { NULL, NULL, NULL }
 };
 

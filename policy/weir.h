@@ -104,6 +104,9 @@ char *weir_read_domain(const char *file, gsize *length, GError **error);
 /* Print what weir status prints of WeirDiskStatus; returns its exit code. */
 int weir_status_tell(const GPtrArray *statuses, bool json);
 
+/* The exit code of weir status for WeirDiskStatus. */
+int weir_status_code(const GPtrArray *statuses);
+
 int weir_cmd_advise(int argc, char **argv);
 int weir_cmd_attach(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
@@ -122,6 +125,7 @@ int weir_cmd_status(int argc, char **argv);
 int weir_cmd_supervise(int argc, char **argv);
 int weir_cmd_top(int argc, char **argv);
 int weir_cmd_transform(int argc, char **argv);
+int weir_cmd_watch(int argc, char **argv);
 
 /* weir policy diff */
 int weir_policy_diff_run(int argc, char **argv);
