@@ -326,16 +326,18 @@ typedef struct WeirPlugin {
     int (*open)(WeirPluginDisk *disk, void **handle);
 
     /*
-     * Before the first request, with the disk writable if it is going to be.
-     * Coroutine.  When a machine arrives by migration that is later than open,
-     * and may never come.  When it fails, close follows.
+     * Before the first request.  Coroutine.  The sidecar may be written to; the
+     * node below may only be read yet, since its users are not here so far.
+     * When a machine arrives by migration this comes later than open, or never.
+     * When it fails, close follows.
      */
     int (*prepare)(void *handle, WeirPluginIo *io);
 
     /*
      * The disk goes away: no request, task or timer is under way.  Coroutine.
-     * Frees the handle.  The node below is not to be written to; the sidecar
-     * may be.
+     * Frees the handle.  Requests that are held have expired; those that are
+     * not resumed here are freed afterwards.  The sidecar may be written to,
+     * the node below not: a flush has come before.
      */
     void (*close)(void *handle, WeirPluginIo *io);
 
@@ -396,8 +398,9 @@ typedef struct WeirPlugin {
 
     /*
      * The plugin is going to be taken out, and the disk to go on without it:
-     * bring down what the node below lacks.  Coroutine.  A negative errno
-     * keeps it; not if force is set: then what cannot be brought down is lost.
+     * bring down what the node below lacks, and hold nothing back from then on:
+     * requests still come.  Coroutine.  A negative errno keeps it; not if force
+     * is set: then what cannot be brought down is lost.
      */
     int (*detach)(void *handle, WeirPluginIo *io, int force);
 
@@ -809,7 +812,10 @@ static inline void weir_plugin_buffer_give(WeirPluginDisk *disk, void *buffer)
 
 /* --- the disk: any thread --- */
 
-/* Its options.  They change only in "options_changed". */
+/*
+ * Its options.  They are gone when "options_changed" is called with others:
+ * look at them there and in "open", and keep what is needed.
+ */
 static inline const WeirPluginValues *weir_plugin_values(WeirPluginDisk *disk)
 {
     return disk->host->values(disk);
