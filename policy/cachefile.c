@@ -24,6 +24,11 @@ static const guint8 cache_magic[8] = "WEIRCACH";
 static const guint8 cache_version[4] = { 1 };
 static const guint8 cache_features[8] = { 0 };
 
+bool weir_cache_writes_back(const char *mode)
+{
+    return !mode || strcmp(mode, "write-back") == 0;
+}
+
 static guint64 cache_get(const guint8 *at, int bytes)
 {
     guint64 value = 0;

@@ -13,6 +13,10 @@
 
 #include "error.h"
 
+/* Whether a cache in that mode (NULL: the default) may have what its disk
+   lacks. */
+bool weir_cache_writes_back(const char *mode);
+
 /*
  * Mark what a cache has as old.  One that is blank, or missing, stays as it
  * is; so does what is no cache.

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cachefile.h"
 #include "domainplan.h"
 #include "hypervisor.h"
 #include "livedomain.h"
@@ -205,19 +206,29 @@ static int libvirt_cmd_apply(int argc, char **argv)
     return WEIR_EXIT_OK;
 }
 
+/* What a disk loses with a filter, or NULL. */
+static const char *libvirt_loss(WeirClass class, JsonObject *options)
+{
+    switch (class) {
+    case WEIR_CLASS_CACHE:
+        return weir_cache_writes_back(weir_json_string(options, "mode"))
+               ? "may hold writes that the disk lacks" : NULL;
+    case WEIR_CLASS_ENCRYPTION:
+        return "has encrypted the disk, which stays so";
+    case WEIR_CLASS_REPLICATION:
+        return "no longer sees what is written";
+    default:
+        return NULL;
+    }
+}
+
 /* What is to be known about a disk that is to be without a filter. */
 static void libvirt_note_filter(const WeirAssigned *assigned,
                                 const WeirPolicyFilter *filter,
                                 const WeirSchema *schema)
 {
     const WeirFilterType *type = weir_schema_find(schema, filter->driver);
-    const char *note =
-        type->class == WEIR_CLASS_CACHE
-            ? "may hold writes that the disk lacks" :
-        type->class == WEIR_CLASS_ENCRYPTION
-            ? "has encrypted the disk, which stays so" :
-        type->class == WEIR_CLASS_REPLICATION
-            ? "no longer sees what is written" : NULL;
+    const char *note = libvirt_loss(type->class, filter->options);
 
     if (note) {
         fprintf(stderr, "weir: disk '%s': %s of policy '%s' %s\n",

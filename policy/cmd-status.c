@@ -39,9 +39,10 @@ static char *status_time(gint64 time_s)
 static char *status_reason(const WeirDiskStatus *status)
 {
     g_autofree char *gap = weir_gaps_note(status->gaps);
+    const char *reason = status->reason ? status->reason : status->note;
 
-    return g_strconcat(status->reason ? status->reason : "",
-                       status->reason && gap ? "; " : "", gap, NULL);
+    return g_strconcat(reason ? reason : "", reason && gap ? "; " : "", gap,
+                       NULL);
 }
 
 static void status_print_disks(const GPtrArray *statuses)
@@ -114,11 +115,12 @@ static bool status_has_policies(const GPtrArray *statuses)
 }
 
 /* Find the disks that are not under what their policies say now. */
-static bool status_check_policies(const WeirPolicyOptions *options,
-                                  WeirWatch *watch, GError **error)
+static void status_check_policies(const WeirPolicyOptions *options,
+                                  WeirWatch *watch)
 {
     const char *bin_dir = options->bin_dir;
     g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(GError) error = NULL;
 
     for (guint i = 0; !bin_dir && i < watch->targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(watch->targets, i);
@@ -126,18 +128,20 @@ static bool status_check_policies(const WeirPolicyOptions *options,
         bin_dir = target->record ? target->record->bin_dir : NULL;
     }
     if (!status_has_policies(watch->statuses)) {
-        return true;
+        return;
     }
-    daemon = weir_daemon_start(bin_dir, error);
-    for (guint i = 0; daemon && i < watch->targets->len; i++) {
+    daemon = weir_daemon_start(bin_dir, &error);
+    for (guint i = 0; i < watch->targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(watch->targets, i);
 
-        if (target->record) {
+        if (target->record && daemon) {
             weir_outdated_check(target->record, options->dirs,
                                 weir_daemon_schema(daemon), watch->statuses);
+        } else if (target->record) {
+            weir_outdated_unknown(target->record, error->message,
+                                  watch->statuses);
         }
     }
-    return daemon != NULL;
 }
 
 int weir_status_code(const GPtrArray *statuses)
@@ -207,9 +211,7 @@ int weir_cmd_status(int argc, char **argv)
     if (!watch) {
         return weir_fail(error);
     }
-    if (!status_check_policies(&policy, watch, &error)) {
-        return weir_fail(error);
-    }
+    status_check_policies(&policy, watch);
     if (filters && !json) {
         status_print_filters(watch->statuses);
         return weir_status_code(watch->statuses);

@@ -27,6 +27,8 @@ typedef struct WeirDiskStatus {
     gint64 policy_version;
     WeirCompliance state;
     char *reason;           /* why not WEIR_COMPLIANT; else NULL */
+    char *note;             /* what is to be known besides; or NULL */
+    JsonObject *daemon;     /* of its process, if it is not QEMU; or NULL */
     gint64 since;           /* of @state, seconds since 1970; 0: not known */
     WeirLimits limits;
     JsonArray *wanted;      /* from the highest node downwards */

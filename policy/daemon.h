@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A storage daemon of our own without any disk: it knows which filters are
- * installed, and which options they take.
+ * installed, and which options they take.  What it has answered is kept (see
+ * answers.h), so that there need not be a process.
  */
 #ifndef WEIR_DAEMON_H
 #define WEIR_DAEMON_H
@@ -11,8 +12,8 @@
 typedef struct WeirDaemon WeirDaemon;
 
 /*
- * Start qemu-storage-daemon and learn which filters it has.  Blocks for some
- * tens of milliseconds.
+ * Learn which filters qemu-storage-daemon has; it is started, unless that is
+ * known.  Blocks for some tens of milliseconds then.
  *
  * @bin_dir: as in weir_program_find()
  * Returns the daemon, to be ended with weir_daemon_free(), or NULL with @error
@@ -20,7 +21,7 @@ typedef struct WeirDaemon WeirDaemon;
  */
 WeirDaemon *weir_daemon_start(const char *bin_dir, GError **error);
 
-/* End the daemon and wait for its end.  NULL is fine. */
+/* Keep its answers, end it and wait for its end.  NULL is fine. */
 void weir_daemon_free(WeirDaemon *daemon);
 
 /* The installed filters, owned by @daemon. */

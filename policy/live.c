@@ -9,8 +9,10 @@
 #include "cachefile.h"
 #include "digest.h"
 #include "job.h"
+#include "livecheck.h"
 #include "migration.h"
 #include "sidecar.h"
+#include "storagerecord.h"
 
 #define LIVE_CONNECT_MS 5000
 #define LIVE_COMMAND_MS 120000
@@ -154,24 +156,29 @@ static void live_explain(const WeirLive *live, GError **error)
 static bool live_connect(WeirLive *live, const char *vm, const char *disk,
                          GError **error)
 {
-    g_autoptr(WeirRecord) record = weir_record_load(live->dir, vm, error);
+    g_autoptr(WeirRecord) record = weir_record_load_disk(live->dir, vm, disk,
+                                                         error);
 
     if (!record) {
         return false;
     }
     if (!weir_record_alive(record)) {
-        weir_set_error(error, "VM '%s' does not run: QEMU has ended", vm);
+        weir_set_error(error, "VM '%s' does not run: %s", vm,
+                       !record->is_storage ? "QEMU has ended"
+                       : record->daemon.reason ? record->daemon.reason
+                       : "its storage daemon has ended");
         return false;
     }
     live->qmp = weir_qmp_connect(record->qmp, error);
     if (!live->qmp ||
         !weir_qmp_negotiate(live->qmp, LIVE_CONNECT_MS, error) ||
-        !weir_migration_check(live->qmp, LIVE_COMMAND_MS, error)) {
+        (!record->is_storage &&
+         !weir_migration_check(live->qmp, LIVE_COMMAND_MS, error))) {
         g_prefix_error(error, "VM '%s': ", vm);
         return false;
     }
     /* once more, as nobody else can write to it now */
-    live->record = weir_record_load(live->dir, vm, error);
+    live->record = weir_record_load_disk(live->dir, vm, disk, error);
     live->disk = live->record ? weir_record_disk(live->record, disk, error)
                               : NULL;
     return live->disk != NULL;
@@ -358,7 +365,10 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
         .schema = schema,
     };
     g_clear_pointer(&live->change, weir_change_free);
-    if (live_plan_chain(live, sight, error)) {
+    if ((!policy || weir_live_check_start(live->record, live->disk,
+                                           policy, error)) &&
+        live_plan_chain(live, sight, error) &&
+        weir_live_check_export(live->record, live->disk, live->chain, error)) {
         present = weir_present_new(sight, &shape, error);
     }
     if (present) {
@@ -704,7 +714,8 @@ static char *live_tell_end(const WeirLive *live, guint count)
                                    step->memory);
         }
     }
-    return g_strdup("the VM has ended");
+    return g_strdup(live->record->is_storage ? "the storage daemon has ended"
+                                             : "the VM has ended");
 }
 
 /* Step @count has failed with @failure: go back, and tell of both. */

@@ -32,13 +32,17 @@ typedef struct WeirTarget {
 void weir_target_query_clear(WeirTargetQuery *query);
 
 /*
- * Ask one VM or all.
+ * Ask one VM or all.  The storage daemon of a VM is a target of its own, with
+ * the VM's name.
  *
  * Blocks for no longer than the timeout of one VM, however many there are.
  * Returns an array of WeirTarget, by name, that the caller unrefs, or NULL with
  * @error set.
  */
 GPtrArray *weir_targets_ask(const WeirTargetQuery *query, GError **error);
+
+/* How many of @targets are VMs. */
+guint weir_targets_vms(const GPtrArray *targets);
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirTargetQuery, weir_target_query_clear)
 

@@ -32,6 +32,8 @@ static const WeirCommand commands[] = {
     { "run", "run QEMU with disks under policies", weir_cmd_run },
     { "status", "show whether running disks comply with their policies",
       weir_cmd_status },
+    { "supervise", "run the storage daemon of disks out of process",
+      weir_cmd_supervise },
     { "top", "show what running disks do, over and over", weir_cmd_top },
     { "transform", "put disks of a libvirt domain under policies",
       weir_cmd_transform },

@@ -72,9 +72,6 @@ char *const *weir_policy_dirs(const WeirPolicyOptions *options);
 void weir_policy_options_clear(WeirPolicyOptions *options);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirPolicyOptions, weir_policy_options_clear)
 
-/* The program that libvirt is to start. */
-#define WEIR_EMULATOR "weir-qemu"
-
 /* The options of commands that give a domain's disks their policies. */
 typedef struct WeirAssignOptions {
     char **disks;
@@ -125,6 +122,7 @@ int weir_cmd_reapply(int argc, char **argv);
 int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
+int weir_cmd_supervise(int argc, char **argv);
 int weir_cmd_top(int argc, char **argv);
 int weir_cmd_transform(int argc, char **argv);
 int weir_cmd_watch(int argc, char **argv);
