@@ -235,7 +235,7 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         (policy && hold && !weir_domain_plan_check_places(policy, &error)) ||
         !(change = weir_live_plan(live, policy, dirs,
                                   weir_daemon_schema(daemon), &error)) ||
-        (hold && !weir_hold_allows(hold, change, &error))) {
+        (hold && !weir_hold_allows(hold, disk, change, &error))) {
         return weir_fail(error);
     }
     change_print_notes(change->notes);

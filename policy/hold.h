@@ -63,12 +63,16 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
                          const WeirLiveReport *report, GError **error);
 
 /*
- * Whether libvirt leaves the disk as @change makes it.  With checkpoints it
- * opens images of a backing chain anew, past what was attached meanwhile: the
- * data of a write-back cache would be missing.  @error tells so.
+ * Whether libvirt can go on with the disk as @change makes it.  @error tells why
+ * not:
+ *
+ *   With checkpoints it opens images of a backing chain anew, past what was
+ *   attached meanwhile: the data of a write-back cache would be missing.
+ *   Without a format node, it knows the disk by the node that a filter would
+ *   be above, or that is the filter which goes.
  */
-bool weir_hold_allows(const WeirHold *hold, const WeirChange *change,
-                      GError **error);
+bool weir_hold_allows(const WeirHold *hold, const WeirRecordDisk *disk,
+                      const WeirChange *change, GError **error);
 
 /*
  * Assign policies (NULL: none) to a disk: @next in the XML of the next start,

@@ -275,7 +275,8 @@ static bool settle_change(const Work *work, const char *disk,
                                    weir_daemon_schema(work->daemon), error)
                                     : NULL;
 
-    return change && weir_hold_allows(work->hold, change, error) &&
+    return change && weir_hold_allows(
+               work->hold, weir_live_disk(live), change, error) &&
            (weir_live_complies(live) || weir_live_run(live, error));
 }
 
