@@ -63,8 +63,8 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
                          const WeirLiveReport *report, GError **error);
 
 /*
- * Whether libvirt can go on with the disk as @change makes it.  @error tells why
- * not:
+ * Whether libvirt can go on with the disk as @change makes it.  @error tells
+ * why not:
  *
  *   With checkpoints it opens images of a backing chain anew, past what was
  *   attached meanwhile: the data of a write-back cache would be missing.
