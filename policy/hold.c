@@ -267,17 +267,21 @@ bool weir_hold_refresh(WeirHold *hold, GError **error)
 
     hold_forget(hold);
     hold->xml = weir_hypervisor_xml(hold->domain, true, error);
-    hold->parsed = hold->xml ? weir_domain_parse(hold->xml, strlen(hold->xml),
-                                                 error) : NULL;
-    if (!hold->parsed) {
+    if (!hold->xml) {
         return false;
     }
     hold->record = weir_record_load(hold->dir, hold->name, &local);
-    if (!hold->record && (hold->lock >= 0 || hold->parsed->assigned->len > 0)) {
-        hold->record = weir_record_new(hold->name, 0, "", NULL);
+    if (!hold->record && hold->lock < 0 &&
+        !strstr(hold->xml, WEIR_DOMAIN_URI)) {
+        return true;            /* none of ours, whatever else is in it */
+    }
+    hold->parsed = weir_domain_parse(hold->xml, strlen(hold->xml), error);
+    if (!hold->parsed) {
+        hold_forget(hold);
+        return false;
     }
     if (!hold->record) {
-        return true;
+        hold->record = weir_record_new(hold->name, 0, "", NULL);
     }
     hold_follow(hold);
     return hold_ask(hold, error);

@@ -22,12 +22,13 @@ typedef struct WeirHold {
     char *uuid;
     char *dir;              /* of the domain */
     char *xml;              /* as it runs */
-    WeirDomain *parsed;     /* of @xml */
+    WeirDomain *parsed;     /* of @xml; NULL as the record is */
     int id;                 /* libvirt's number for this run of it */
     int lock;               /* descriptor; -1: it is only looked at */
     /*
      * Its disks are those that the domain has now and that the record or the
-     * metadata know.  These two are NULL if there is neither.
+     * metadata know.  These two are NULL if there is neither, and it is only
+     * looked at.
      */
     WeirRecord *record;
     WeirGraph *graph;
