@@ -3,46 +3,10 @@
 
 #include <string.h>
 
-#include "domain.h"
-#include "emulator.h"
+#include "domainrecord.h"
 #include "insert.h"
 
 #define LIVE_QMP_TIMEOUT_MS 10000
-
-/*
- * The disks of @record as the domain has them now: one that has been taken out
- * is nobody's concern, and one that has been put in again may have another
- * device.
- */
-static void live_follow(WeirRecord *record, const WeirDomain *domain)
-{
-    for (guint i = record->disks->len; i-- > 0;) {
-        WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
-        const WeirDomainDisk *now = weir_domain_disk(domain, disk->id);
-
-        if (!now || !now->alias) {
-            g_ptr_array_remove_index(record->disks, i);
-        } else {
-            g_free(disk->device);
-            disk->device = g_strdup(now->alias);
-        }
-    }
-}
-
-static WeirRecord *live_record(const WeirDomain *domain, GError **error)
-{
-    g_autofree char *dir = g_build_filename(
-        WEIR_LIBVIRT_DIR, domain->uuid ? domain->uuid : "", NULL);
-    WeirRecord *record = weir_record_load(dir, domain->name, NULL);
-
-    if (!record) {
-        weir_set_error(error, "domain '%s': found policies, but it was not "
-                       "started with them", domain->name);
-        return NULL;
-    }
-    live_follow(record, domain);
-    return record;
-}
 
 /* A domain that runs; without @record it has no policies. */
 typedef struct Live {
@@ -69,27 +33,15 @@ static bool live_read(Live *live, virDomainPtr domain, GError **error)
     if (!parsed || parsed->assigned->len == 0) {
         return parsed != NULL;
     }
-    live->record = live_record(parsed, error);
+    live->qmp = weir_hypervisor_qmp(domain);
+    live->record = weir_domain_record(
+        parsed, weir_hypervisor_is_local(virDomainGetConnect(domain)),
+        live->qmp, LIVE_QMP_TIMEOUT_MS, NULL, error);
     if (!live->record) {
         return false;
     }
-    live->qmp = weir_hypervisor_qmp(domain);
     live->graph = weir_graph_query(live->qmp, LIVE_QMP_TIMEOUT_MS, error);
     return live->graph != NULL;
-}
-
-bool weir_live_domain_statuses(virDomainPtr domain, GPtrArray *statuses,
-                        GError **error)
-{
-    g_auto(Live) live = { 0 };
-
-    if (!live_read(&live, domain, error)) {
-        return false;
-    }
-    if (live.record) {
-        weir_compliance_record(live.record, live.graph, NULL, NULL, statuses);
-    }
-    return true;
 }
 
 bool weir_live_domain_reapply(virDomainPtr domain, WeirDaemon *daemon,
@@ -117,9 +69,13 @@ bool weir_live_domain_reapply(virDomainPtr domain, WeirDaemon *daemon,
 bool weir_live_domain_complies(virDomainPtr domain, GError **error)
 {
     g_autoptr(GPtrArray) statuses = weir_disk_statuses_new();
+    g_auto(Live) live = { 0 };
 
-    if (!weir_live_domain_statuses(domain, statuses, error)) {
+    if (!live_read(&live, domain, error)) {
         return false;
+    }
+    if (live.record) {
+        weir_compliance_record(live.record, live.graph, NULL, NULL, statuses);
     }
     for (guint i = 0; i < statuses->len; i++) {
         const WeirDiskStatus *status = g_ptr_array_index(statuses, i);

@@ -8,14 +8,6 @@
 #include "hypervisor.h"
 
 /*
- * Add the compliance of a domain's disks that have policies: what the hook has
- * recorded, compared with the graph, for which QEMU is asked through libvirt.
- * Blocks.  Returns false with @error set if that is not known.
- */
-bool weir_live_domain_statuses(virDomainPtr domain, GPtrArray *statuses,
-                        GError **error);
-
-/*
  * Put back the filters that disks of a domain have lost, see insert.h, and
  * delete what libvirt could not delete because of those.
  *

@@ -323,13 +323,10 @@ static JsonObject *record_disk_json(const WeirRecordDisk *disk)
     return object;
 }
 
-bool weir_record_save(const WeirRecord *record, const char *dir,
-                      GError **error)
+JsonObject *weir_record_json(const WeirRecord *record)
 {
-    g_autofree char *path = weir_record_path(dir, record->name, "json");
-    g_autoptr(JsonObject) object = json_object_new();
+    JsonObject *object = json_object_new();
     JsonArray *disks = json_array_new();
-    g_autofree char *text = NULL;
 
     json_object_set_string_member(object, "name", record->name);
     json_object_set_int_member(object, "pid", record->pid);
@@ -341,7 +338,16 @@ bool weir_record_save(const WeirRecord *record, const char *dir,
             disks, record_disk_json(g_ptr_array_index(record->disks, i)));
     }
     json_object_set_array_member(object, "disks", disks);
-    text = weir_json_object_text(object, true);
+    return object;
+}
+
+bool weir_record_save(const WeirRecord *record, const char *dir,
+                      GError **error)
+{
+    g_autofree char *path = weir_record_path(dir, record->name, "json");
+    g_autoptr(JsonObject) object = weir_record_json(record);
+    g_autofree char *text = weir_json_object_text(object, true);
+
     return g_file_set_contents(path, text, -1, error);
 }
 
@@ -444,14 +450,22 @@ static bool record_read(WeirRecord *record, JsonObject *object)
     return record->pid >= 0 && record->qmp;
 }
 
+WeirRecord *weir_record_from_json(const char *name, JsonObject *object)
+{
+    g_autoptr(WeirRecord) record = record_alloc(name);
+
+    return object && record_read(record, object) ? g_steal_pointer(&record)
+                                                 : NULL;
+}
+
 WeirRecord *weir_record_load(const char *dir, const char *name,
                              GError **error)
 {
     g_autofree char *path = weir_record_path(dir, name, "json");
-    g_autoptr(WeirRecord) record = record_alloc(name);
     g_autoptr(GError) local = NULL;
     g_autoptr(JsonNode) node = NULL;
     g_autofree char *text = NULL;
+    WeirRecord *record;
     gsize length;
 
     if (!g_file_get_contents(path, &text, &length, &local)) {
@@ -464,11 +478,11 @@ WeirRecord *weir_record_load(const char *dir, const char *name,
         return NULL;
     }
     node = weir_json_parse(text, length, NULL);
-    if (!node || !record_read(record, weir_json_as_object(node))) {
+    record = weir_record_from_json(name, weir_json_as_object(node));
+    if (!record) {
         weir_set_error(error, "%s is not a record of a VM", path);
-        return NULL;
     }
-    return g_steal_pointer(&record);
+    return record;
 }
 
 static gint record_compare(gconstpointer a, gconstpointer b)
