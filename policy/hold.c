@@ -143,17 +143,21 @@ bool weir_hold_refresh(WeirHold *hold, GError **error)
 
     hold_forget(hold);
     hold->xml = weir_hypervisor_xml(hold->domain, true, error);
-    hold->parsed = hold->xml ? weir_domain_parse(hold->xml, strlen(hold->xml),
-                                                 error) : NULL;
-    if (!hold->parsed) {
+    if (!hold->xml) {
         return false;
     }
     hold->record = weir_record_load(hold->dir, hold->name, &local);
-    if (!hold->record && (hold->lock >= 0 || hold->parsed->assigned->len > 0)) {
-        hold->record = weir_record_new(hold->name, 0, "", NULL);
+    if (!hold->record && hold->lock < 0 &&
+        !strstr(hold->xml, WEIR_DOMAIN_URI)) {
+        return true;            /* none of ours, whatever else is in it */
+    }
+    hold->parsed = weir_domain_parse(hold->xml, strlen(hold->xml), error);
+    if (!hold->parsed) {
+        hold_forget(hold);
+        return false;
     }
     if (!hold->record) {
-        return true;
+        hold->record = weir_record_new(hold->name, 0, "", NULL);
     }
     weir_domain_record_follow(hold->record, hold->parsed, true);
     return hold_ask(hold, error);
@@ -280,6 +284,61 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
         .keeps_policy = true,
     };
     return weir_live_open_vm(hold->dir, &vm, target, report, error);
+}
+
+static bool hold_writes_back(const WeirStep *step)
+{
+    const char *mode = weir_json_string(step->options, "mode");
+
+    return step->class == WEIR_CLASS_CACHE &&
+           (!mode || strcmp(mode, "write-back") == 0);
+}
+
+/* Whether libvirt has a format node above its storage node @name. */
+static bool hold_has_format(const WeirHold *hold, const char *name)
+{
+    g_autofree char *format = g_strdup_printf(
+        "%.*s" HOLD_FORMAT, (int)(strlen(name) - strlen(HOLD_STORAGE)), name);
+
+    return weir_graph_node(hold->graph, format) != NULL;
+}
+
+static bool hold_allows_step(const WeirHold *hold, const WeirRecordDisk *disk,
+                             const WeirStep *step, GError **error)
+{
+    g_autofree char *top = hold_top_name(hold, disk);
+
+    if (step->kind == WEIR_STEP_ATTACH && hold_writes_back(step) &&
+        virDomainListAllCheckpoints(hold->domain, NULL, 0) > 0) {
+        weir_set_error(error, "domain '%s' has checkpoints, with which libvirt "
+                       "opens images past a cache that was attached: delete "
+                       "them, take another mode than write-back, or start the "
+                       "domain anew under the policy", hold->name);
+        return false;
+    }
+    if ((step->kind == WEIR_STEP_ATTACH && !top) ||
+        (step->kind == WEIR_STEP_DETACH &&
+         hold_is_libvirts(step->node_name, HOLD_STORAGE) &&
+         !hold_has_format(hold, step->node_name))) {
+        weir_set_error(error, "domain '%s', disk %s: libvirt has no format "
+                       "node for it, and knows it by the node that would "
+                       "change: start the domain anew under the policy",
+                       hold->name, disk->id);
+        return false;
+    }
+    return true;
+}
+
+bool weir_hold_allows(const WeirHold *hold, const WeirRecordDisk *disk,
+                      const WeirChange *change, GError **error)
+{
+    for (guint i = 0; i < change->steps->len; i++) {
+        if (!hold_allows_step(hold, disk, g_ptr_array_index(change->steps, i),
+                              error)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* --- what libvirt knows --- */
