@@ -7,8 +7,16 @@
 #include "domaintarget.h"
 #include "hypervisor.h"
 
-/* libvirtd works on five requests of a client at once by default. */
+/*
+ * Threads that ask domains of a host, one at a time each and over a connection
+ * of its own: over one that several threads share, libvirt before 10.0 may not
+ * send the request of one while that of another has no answer.
+ */
 #define FLEET_WORKERS 4
+#define FLEET_DOMAINS_PER_WORKER 16
+
+/* In this part of the timeout without an answer, another thread helps. */
+#define FLEET_STALL_SHARE 8
 
 /* A domain that is asked. */
 typedef struct Item {
@@ -26,8 +34,10 @@ typedef struct Item {
  */
 typedef struct Look {
     WeirTargetQuery query;  /* only vm, timeout and traffic */
+    gint64 deadline_us;
     GPtrArray *items;       /* NULL: the host has not said which */
     guint next;             /* the item that is to be asked next */
+    guint answers;          /* items that are done */
     char *reason;           /* why the host cannot be asked */
 } Look;
 
@@ -37,7 +47,7 @@ typedef struct Host {
     char *dir;              /* for what is seen of its domains */
     GMutex lock;            /* of all below, and of the looks */
     GCond changed;
-    virConnectPtr connection;
+    GPtrArray *idle;        /* virConnectPtr that nobody uses */
     Look *look;             /* the last one; the host owes an answer while it
                                has neither items nor a reason */
     bool late;              /* it is one that was begun before */
@@ -85,6 +95,7 @@ static Look *look_new(const WeirTargetQuery *query)
         .timeout_ms = query->timeout_ms,
         .traffic = query->traffic,
     };
+    look->deadline_us = weir_qmp_deadline(query->timeout_ms);
     return look;
 }
 
@@ -109,7 +120,7 @@ static void host_clear(gpointer opaque)
 {
     Host *host = opaque;
 
-    g_clear_pointer(&host->connection, virConnectClose);
+    g_ptr_array_unref(host->idle);
     g_clear_pointer(&host->look, look_unref);
     g_hash_table_unref(host->busy);
     g_mutex_clear(&host->lock);
@@ -122,6 +133,11 @@ static void host_clear(gpointer opaque)
 static void fleet_assigned_unref(gpointer assigned)
 {
     g_clear_pointer((GPtrArray **)&assigned, g_ptr_array_unref);
+}
+
+static void fleet_connection_free(gpointer connection)
+{
+    virConnectClose(connection);
 }
 
 static void host_unref(Host *host)
@@ -138,6 +154,7 @@ static Host *host_new(const char *uri, const char *name, const char *dir)
     host->dir = g_strdup(dir);
     host->busy = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                        fleet_assigned_unref);
+    host->idle = g_ptr_array_new_with_free_func(fleet_connection_free);
     g_mutex_init(&host->lock);
     g_cond_init(&host->changed);
     return host;
@@ -216,19 +233,67 @@ static GPtrArray *host_list(virConnectPtr connection, const char *name,
     return g_steal_pointer(&items);
 }
 
-/* The connection of the look before is good while the host is the same. */
+/* --- in threads: connections --- */
+
+/* One that nobody uses and that is not known to be of no use, or NULL. */
+static virConnectPtr host_take_idle(Host *host)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
+
+    while (host->idle->len > 0) {
+        virConnectPtr connection = g_ptr_array_steal_index(
+            host->idle, host->idle->len - 1);
+
+        if (virConnectIsAlive(connection) == 1) {
+            return connection;
+        }
+        virConnectClose(connection);
+    }
+    return NULL;
+}
+
+static void host_give_back(Host *host, virConnectPtr connection)
+{
+    g_mutex_lock(&host->lock);
+    if (host->idle->len < FLEET_WORKERS) {
+        g_ptr_array_add(host->idle, g_steal_pointer(&connection));
+    }
+    g_mutex_unlock(&host->lock);
+    g_clear_pointer(&connection, virConnectClose);
+}
+
+static void host_drop_idle(Host *host)
+{
+    virConnectPtr connection;
+
+    while ((connection = host_take_idle(host))) {
+        virConnectClose(connection);
+    }
+}
+
+/* Returns the domains as Item, or NULL with @error set. */
 static GPtrArray *host_reach(Host *host, const Look *look, GError **error)
 {
-    GPtrArray *items = host->connection
-        ? host_list(host->connection, look->query.vm, NULL) : NULL;
+    virConnectPtr connection = host_take_idle(host);
+    GPtrArray *items = connection ? host_list(connection, look->query.vm, NULL)
+                                  : NULL;
 
-    if (items) {
-        return items;
+    if (connection && !items) {
+        /* libvirt was started anew meanwhile */
+        virConnectClose(connection);
+        host_drop_idle(host);
+        connection = NULL;
     }
-    g_clear_pointer(&host->connection, virConnectClose);
-    host->connection = weir_hypervisor_open_quietly(host->uri, error);
-    return host->connection ? host_list(host->connection, look->query.vm, error)
-                            : NULL;
+    if (!connection) {
+        connection = weir_hypervisor_open_quietly(host->uri, error);
+    }
+    if (connection && !items) {
+        items = host_list(connection, look->query.vm, error);
+    }
+    if (connection) {
+        host_give_back(host, connection);
+    }
+    return items;
 }
 
 /* --- in threads: domains --- */
@@ -263,29 +328,55 @@ static void host_note_assigned(Host *host, Item *item, GPtrArray *assigned)
                         g_ptr_array_ref(assigned));
 }
 
-static void host_ask(Host *host, const Look *look, Item *item)
+/* The domain over @connection, to be freed; NULL: it has ended. */
+static virDomainPtr host_domain(virConnectPtr connection, const Item *item)
 {
+    unsigned char uuid[VIR_UUID_BUFLEN];
+
+    if (virDomainGetConnect(item->domain) == connection) {
+        virDomainRef(item->domain);
+        return item->domain;
+    }
+    return virDomainGetUUID(item->domain, uuid) < 0
+               ? NULL : virDomainLookupByUUID(connection, uuid);
+}
+
+static void host_ask(Host *host, Look *look, Item *item,
+                     virConnectPtr connection)
+{
+    g_autoptr(virDomain) domain = host_domain(connection, item);
     g_auto(WeirDomainTarget) found = { 0 };
 
-    weir_domain_target_begin(&found, item->domain);
+    if (domain) {
+        weir_domain_target_begin(&found, domain);
+    }
     if (found.target && found.target->assigned) {
         host_note_assigned(host, item, found.target->assigned);
-        weir_domain_target_ask(&found, item->domain, host->dir, &look->query);
+        weir_domain_target_ask(&found, domain, host->dir, &look->query);
     }
     g_mutex_lock(&host->lock);
     item->target = g_steal_pointer(&found.target);
     item->done = true;
+    look->answers++;
     g_hash_table_remove(host->busy, item->name);
     g_cond_broadcast(&host->changed);
     g_mutex_unlock(&host->lock);
 }
 
+/* Without a connection, others have to do it. */
 static void host_work(Host *host, Look *look)
 {
+    virConnectPtr connection = host_take_idle(host);
     Item *item;
 
-    while ((item = host_next(host, look))) {
-        host_ask(host, look, item);
+    if (!connection) {
+        connection = weir_hypervisor_open_quietly(host->uri, NULL);
+    }
+    while (connection && (item = host_next(host, look))) {
+        host_ask(host, look, item, connection);
+    }
+    if (connection) {
+        host_give_back(host, connection);
     }
 }
 
@@ -317,12 +408,37 @@ static void host_start(Host *host, Look *look,
     g_thread_unref(g_thread_new("host", host_thread, work));
 }
 
-/* Only one thread of a host is here at a time. */
+/*
+ * Until each domain is asked: a thread whose domain does not answer is lost to
+ * the others, so another one takes over.
+ */
+static void host_supervise(Host *host, Look *look)
+{
+    gint64 stall_us = look->query.timeout_ms * (gint64)1000 /
+                      FLEET_STALL_SHARE;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
+
+    while (look->next < look->items->len &&
+           g_get_monotonic_time() < look->deadline_us) {
+        gint64 until_us = g_get_monotonic_time() + stall_us;
+        guint answers = look->answers;
+
+        while (look->answers == answers && look->next < look->items->len &&
+               g_cond_wait_until(&host->changed, &host->lock, until_us)) {
+        }
+        if (look->answers == answers && look->next < look->items->len) {
+            host_start(host, look, host_work);
+        }
+    }
+}
+
 static void host_look(Host *host, Look *look)
 {
     GError *error = NULL;
     GPtrArray *items = host_reach(host, look, &error);
-    guint workers = items ? MIN(items->len, FLEET_WORKERS) : 0;
+    guint workers = !items ? 0 : MIN(
+        (items->len + FLEET_DOMAINS_PER_WORKER - 1) /
+        FLEET_DOMAINS_PER_WORKER, FLEET_WORKERS);
 
     g_mutex_lock(&host->lock);
     look->items = items;
@@ -330,11 +446,11 @@ static void host_look(Host *host, Look *look)
     g_cond_broadcast(&host->changed);
     g_mutex_unlock(&host->lock);
     g_clear_error(&error);
-    for (guint i = 1; i < workers; i++) {
+    for (guint i = 0; i < workers; i++) {
         host_start(host, look, host_work);
     }
-    if (workers > 0) {
-        host_work(host, look);
+    if (items) {
+        host_supervise(host, look);
     }
 }
 
