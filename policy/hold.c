@@ -10,6 +10,7 @@
 
 #include "compliance.h"
 #include "domainplan.h"
+#include "domainrecord.h"
 #include "emulator.h"
 #include "programs.h"
 #include "reassign.h"
@@ -88,133 +89,7 @@ static void hold_unlock(WeirHold *hold)
 
 /* --- the disks --- */
 
-/* An entry of the record for a disk under no policy. */
-static void hold_add_entry(WeirHold *hold, const WeirDomainDisk *from)
-{
-    g_autoptr(WeirDisk) disk = weir_domain_plan_disk(from);
-    g_autoptr(GPtrArray) none = g_ptr_array_new();
-    const WeirPolicy no_policy = { .name = (char *)"", .filters = none };
-    g_autoptr(GPtrArray) chain = weir_chain_new(disk, &no_policy, none, none);
-    WeirRecordDisk *entry;
-
-    weir_record_add_disk(hold->record, disk, NULL, NULL, chain);
-    entry = g_ptr_array_index(hold->record->disks,
-                              hold->record->disks->len - 1);
-    entry->device = g_strdup(from->alias);
-}
-
-static void hold_take_node(WeirRecordDisk *entry, const WeirChainNode *node)
-{
-    for (guint i = 0; i < entry->wanted->len; i++) {
-        WeirWanted *wanted = g_ptr_array_index(entry->wanted, i);
-
-        if (strcmp(wanted->role, weir_role_name(node->role)) == 0) {
-            g_free(wanted->driver);
-            wanted->driver = g_strdup(node->driver);
-            json_object_unref(wanted->options);
-            wanted->options = json_object_ref(node->options);
-        }
-    }
-}
-
-/* A snapshot, or a copy, has given the disk another image. */
-static void hold_describe(WeirRecordDisk *entry, const WeirDomainDisk *from)
-{
-    g_autoptr(WeirDisk) disk = weir_domain_plan_disk(from);
-    g_autoptr(GPtrArray) none = g_ptr_array_new();
-    const WeirPolicy no_policy = { .name = (char *)"", .filters = none };
-    g_autoptr(GPtrArray) chain = weir_chain_new(disk, &no_policy, none, none);
-
-    g_free(entry->file);
-    entry->file = g_strdup(disk->file);
-    g_free(entry->device);
-    entry->device = g_strdup(from->alias);
-    for (guint i = 0; i < chain->len; i++) {
-        hold_take_node(entry, g_ptr_array_index(chain, i));
-    }
-}
-
-/* The record becomes one of the disks that there are. */
-static void hold_follow(WeirHold *hold)
-{
-    for (guint i = hold->record->disks->len; i-- > 0;) {
-        WeirRecordDisk *entry = g_ptr_array_index(hold->record->disks, i);
-        const WeirDomainDisk *now = weir_domain_disk(hold->parsed, entry->id);
-
-        if (now && now->alias) {
-            hold_describe(entry, now);
-        } else {
-            g_ptr_array_remove_index(hold->record->disks, i);
-        }
-    }
-    for (guint i = 0; i < hold->parsed->assigned->len; i++) {
-        const WeirAssigned *a = g_ptr_array_index(hold->parsed->assigned, i);
-        const WeirDomainDisk *disk = weir_domain_disk(hold->parsed, a->target);
-
-        if (disk && disk->alias &&
-            !weir_record_disk(hold->record, a->target, NULL)) {
-            hold_add_entry(hold, disk);
-        }
-    }
-}
-
 /* --- names --- */
-
-static bool hold_is_libvirts(const char *name, const char *suffix)
-{
-    return g_str_has_prefix(name, HOLD_NODE) && g_str_has_suffix(name, suffix);
-}
-
-/* The node that a filter of the record is, if its name is the recorded one. */
-static bool hold_has_node(const WeirHold *hold, const WeirGraphNode *root,
-                          const WeirWanted *wanted)
-{
-    const WeirGraphNode *node = weir_graph_node(hold->graph,
-                                                wanted->node_name);
-
-    return node && weir_graph_reaches(root, node);
-}
-
-/*
- * weir-qemu has given the highest filter the name of libvirt's storage node.
- * It is there also below a backing file, and again after a commit.
- */
-static void hold_take_name(const WeirHold *hold, const WeirGraphNode *root,
-                           WeirWanted *wanted)
-{
-    GPtrArray *nodes = weir_graph_nodes(hold->graph);
-
-    for (guint i = 0; i < nodes->len; i++) {
-        const WeirGraphNode *node = g_ptr_array_index(nodes, i);
-
-        if (node->filter && g_strcmp0(node->driver, wanted->driver) == 0 &&
-            hold_is_libvirts(node->name, HOLD_STORAGE) &&
-            weir_graph_reaches(root, node)) {
-            g_free(wanted->node_name);
-            wanted->node_name = g_strdup(node->name);
-            json_object_set_string_member(wanted->options, "node-name",
-                                          node->name);
-            return;
-        }
-    }
-}
-
-static void hold_take_names(const WeirHold *hold)
-{
-    for (guint i = 0; i < hold->record->disks->len; i++) {
-        const WeirRecordDisk *entry = g_ptr_array_index(hold->record->disks,
-                                                        i);
-        const WeirGraphNode *root = weir_record_disk_root(entry, hold->graph);
-
-        for (guint j = 0; root && j < entry->wanted->len; j++) {
-            WeirWanted *wanted = g_ptr_array_index(entry->wanted, j);
-
-            if (wanted->place && !hold_has_node(hold, root, wanted)) {
-                hold_take_name(hold, root, wanted);
-            }
-        }
-    }
-}
 
 /*
  * The name by which libvirt knows what is below the format node of a disk, or
@@ -228,7 +103,8 @@ static char *hold_top_name(const WeirHold *hold, const WeirRecordDisk *entry)
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
 
-        if (hold_is_libvirts(node->name, HOLD_FORMAT)) {
+        if (g_str_has_prefix(node->name, HOLD_NODE) &&
+            g_str_has_suffix(node->name, HOLD_FORMAT)) {
             return g_strdup_printf("%.*s" HOLD_STORAGE,
                                    (int)(strlen(node->name) -
                                          strlen(HOLD_FORMAT)), node->name);
@@ -257,7 +133,7 @@ static bool hold_ask(WeirHold *hold, GError **error)
         hold_forget(hold);
         return false;
     }
-    hold_take_names(hold);
+    weir_domain_record_take_names(hold->record, hold->graph);
     return true;
 }
 
@@ -283,7 +159,7 @@ bool weir_hold_refresh(WeirHold *hold, GError **error)
     if (!hold->record) {
         hold->record = weir_record_new(hold->name, 0, "", NULL);
     }
-    hold_follow(hold);
+    weir_domain_record_follow(hold->record, hold->parsed, true);
     return hold_ask(hold, error);
 }
 
@@ -371,7 +247,7 @@ bool weir_hold_add(WeirHold *hold, const char *target, GError **error)
         return false;
     }
     if (!weir_record_disk(hold->record, target, NULL)) {
-        hold_add_entry(hold, disk);
+        weir_domain_record_add(hold->record, disk);
     }
     return true;
 }
