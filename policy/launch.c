@@ -26,6 +26,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "binding.h"
 #include "compliance.h"
 #include "programs.h"
 #include "record.h"
@@ -562,6 +563,32 @@ static void launch_tell_changes(const Vm *vm)
     }
 }
 
+/* What the disks must not be used without from now on. */
+static bool launch_note_bindings(const WeirLaunch *launch, GError **error)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+        const WeirPolicy *policy = g_ptr_array_index(launch->policies, i);
+
+        /* who only reads leaves it as it is */
+        if (!weir_binding_note(disk, g_ptr_array_index(launch->chains, i),
+                               launch->name, policy->name, disk->read_only,
+                               error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void launch_settle_bindings(const WeirLaunch *launch)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+
+        weir_binding_settle(disk->file);
+    }
+}
+
 static bool launch_run(Vm *vm, int *exit_code, GError **error)
 {
     int lock = launch_lock(vm->launch->dir, error);
@@ -570,7 +597,8 @@ static bool launch_run(Vm *vm, int *exit_code, GError **error)
     if (lock < 0) {
         return false;
     }
-    if (!launch_claim(vm->launch, error)) {
+    if (!launch_claim(vm->launch, error) ||
+        !launch_note_bindings(vm->launch, error)) {
         close(lock);
         return false;
     }
@@ -584,6 +612,7 @@ static bool launch_run(Vm *vm, int *exit_code, GError **error)
     }
     launch_loop(vm);
     launch_tell_changes(vm);
+    launch_settle_bindings(vm->launch);
     weir_record_remove(vm->launch->dir, vm->launch->name);
     return launch_result(vm, exit_code, error);
 }
