@@ -91,6 +91,11 @@ static void hold_unlock(WeirHold *hold)
 
 /* --- names --- */
 
+static bool hold_is_libvirts(const char *name, const char *suffix)
+{
+    return g_str_has_prefix(name, HOLD_NODE) && g_str_has_suffix(name, suffix);
+}
+
 /*
  * The name by which libvirt knows what is below the format node of a disk, or
  * NULL if that is not known.
@@ -103,8 +108,7 @@ static char *hold_top_name(const WeirHold *hold, const WeirRecordDisk *entry)
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
 
-        if (g_str_has_prefix(node->name, HOLD_NODE) &&
-            g_str_has_suffix(node->name, HOLD_FORMAT)) {
+        if (hold_is_libvirts(node->name, HOLD_FORMAT)) {
             return g_strdup_printf("%.*s" HOLD_STORAGE,
                                    (int)(strlen(node->name) -
                                          strlen(HOLD_FORMAT)), node->name);
