@@ -567,10 +567,8 @@ static int open_children(BlockDriverState *bs, QDict *options, int flags,
                          Error **errp)
 {
     BDRVWeirPluginState *s = bs->opaque;
-    BdrvChildRole role = BDRV_CHILD_PRIMARY;
-
-    role |= weir_plugin_changes_or_holds(s) ? BDRV_CHILD_DATA
-                                            : BDRV_CHILD_FILTERED;
+    BdrvChildRole role = weir_plugin_changes_or_holds(s) ? BDRV_CHILD_IMAGE :
+                         BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY;
 
     if (!bdrv_open_child(NULL, options, "file", bs, &child_of_bds, role,
                          false, errp)) {
