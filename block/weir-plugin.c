@@ -833,10 +833,11 @@ static int plugin_prepare_detach(BlockDriverState *bs, bool force,
 static WeirFilterDriver plugin_filter = {
     .format_name     = "weir-plugin",
     .driver          = WEIR_DRIVER_WEIR_PLUGIN,
+    /* what it is before it is known which plugin: anything */
     .capabilities    = &(const WeirFilterCapabilities) {
         .q_class      = WEIR_FILTER_CLASS_OTHER,
-        .changes_data = false,
-        .holds_data   = false,
+        .changes_data = true,
+        .holds_data   = true,
     },
     .check_options   = plugin_check_options,
     .query           = plugin_query,
