@@ -35,6 +35,13 @@ WeirQmp *weir_daemon_qmp(WeirDaemon *daemon, GError **error);
 bool weir_daemon_quit(WeirDaemon *daemon, GError **error);
 
 /*
+ * Ask a process with a QMP command.  @arguments: consumed; NULL: none.
+ * Returns the answer, which the caller frees, or NULL with @error set.
+ */
+JsonNode *weir_daemon_ask(WeirDaemon *daemon, const char *command,
+                          JsonObject *arguments, GError **error);
+
+/*
  * Have each driver look at its options in @policy, the lowest first.
  * Returns false with @error set to WEIR_ERROR_POSITION if a driver refuses
  * its options (a line for each), or as weir_qmp_execute().

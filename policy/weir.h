@@ -120,6 +120,7 @@ int weir_cmd_libvirt_apply(int argc, char **argv);
 int weir_cmd_libvirt_hook(int argc, char **argv);
 int weir_cmd_libvirt_status(int argc, char **argv);
 int weir_cmd_metrics(int argc, char **argv);
+int weir_cmd_plugin(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
 int weir_cmd_policy_schema(int argc, char **argv);
 int weir_cmd_policy_which(int argc, char **argv);
