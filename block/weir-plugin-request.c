@@ -111,7 +111,7 @@ static void recovered(BDRVWeirPluginState *s)
  * plugin is taken out.
  */
 static int coroutine_fn GRAPH_RDLOCK do_without(WeirPluginTransit *t,
-                                                const char *why, int error)
+                                                const char *why)
 {
     BDRVWeirPluginState *s = t->s;
     bool bypass = qatomic_read(&s->on_error) == WEIR_ON_ERROR_BYPASS ||
@@ -124,7 +124,7 @@ static int coroutine_fn GRAPH_RDLOCK do_without(WeirPluginTransit *t,
         return pass_late(t);
     }
     qatomic_inc(&s->failed);
-    return error;
+    return -EIO;
 }
 
 /*
@@ -311,7 +311,7 @@ static int coroutine_fn GRAPH_RDLOCK give(WeirPluginTransit *t,
         int verdict;
 
         if (!wait_until_fit(s)) {
-            return do_without(t, why_not(s), -EIO);
+            return do_without(t, why_not(s));
         }
         verdict = call_plugin(t, fn);
         if (verdict == WEIR_PLUGIN_HOLD) {
@@ -319,7 +319,7 @@ static int coroutine_fn GRAPH_RDLOCK give(WeirPluginTransit *t,
 
             if (!wait_for_plugin(t, &verdict)) {
                 end_hold(t);
-                return do_without(t, why_not(s), -ETIMEDOUT);
+                return do_without(t, why_not(s));
             }
             if (verdict <= WEIR_PLUGIN_PASS) {
                 ret = finish(t, verdict, true);
@@ -331,7 +331,7 @@ static int coroutine_fn GRAPH_RDLOCK give(WeirPluginTransit *t,
             return finish(t, verdict, is_late);
         }
         if (!may_stall(s)) {
-            return do_without(t, cannot_reason, -EIO);
+            return do_without(t, cannot_reason);
         }
         set_trouble(s, cannot_reason, false);
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, AGAIN_NS);

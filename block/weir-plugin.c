@@ -567,10 +567,8 @@ static int open_children(BlockDriverState *bs, QDict *options, int flags,
                          Error **errp)
 {
     BDRVWeirPluginState *s = bs->opaque;
-    BdrvChildRole role = BDRV_CHILD_PRIMARY;
-
-    role |= weir_plugin_changes_or_holds(s) ? BDRV_CHILD_DATA
-                                            : BDRV_CHILD_FILTERED;
+    BdrvChildRole role = weir_plugin_changes_or_holds(s) ? BDRV_CHILD_IMAGE :
+                         BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY;
 
     if (!bdrv_open_child(NULL, options, "file", bs, &child_of_bds, role,
                          false, errp)) {
@@ -835,10 +833,11 @@ static int plugin_prepare_detach(BlockDriverState *bs, bool force,
 static WeirFilterDriver plugin_filter = {
     .format_name     = "weir-plugin",
     .driver          = WEIR_DRIVER_WEIR_PLUGIN,
+    /* what it is before it is known which plugin: anything */
     .capabilities    = &(const WeirFilterCapabilities) {
         .q_class      = WEIR_FILTER_CLASS_OTHER,
-        .changes_data = false,
-        .holds_data   = false,
+        .changes_data = true,
+        .holds_data   = true,
     },
     .check_options   = plugin_check_options,
     .query           = plugin_query,

@@ -233,7 +233,7 @@ static void compliance_check_present(const WeirGraphNode *node,
     WeirFacts facts = weir_facts_read(node->filter);
 
     facts.driver = wanted->driver;
-    if (facts.place && strcmp(facts.place, wanted->place) != 0) {
+    if (!weir_graph_is_at(node, wanted->place)) {
         weir_verdict_add(verdict, WEIR_NON_COMPLIANT,
                          "%s is at place %s instead of %s", wanted->driver,
                          facts.place, wanted->place);

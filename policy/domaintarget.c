@@ -33,15 +33,25 @@ void weir_domain_target_begin(WeirDomainTarget *found, virDomainPtr domain)
 
 /*
  * What is assigned from the next start on; NULL for a domain that has none, or
- * if that may not be seen.
+ * if that may not be seen.  A disk that was plugged in for this run only has
+ * what it has @now.
  */
-static GPtrArray *domaintarget_next(virDomainPtr domain)
+static GPtrArray *domaintarget_next(virDomainPtr domain,
+                                    const WeirDomain *now)
 {
     g_autofree char *xml = virDomainIsPersistent(domain) == 1
         ? weir_hypervisor_xml(domain, false, NULL) : NULL;
     g_autoptr(WeirDomain) parsed = xml ? weir_domain_parse(xml, strlen(xml),
                                                            NULL) : NULL;
 
+    for (guint i = 0; parsed && i < now->assigned->len; i++) {
+        const WeirAssigned *a = g_ptr_array_index(now->assigned, i);
+
+        if (!weir_domain_disk(parsed, a->target)) {
+            g_ptr_array_add(parsed->assigned,
+                            weir_assigned_new(a->target, a->policy));
+        }
+    }
     return parsed ? g_ptr_array_ref(parsed->assigned) : NULL;
 }
 
@@ -61,7 +71,7 @@ static bool domaintarget_ask(WeirDomainTarget *found, virDomainPtr domain,
     if (!target->record) {
         return false;
     }
-    target->next = domaintarget_next(domain);
+    target->next = domaintarget_next(domain, found->domain);
     target->uuid = here ? g_strdup(found->domain->uuid) : NULL;
     target->remote = !here;
     if (!target->dir) {

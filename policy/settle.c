@@ -393,7 +393,7 @@ static bool settle_give_up(const Work *work, const WeirGraphNode *highest,
             continue;
         }
         path = weir_change_memory(WEIR_CLASS_CACHE, wanted->settings);
-        if (path && !weir_cache_file_give_up(path, error)) {
+        if (path && !weir_cache_file_lose(path, error)) {
             return false;
         }
     }

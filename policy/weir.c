@@ -16,6 +16,8 @@ static GPtrArray *weir_leading;
 static const WeirCommand commands[] = {
     { "advise", "recommend a cache for a disk", weir_cmd_advise },
     { "attach", "bring a disk in use under a policy", weir_cmd_attach },
+    { "binding", "which disks must not be used without which filters",
+      weir_cmd_binding },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },
     { "detach", "take the filters of its policy from a disk in use",
@@ -26,6 +28,8 @@ static const WeirCommand commands[] = {
       weir_cmd_libvirt },
     { "metrics", "print or serve metrics of running disks for Prometheus",
       weir_cmd_metrics },
+    { "plugin", "filters of other people: list, show or check them",
+      weir_cmd_plugin },
     { "policy", "check, compare, list, show or choose policies",
       weir_cmd_policy },
     { "reapply", "bring a disk in use to what its policy says now",

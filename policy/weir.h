@@ -111,6 +111,7 @@ int weir_status_code(const GPtrArray *statuses);
 
 int weir_cmd_advise(int argc, char **argv);
 int weir_cmd_attach(int argc, char **argv);
+int weir_cmd_binding(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_detach(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
@@ -119,6 +120,7 @@ int weir_cmd_libvirt_apply(int argc, char **argv);
 int weir_cmd_libvirt_hook(int argc, char **argv);
 int weir_cmd_libvirt_status(int argc, char **argv);
 int weir_cmd_metrics(int argc, char **argv);
+int weir_cmd_plugin(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
 int weir_cmd_policy_schema(int argc, char **argv);
 int weir_cmd_policy_which(int argc, char **argv);

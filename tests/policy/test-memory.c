@@ -440,14 +440,14 @@ static void test_cache_given_up(void **state)
     g_autoptr(GError) error = NULL;
     int fd;
 
-    assert_true(weir_cache_file_give_up(place->path, NULL));
+    assert_true(weir_cache_file_lose(place->path, NULL));
     write_superblock(place, 6, 0);
     write_superblock(place, 7, 2);
     fd = lock(place->path);
-    assert_false(weir_cache_file_give_up(place->path, &error));
+    assert_false(weir_cache_file_lose(place->path, &error));
     assert_non_null(strstr(error->message, "is in use"));
     close(fd);
-    assert_true(weir_cache_file_give_up(place->path, NULL));
+    assert_true(weir_cache_file_lose(place->path, NULL));
     after = read_copies(place->path);
     assert_int_equal(after[128], 2 | 8);
     assert_true(weir_cache_file_forget(place->path, NULL));
