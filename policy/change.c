@@ -260,7 +260,7 @@ static void change_note_cache(const Work *work, const WeirGoal *goal)
 {
     g_autofree char *path = NULL;
 
-    if (goal->type->class != WEIR_CLASS_CACHE ||
+    if (work->shape->keeps_policy || goal->type->class != WEIR_CLASS_CACHE ||
         !change_writes_back(goal->node->settings) ||
         (goal->kept && goal->kept->settings &&
          change_writes_back(goal->kept->settings))) {

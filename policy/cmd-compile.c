@@ -95,6 +95,7 @@ static int compile_print_disks(const CompileOptions *options,
                       strcmp(options->format, "qsd") == 0);
     }
     compile_print_needs(weir_plan_secrets(plan));
+    compile_print_needs(weir_plan_storage_secrets(plan));
     return WEIR_EXIT_OK;
 }
 

@@ -5,8 +5,9 @@
 #include <sys/utsname.h>
 
 #include "compile.h"
+#include "binding.h"
 #include "conflicts.h"
-#include "launch.h"
+#include "launchargs.h"
 #include "programs.h"
 #include "record.h"
 #include "weir.h"
@@ -62,8 +63,11 @@ static bool run_check_disks(const Run *run, const RunOptions *options,
         const WeirDisk *disk = g_ptr_array_index(run->disks, i);
         const WeirPolicy *policy = g_ptr_array_index(run->policies, i);
 
-        if (!weir_disk_check(disk, bin_dir, error) ||
+        if (!weir_launch_check_device(disk, policy, error) ||
+            !weir_disk_check(disk, bin_dir, error) ||
             !weir_storage_check(policy->storage, disk, bin_dir, error) ||
+            !weir_binding_check(disk, g_ptr_array_index(chains, i),
+                                policy->name, error) ||
             !weir_conflicts_files(g_ptr_array_index(chains, i), disk->id,
                                   error)) {
             return false;
@@ -158,6 +162,7 @@ static int run_vm(const RunOptions *options, char **args)
     launch.policy_dirs = weir_policy_dirs(&options->policy);
     launch.chains = weir_plan_chains(run.plan);
     launch.secrets = weir_plan_secrets(run.plan);
+    launch.storage_secrets = weir_plan_storage_secrets(run.plan);
     if (!weir_launch(&launch, &exit_code, &error)) {
         weir_fail(error);
     }

@@ -21,12 +21,15 @@ typedef struct WeirFilterStatus {
 
 /* A disk's compliance. */
 typedef struct WeirDiskStatus {
-    char *vm;
-    char *disk;
+    char *host;             /* NULL: not to be told */
+    char *vm;               /* NULL: of a host that cannot be asked */
+    char *disk;             /* NULL: it is not known which there are */
     char *policy;           /* NULL: none */
     gint64 policy_version;
     WeirCompliance state;
     char *reason;           /* why not WEIR_COMPLIANT; else NULL */
+    char *note;             /* what is to be known besides; or NULL */
+    JsonObject *daemon;     /* of its process, if it is not QEMU; or NULL */
     gint64 since;           /* of @state, seconds since 1970; 0: not known */
     WeirLimits limits;
     JsonArray *wanted;      /* from the highest node downwards */
@@ -35,6 +38,7 @@ typedef struct WeirDiskStatus {
                                others; empty if unknown */
     JsonArray *latency;     /* histogram of the highest filter, or NULL */
     JsonArray *recent;      /* what of it counts for the limit, or NULL */
+    JsonArray *gaps;        /* see gaps.h; NULL: none are known */
 } WeirDiskStatus;
 
 /*
@@ -52,6 +56,15 @@ void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
 /* Add a not-applicable status for each device or export of @graph. */
 void weir_compliance_graph(const char *vm, const WeirGraph *graph,
                            GPtrArray *statuses);
+
+/*
+ * Add the unknown status of a disk whose record is not known, for @reason.
+ *
+ * @vm, @disk, @policy: NULL: not known either
+ */
+void weir_compliance_unknown(const char *vm, const char *disk,
+                             const char *policy, const char *reason,
+                             GPtrArray *statuses);
 
 /* A WeirDiskStatus as a JSON object that the caller unrefs. */
 JsonObject *weir_disk_status_json(const WeirDiskStatus *status);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Texts that are kept only to save time: in $WEIR_CACHE_DIR (nowhere, if that
+ * Texts that are kept only to save time: in $WEIR_KEEP_DIR (nowhere, if that
  * is empty), or /var/cache/weir for root, or weir in $XDG_CACHE_HOME.  All of
  * them may be gone at any time.
  */

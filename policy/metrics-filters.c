@@ -140,8 +140,9 @@ static void metrics_add_sample(WeirExposition *out,
                                double value)
 {
     const char *const labels[] = {
-        "vm", status->vm, "disk", status->disk, "node", filter->node_name,
-        "driver", filter->driver, label, label_value, NULL
+        "host", status->host, "vm", status->vm, "disk", status->disk, "node",
+        filter->node_name ? filter->node_name : "", "driver", filter->driver,
+        label, label_value, NULL
     };
 
     weir_exposition_sample(out, "", labels, value);

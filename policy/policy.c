@@ -25,6 +25,8 @@ typedef struct PolicyDocument {
     char **remove;
     uint64_t remove_count;
     WeirStorageDocument *storage;
+    uint32_t *run;
+    uint32_t *on_error;
 } PolicyDocument;
 
 static const cyaml_strval_t policy_places[] = {
@@ -35,7 +37,7 @@ static const cyaml_strval_t policy_places[] = {
 typedef struct PolicySchema {
     cyaml_schema_field_t *entry_fields;
     cyaml_schema_value_t entry;
-    cyaml_schema_field_t fields[11];
+    cyaml_schema_field_t fields[13];
     cyaml_schema_value_t word;
     cyaml_schema_value_t root;
 } PolicySchema;
@@ -103,6 +105,10 @@ static void policy_schema_init(PolicySchema *schema,
                                    &schema->word, 0, CYAML_UNLIMITED),
         { .key = "storage", .value = weir_storage_schema(),
           .data_offset = offsetof(PolicyDocument, storage) },
+        { .key = "run", .value = weir_run_mode_schema(),
+          .data_offset = offsetof(PolicyDocument, run) },
+        { .key = "on-error", .value = weir_on_error_schema(),
+          .data_offset = offsetof(PolicyDocument, on_error) },
         CYAML_FIELD_END
     };
 
@@ -376,6 +382,7 @@ static void policy_check(const WeirYaml *root, const WeirSchema *schema,
         policy_check_entry(g_ptr_array_index(entries->values, i), schema,
                            filters, report);
     }
+    weir_run_mode_check(root, report);
     weir_order_check(filters, before && weir_yaml_is_true(before), report);
     weir_conflicts_check(filters, report);
     policy_check_limits(root, filters, report);
@@ -476,6 +483,9 @@ static WeirPolicy *policy_new(const WeirYaml *root,
     policy->version = document->version ? *document->version : 1;
     policy->before_encryption = document->before_encryption &&
                                 *document->before_encryption;
+    policy->run = document->run ? *document->run : WEIR_RUN_IN_PROCESS;
+    policy->on_error = document->on_error ? *document->on_error
+                                          : WEIR_ON_ERROR_DEFAULT;
     policy->file = g_strdup(file);
     policy->limits = weir_limits_read(weir_yaml_member(root, "limits"));
     policy->filters = g_ptr_array_new_with_free_func(
@@ -639,6 +649,12 @@ JsonObject *weir_policy_json(const WeirPolicy *policy)
     if (json_object_get_size(limits) > 0) {
         json_object_set_object_member(object, "limits",
                                       json_object_ref(limits));
+    }
+    json_object_set_string_member(object, "run",
+                                  weir_run_mode_name(policy->run));
+    if (policy->on_error != WEIR_ON_ERROR_DEFAULT) {
+        json_object_set_string_member(object, "on-error",
+                                      weir_on_error_name(policy->on_error));
     }
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);

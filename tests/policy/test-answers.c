@@ -28,7 +28,7 @@ static int set_up(void **state)
 
     place->dir = g_dir_make_tmp("weir-answers-XXXXXX", NULL);
     place->file = g_build_filename(place->dir, "name", NULL);
-    g_setenv("WEIR_CACHE_DIR", place->dir, TRUE);
+    g_setenv("WEIR_KEEP_DIR", place->dir, TRUE);
     *state = place;
     return 0;
 }
@@ -348,12 +348,12 @@ static void test_nowhere(void **state)
     const Place *place = *state;
     g_autofree char *under = g_build_filename(place->file, "x", NULL);
 
-    g_setenv("WEIR_CACHE_DIR", "", TRUE);
+    g_setenv("WEIR_KEEP_DIR", "", TRUE);
     weir_keep_write("name", "one");
     check_kept(NULL);
     /* A file is where the directory would be. */
     write_file(place->file, "");
-    g_setenv("WEIR_CACHE_DIR", under, TRUE);
+    g_setenv("WEIR_KEEP_DIR", under, TRUE);
     weir_keep_write("name", "one");
     check_kept(NULL);
 }

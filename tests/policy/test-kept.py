@@ -64,7 +64,7 @@ class Host:
 
     def weir(self, *args, **env):
         return self.test.weir(*args, "--qemu-bin-dir", self.bin,
-                              **{"WEIR_CACHE_DIR": self.kept, **env})
+                              **{"WEIR_KEEP_DIR": self.kept, **env})
 
     def filters(self, **env):
         code, output, errors = self.weir("policy", "schema", **env)
@@ -195,7 +195,7 @@ class Kept(WeirTest):
         # nowhere; and where nothing can be written
         self.put(self.path("file"), "")
         for place in "", self.path("file"), self.path("file/x"), "/proc/x":
-            outputs.add(host.weir("policy", "schema", WEIR_CACHE_DIR=place))
+            outputs.add(host.weir("policy", "schema", WEIR_KEEP_DIR=place))
         self.assertEqual(host.starts(), 9)
         self.assertEqual(len(outputs), 1)
 
@@ -228,8 +228,8 @@ class Status(VmTest):
 
     def test_outdated_all_the_same(self):
         kept = self.path("kept")
-        os.environ["WEIR_CACHE_DIR"] = kept
-        self.addCleanup(os.environ.pop, "WEIR_CACHE_DIR")
+        os.environ["WEIR_KEEP_DIR"] = kept
+        self.addCleanup(os.environ.pop, "WEIR_KEEP_DIR")
         self.assertEqual(self.status()[0], 0)
         # it may be that this program has just been built
         wait_for(lambda: self.status()[0] == 0 and os.path.exists(kept),
