@@ -168,6 +168,7 @@ class Refused(TestCase):
                      "'mask'", 'on-error=bypass')
         self.refused('probe', "Plugin 'probe' has no use for a sidecar",
                      'sidecar.driver=null-co')
+        self.refused('worker', "Plugin 'worker' needs a sidecar")
         self.refused('mask', "Plugin 'mask' needs a disk of a multiple of "
                      '4096 bytes, this one would have 513536',
                      'file.size=513536')
@@ -531,6 +532,41 @@ class Life(Disk):
         self.finish()
         with open(self.path('side.img'), 'rb') as f:
             self.assertEqual(f.read(8), (0x1000).to_bytes(8, 'little'))
+
+    def test_work_in_the_background(self):
+        """A task goes on over drained sections, and ends when it has to."""
+        side = self.image('side.img', size=512)
+        client = self.serve('worker', sidecar={
+            'driver': 'file', 'filename': side, 'node-name': 'side'})
+        stop = threading.Event()
+
+        def load():
+            while not stop.is_set():
+                client.pwrite(b'a' * 4096, 0)
+        join = self.in_thread(load)
+        for _ in range(15):
+            before = self.counts()['rounds']
+            self.attach('probe', node='flt', name='top')
+            self.d.cmd('weir-detach', {'node-name': 'top'})
+            wait_for(lambda: self.counts()['rounds'] > before, 'its work')
+        stop.set()
+        self.assertIsNone(join()[1])
+        client.shutdown()
+        self.d.cmd('block-export-del', id='exp', mode='hard')
+        self.d.qmp.event('BLOCK_EXPORT_DELETED')
+        for active in False, True:
+            self.d.cmd('blockdev-set-active', {'node-name': 'flt',
+                                               'active': active})
+            before = self.counts()['rounds']
+            if active:
+                wait_for(lambda: self.counts()['rounds'] > before, 'its work')
+            else:
+                time.sleep(0.1)
+                self.assertEqual(self.counts()['rounds'], before)
+        self.assertEqual(self.counts()['failed'], 0)
+        self.d.quit()
+        with open(side, 'rb') as f:
+            self.assertEqual(f.read(16)[8:], b'finished')
 
     def test_hand_over(self):
         """What a migration does at both ends."""
