@@ -235,12 +235,10 @@ bool weir_cache_file_set_aside(const char *path, const char *image, char **to,
         return errno == ENOENT || cache_fail(path, g_strerror(errno), error);
     }
     if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode) &&
-        cache_is_dirty(fd)) {
+        cache_is_dirty(fd) && !weir_file_is_locked(fd)) {
         g_autofree char *name = cache_other_name(path, image);
 
-        if (weir_file_is_locked(fd)) {
-            ok = cache_fail(path, "is in use", error);
-        } else if (rename(path, name) < 0) {
+        if (rename(path, name) < 0) {
             ok = cache_fail(path, g_strerror(errno), error);
         } else {
             *to = g_steal_pointer(&name);

@@ -93,6 +93,10 @@ bool weir_gaps_begin(WeirGaps *gaps, const char *disk,
                      const WeirGapBegin *begin)
 {
     JsonArray *array = weir_gaps_disk(gaps, disk);
+    guint length = weir_json_length(array);
+    JsonObject *last = length > 0 ? weir_json_object_at(array, length - 1)
+                                  : NULL;
+    gint64 ended_ms = weir_json_int(last, "to-ms", 0);
     JsonObject *gap;
 
     if (weir_gaps_open(gaps, disk)) {
@@ -107,7 +111,8 @@ bool weir_gaps_begin(WeirGaps *gaps, const char *disk,
     }
     gap = json_object_new();
     json_object_set_string_member(gap, "policy", begin->policy);
-    json_object_set_int_member(gap, "from-ms", begin->from_ms);
+    /* all was well in between */
+    json_object_set_int_member(gap, "from-ms", MAX(begin->from_ms, ended_ms));
     json_object_set_boolean_member(gap, "from-known", begin->is_known);
     json_object_set_string_member(gap, "reason", begin->reason);
     json_array_add_object_element(array, gap);

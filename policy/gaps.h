@@ -49,7 +49,10 @@ JsonObject *weir_gaps_open(const WeirGaps *gaps, const char *disk);
 /* The disks that have an open gap, by name; the caller frees the list. */
 GPtrArray *weir_gaps_open_disks(const WeirGaps *gaps);
 
-/* A gap begins, unless one is open.  Returns whether it did. */
+/*
+ * A gap begins, unless one is open, and not before the last one has ended.
+ * Returns whether it did.
+ */
 bool weir_gaps_begin(WeirGaps *gaps, const char *disk,
                      const WeirGapBegin *begin);
 

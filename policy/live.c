@@ -228,9 +228,9 @@ WeirLive *weir_live_open_vm(const char *dir, WeirLiveVm *vm, const char *disk,
 {
     g_autoptr(WeirLive) live = live_new(dir, report);
 
-    live->vm = *vm;
     live->record = g_steal_pointer(&vm->record);
     live->qmp = g_steal_pointer(&vm->qmp);
+    live->vm = *vm;
     vm->top_name = NULL;
     live->disk = weir_record_disk(live->record, disk, error);
     if (!live->disk) {

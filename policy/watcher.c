@@ -16,7 +16,8 @@
 #define WATCHER_RETRY_MS 1000       /* until libvirtd is there */
 #define WATCHER_SOON_MS 50          /* after an event: it comes with others */
 #define WATCHER_AGAIN_MS 700        /* what it announces has happened by then */
-#define WATCHER_REFUSED_MS 60000    /* what was refused is tried again */
+#define WATCHER_REFUSED_MS 1000     /* what was refused is tried again then, */
+#define WATCHER_REFUSED_MAX_MS 60000    /* and after twice as long each time */
 #define WATCHER_CREATED "create-"   /* jobs that make images for libvirt */
 
 /* A domain that runs. */
@@ -28,7 +29,7 @@ typedef struct Watched {
     GHashTable *told;       /* see settle.h; since the last look began */
     gint64 due_us;          /* when it is looked at next; monotonic */
     gint64 again_us;        /* and after that; 0: as all are */
-    gint64 refused_us;      /* when a disk was refused last; 0: none is */
+    int refused_ms;         /* what was refused is tried again after; 0 */
     bool busy;              /* a thread looks at it */
     bool ended;             /* meanwhile it has */
     /* these are the thread's while it is busy */
@@ -177,9 +178,13 @@ static void watch_end_look(Watch *watch, Watched *watched)
         watch_remove(watch, watched);
         return;
     }
-    if (watched->settled.refused > 0) {
-        watched_due(watched, MAX(WATCHER_REFUSED_MS, interval_ms));
+    if (watched->settled.refused > 0 || watched->failure) {
+        watched->refused_ms = CLAMP(2 * watched->refused_ms,
+                                    WATCHER_REFUSED_MS,
+                                    WATCHER_REFUSED_MAX_MS);
+        watched_due(watched, watched->refused_ms);
     } else {
+        watched->refused_ms = 0;
         watched_due(watched, interval_ms);
     }
     if (watched->again_us > 0) {

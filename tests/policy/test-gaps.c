@@ -100,6 +100,9 @@ static void test_clock_goes_back(void **state)
     begin(gaps, 2000);
     assert_int_equal(weir_json_int(weir_gaps_end(gaps, "vda", 1000, "x"),
                                    "to-ms", -1), 2000);
+    begin(gaps, 1500);
+    assert_int_equal(weir_json_int(weir_gaps_open(gaps, "vda"), "from-ms",
+                                   -1), 2000);
 }
 
 static void test_only_the_last_are_kept(void **state)
@@ -141,6 +144,7 @@ static void test_damaged_file(void **state)
 static void test_note(void **state)
 {
     g_autoptr(WeirGaps) gaps = load(*state);
+    g_autoptr(WeirGaps) other = load(*state);
     gint64 now_ms = g_get_real_time() / 1000;
     g_autofree char *open = NULL;
     g_autofree char *ended = NULL;
@@ -152,9 +156,9 @@ static void test_note(void **state)
     weir_gaps_end(gaps, "vda", now_ms - 1000, "x");
     ended = weir_gaps_note(weir_gaps_disk(gaps, "vda"));
     assert_non_null(ended);
-    begin(gaps, 1000);
-    weir_gaps_end(gaps, "vda", now_ms - 25 * 3600 * (gint64)1000, "x");
-    assert_null(weir_gaps_note(weir_gaps_disk(gaps, "vda")));
+    begin(other, 1000);
+    weir_gaps_end(other, "vda", now_ms - 25 * 3600 * (gint64)1000, "x");
+    assert_null(weir_gaps_note(weir_gaps_disk(other, "vda")));
 }
 
 #define CASE(function) \

@@ -404,7 +404,6 @@ static void test_cache_set_aside(void **state)
     const Place *place = *state;
     g_autofree char *first = g_strconcat(place->path, ".of-a.img", NULL);
     g_autofree char *second = g_strconcat(first, "-2", NULL);
-    g_autoptr(GError) error = NULL;
     char *to;
     int fd;
 
@@ -417,9 +416,8 @@ static void test_cache_set_aside(void **state)
     write_superblock(place, 8, 0);
     write_superblock(place, 9, 2);
     fd = lock(place->path);
-    assert_false(weir_cache_file_set_aside(place->path, "/x/a.img", &to,
-                                           &error));
-    assert_non_null(strstr(error->message, "is in use"));
+    assert_true(weir_cache_file_set_aside(place->path, "/x/a.img", &to, NULL));
+    assert_null(to);
     close(fd);
     assert_true(weir_cache_file_set_aside(place->path, "/x/a.img", &to, NULL));
     assert_string_equal(to, first);
