@@ -259,3 +259,30 @@ bool weir_cache_file_forget(const char *path, GError **error)
     close(fd);
     return ok;
 }
+
+static WeirCacheState cache_state(int fd)
+{
+    guint8 copies[COPIES * SUPERBLOCK_BYTES];
+
+    if (pread(fd, copies, sizeof(copies), 0) != (ssize_t)sizeof(copies) ||
+        (memcmp(copies, cache_magic, sizeof(cache_magic)) != 0 &&
+         memcmp(copies + SUPERBLOCK_BYTES, cache_magic,
+                sizeof(cache_magic)) != 0)) {
+        return WEIR_CACHE_WRITTEN_BACK;     /* it has nothing */
+    }
+    return cache_newest(copies) < 0 ? WEIR_CACHE_DAMAGED :
+           cache_is_dirty(fd) ? WEIR_CACHE_DIRTY : WEIR_CACHE_WRITTEN_BACK;
+}
+
+WeirCacheState weir_cache_file_state(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    WeirCacheState state;
+
+    if (fd < 0) {
+        return errno == ENOENT ? WEIR_CACHE_MISSING : WEIR_CACHE_UNREADABLE;
+    }
+    state = cache_state(fd);
+    close(fd);
+    return state;
+}

@@ -17,6 +17,17 @@
    lacks. */
 bool weir_cache_writes_back(const char *mode);
 
+typedef enum WeirCacheState {
+    WEIR_CACHE_WRITTEN_BACK,    /* the disk has all of it; or it is old */
+    WEIR_CACHE_DIRTY,           /* the disk may lack some of it */
+    WEIR_CACHE_DAMAGED,
+    WEIR_CACHE_MISSING,
+    WEIR_CACHE_UNREADABLE,
+} WeirCacheState;
+
+/* What the file of a cache tells of its disk. */
+WeirCacheState weir_cache_file_state(const char *path);
+
 /*
  * Mark what a cache has as old.  One that is blank, or missing, stays as it
  * is; so does what is no cache.

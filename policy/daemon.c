@@ -168,6 +168,19 @@ const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon)
     return daemon->schema;
 }
 
+WeirQmp *weir_daemon_qmp(WeirDaemon *daemon, GError **error)
+{
+    return daemon_need(daemon, error) ? daemon->qmp : NULL;
+}
+
+bool weir_daemon_quit(WeirDaemon *daemon, GError **error)
+{
+    g_autoptr(JsonNode) answer = weir_qmp_execute(
+        daemon->qmp, "quit", NULL, WEIR_DAEMON_TIMEOUT_MS, error);
+
+    return answer && g_subprocess_wait_check(daemon->process, NULL, error);
+}
+
 /* What a driver is asked about @filter; the caller unrefs it. */
 static JsonObject *daemon_question(const WeirPolicyFilter *filter)
 {

@@ -25,6 +25,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "binding.h"
 #include "compliance.h"
 #include "launchargs.h"
 #include "launchstorage.h"
@@ -500,6 +501,23 @@ static void launch_clean(const Vm *vm)
     weir_record_remove(launch->dir, launch->name);
 }
 
+/* What the disks must not be used without from now on. */
+static bool launch_note_bindings(const WeirLaunch *launch, GError **error)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+        const WeirPolicy *policy = g_ptr_array_index(launch->policies, i);
+
+        /* who only reads leaves it as it is */
+        if (!weir_binding_note(disk, g_ptr_array_index(launch->chains, i),
+                               launch->name, policy->name, disk->read_only,
+                               error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool launch_run(Vm *vm, int *exit_code, GError **error)
 {
     int lock = launch_lock(vm->launch->dir, error);
@@ -508,7 +526,8 @@ static bool launch_run(Vm *vm, int *exit_code, GError **error)
     if (lock < 0) {
         return false;
     }
-    if (!launch_claim(vm->launch, error)) {
+    if (!launch_claim(vm->launch, error) ||
+        !launch_note_bindings(vm->launch, error)) {
         close(lock);
         return false;
     }
@@ -534,6 +553,16 @@ static void launch_restore_terminal(const struct termios *saved)
     }
 }
 
+/* By now, nobody uses the disks. */
+static void launch_settle_bindings(const WeirLaunch *launch)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+
+        weir_binding_settle(disk->file);
+    }
+}
+
 bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
 {
     Vm vm = { .launch = launch, .listen_fd = -1 };
@@ -554,6 +583,9 @@ bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
     vm.socket_path = weir_record_path(launch->dir, launch->name, "qmp");
     ok = launch_run(&vm, exit_code, error);
     weir_launch_storage_end(vm.storage);
+    if (vm.record) {
+        launch_settle_bindings(launch);
+    }
     if (terminal) {
         launch_restore_terminal(&saved);
     }

@@ -13,6 +13,8 @@
 static const WeirCommand commands[] = {
     { "advise", "recommend a cache for a disk", weir_cmd_advise },
     { "attach", "bring a disk in use under a policy", weir_cmd_attach },
+    { "binding", "which disks must not be used without which filters",
+      weir_cmd_binding },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },
     { "detach", "take the filters of its policy from a disk in use",

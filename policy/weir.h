@@ -109,6 +109,7 @@ int weir_status_code(const GPtrArray *statuses);
 
 int weir_cmd_advise(int argc, char **argv);
 int weir_cmd_attach(int argc, char **argv);
+int weir_cmd_binding(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_detach(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
