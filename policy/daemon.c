@@ -233,6 +233,22 @@ static bool daemon_try(WeirDaemon *daemon, const WeirPolicyFilter *filter,
     return true;
 }
 
+/*
+ * Whether what the drivers say of @policy depends on its options only: a
+ * filter that is of no class may look at other files, such as a plugin's.
+ */
+static bool daemon_can_keep(const WeirPolicy *policy)
+{
+    for (guint i = 0; i < policy->filters->len; i++) {
+        const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
+
+        if (filter->class == WEIR_CLASS_OTHER) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
                        GError **error)
 {
@@ -255,7 +271,7 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
                             text->str);
         ok = false;
     }
-    if (ok) {
+    if (ok && daemon_can_keep(policy)) {
         weir_answers_accept(daemon->answers, digest);
         daemon->changed = true;
     }
