@@ -67,9 +67,9 @@ static bool hook_start(const WeirDomain *domain, const char *dir,
  * A domain without policies is nobody's business here, whatever else is in it,
  * unless a disk has been under one that it must not be used without.
  */
-static bool hook_start_foreign(const char *text, gsize length, GError **error)
+static bool hook_start_foreign(const char *text, GError **error)
 {
-    g_autoptr(WeirDomain) domain = weir_domain_parse(text, length, NULL);
+    g_autoptr(WeirDomain) domain = weir_domain_parse(text, strlen(text), NULL);
     g_autoptr(GPtrArray) no_chain = g_ptr_array_new();
 
     for (guint i = 0; domain && i < domain->disks->len; i++) {
@@ -123,7 +123,7 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
     }
     if (!strstr(text, WEIR_DOMAIN_URI)) {
         if (starts) {
-            return hook_start_foreign(text, length, error);
+            return hook_start_foreign(text, error);
         }
         if (!started) {
             hook_forget(text);
