@@ -13,7 +13,7 @@
  * send the request of one while that of another has no answer.
  */
 #define FLEET_WORKERS 4
-#define FLEET_DOMAINS_PER_WORKER 16
+#define FLEET_DOMAINS_PER_WORKER 8
 
 /* What threads do after the last answer takes no longer. */
 #define FLEET_LAST_STEPS_MS 1000
@@ -261,18 +261,17 @@ static GPtrArray *host_list(virConnectPtr connection, const char *name,
 /* One that nobody uses and that is not known to be of no use, or NULL. */
 static virConnectPtr host_take_idle(Host *host)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
+    virConnectPtr connection = NULL;
 
-    while (host->idle->len > 0) {
-        virConnectPtr connection = g_ptr_array_steal_index(
-            host->idle, host->idle->len - 1);
-
-        if (virConnectIsAlive(connection) == 1) {
-            return connection;
+    g_mutex_lock(&host->lock);
+    while (!connection && host->idle->len > 0) {
+        connection = g_ptr_array_steal_index(host->idle, host->idle->len - 1);
+        if (virConnectIsAlive(connection) != 1) {
+            g_clear_pointer(&connection, virConnectClose);
         }
-        virConnectClose(connection);
     }
-    return NULL;
+    g_mutex_unlock(&host->lock);
+    return connection;
 }
 
 static void host_give_back(Host *host, virConnectPtr connection)
@@ -324,31 +323,34 @@ static GPtrArray *host_reach(Host *host, const Look *look, GError **error)
 /* The next domain, or NULL; one that owes an answer is passed over. */
 static Item *host_next(Host *host, Look *look)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
+    Item *found = NULL;
 
-    while (look->next < look->items->len) {
+    g_mutex_lock(&host->lock);
+    while (!found && look->next < look->items->len) {
         Item *item = g_ptr_array_index(look->items, look->next++);
         gpointer assigned;
 
         if (!g_hash_table_lookup_extended(host->busy, item->name, NULL,
                                           &assigned)) {
             g_hash_table_insert(host->busy, g_strdup(item->name), NULL);
-            return item;
+            found = item;
+        } else {
+            item->assigned = assigned ? g_ptr_array_ref(assigned) : NULL;
+            item->late = true;
         }
-        item->assigned = assigned ? g_ptr_array_ref(assigned) : NULL;
-        item->late = true;
-        g_cond_broadcast(&host->changed);
     }
-    return NULL;
+    g_cond_broadcast(&host->changed);
+    g_mutex_unlock(&host->lock);
+    return found;
 }
 
 static void host_note_assigned(Host *host, Item *item, GPtrArray *assigned)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
-
+    g_mutex_lock(&host->lock);
     item->assigned = g_ptr_array_ref(assigned);
     g_hash_table_insert(host->busy, g_strdup(item->name),
                         g_ptr_array_ref(assigned));
+    g_mutex_unlock(&host->lock);
 }
 
 /* The domain over @connection, to be freed; NULL: it has ended. */
