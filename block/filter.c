@@ -99,6 +99,13 @@ void weir_filter_emit_inspect_alert(BlockDriverState *bs, uint64_t overwrites,
                                        suspicious, share);
 }
 
+void weir_filter_emit_plugin_event(BlockDriverState *bs, const char *plugin,
+                                   const char *name, const char *message)
+{
+    qapi_event_send_weir_plugin_event(bdrv_get_node_name(bs), plugin, name,
+                                      message);
+}
+
 int64_t weir_filter_begin(WeirFilter *filter, WeirIoOp op)
 {
     weir_iostat_begin(&filter->stat, op);

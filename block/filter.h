@@ -166,6 +166,13 @@ typedef struct WeirFilterDriver {
     void (*promote)(BlockDriverState *bs, const char *job_id,
                     const char *point, Error **errp);
 
+    /* The plugins that there are; of weir-plugin only.  Main thread. */
+    WeirPluginFileList *(*list_plugins)(void);
+
+    /* Load a plugin and describe it; of weir-plugin only.  Main thread. */
+    WeirPluginDescription *(*describe_plugin)(const char *plugin,
+                                              Error **errp);
+
     QLIST_ENTRY(WeirFilterDriver) next;
 } WeirFilterDriver;
 
@@ -230,6 +237,10 @@ void weir_filter_emit_rpo(BlockDriverState *bs, uint64_t rpo_ms,
 /* Emit WEIR_INSPECT_ALERT.  Any thread. */
 void weir_filter_emit_inspect_alert(BlockDriverState *bs, uint64_t overwrites,
                                     uint64_t suspicious, double share);
+
+/* Emit WEIR_PLUGIN_EVENT.  Any thread. */
+void weir_filter_emit_plugin_event(BlockDriverState *bs, const char *plugin,
+                                   const char *name, const char *message);
 
 /*
  * .bdrv_child_perm: what the users of a filter ask for, and nobody else may

@@ -16,6 +16,7 @@ typedef enum AddressKind {
     ADDRESS_UNIX = 2,
     ADDRESS_TLS = 4,
     ADDRESS_ISCSI = 8,
+    ADDRESS_RBD = 16,
 } AddressKind;
 
 static const struct {
@@ -27,6 +28,7 @@ static const struct {
     { "nbd+unix", ADDRESS_NBD | ADDRESS_UNIX },
     { "nbds+unix", ADDRESS_NBD | ADDRESS_UNIX | ADDRESS_TLS },
     { "iscsi", ADDRESS_ISCSI },
+    { "rbd", ADDRESS_RBD },
 };
 
 static const struct {
@@ -44,6 +46,8 @@ static const struct {
     { "initiator-name", ADDRESS_ISCSI, true, false },
     { "header-digest", ADDRESS_ISCSI, true, false },
     { "timeout", ADDRESS_ISCSI, true, true },
+    { "conf", ADDRESS_RBD, true, false },
+    { "user", ADDRESS_RBD, true, false },
 };
 
 static const char *const address_digests[] = {
@@ -280,6 +284,50 @@ static bool address_fill_iscsi(JsonObject *node, GUri *uri, GHashTable *query,
            address_set_user(node, g_uri_get_userinfo(uri), query, error);
 }
 
+/* --- RBD --- */
+
+static bool address_fill_rbd(JsonObject *node, GUri *uri, GHashTable *query,
+                             GError **error)
+{
+    const char *path = g_uri_get_path(uri);
+    const char *pool = g_uri_get_host(uri);
+    const char *conf = g_hash_table_lookup(query, "conf");
+    g_auto(GStrv) names = g_strsplit(*path == '/' ? path + 1 : path, "/", -1);
+    guint count = g_strv_length(names);
+    const char *namespace = count == 2 ? names[0] : NULL;
+
+    if (!pool || !*pool || g_uri_get_port(uri) >= 0 ||
+        g_uri_get_userinfo(uri) || count < 1 || count > 2 ||
+        (namespace && !*namespace) || !*names[count - 1] ||
+        strchr(path, '@')) {
+        weir_set_error(error, "found no image, expected rbd://POOL/IMAGE or "
+                       "rbd://POOL/NAMESPACE/IMAGE");
+        return false;
+    }
+    if (conf && conf[0] != '/') {
+        weir_set_error(error, "found conf=%s, expected an absolute path",
+                       conf);
+        return false;
+    }
+    json_object_set_string_member(node, "driver", "rbd");
+    json_object_set_string_member(node, "pool", pool);
+    if (namespace) {
+        json_object_set_string_member(node, "namespace", namespace);
+    }
+    json_object_set_string_member(node, "image", names[count - 1]);
+    return true;
+}
+
+static bool address_fill(JsonObject *node, GUri *uri, int kind,
+                         GHashTable *query, GError **error)
+{
+    if (kind & ADDRESS_NBD) {
+        return address_fill_nbd(node, uri, kind, query, error);
+    }
+    return kind & ADDRESS_ISCSI ? address_fill_iscsi(node, uri, query, error)
+                                : address_fill_rbd(node, uri, query, error);
+}
+
 JsonObject *weir_address_parse(const char *text, GError **error)
 {
     g_autoptr(GUri) uri = g_uri_parse(text, G_URI_FLAGS_NONE, error);
@@ -288,10 +336,7 @@ JsonObject *weir_address_parse(const char *text, GError **error)
                                        : NULL;
     g_autoptr(JsonObject) node = json_object_new();
 
-    if (!query ||
-        !(kind & ADDRESS_NBD
-              ? address_fill_nbd(node, uri, kind, query, error)
-              : address_fill_iscsi(node, uri, query, error)) ||
+    if (!query || !address_fill(node, uri, kind, query, error) ||
         !address_set_parameters(node, query, error)) {
         return NULL;
     }
@@ -303,7 +348,8 @@ JsonObject *weir_address_parse(const char *text, GError **error)
 bool weir_address_same(JsonObject *a, JsonObject *b)
 {
     static const char *const where[] = {
-        "driver", "server", "export", "portal", "target", "lun",
+        "driver", "server", "export", "portal", "target", "lun", "pool",
+        "namespace", "image", "conf",
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(where); i++) {
@@ -323,6 +369,9 @@ const char *weir_address_name(JsonObject *node)
     const char *target = weir_json_string(node, "target");
     const char *colon = target ? strrchr(target, ':') : NULL;
 
-    return colon ? colon + 1
-                 : target ? target : weir_json_string(node, "export");
+    if (target) {
+        return colon ? colon + 1 : target;
+    }
+    return weir_json_string(node, json_object_has_member(node, "image")
+                                      ? "image" : "export");
 }

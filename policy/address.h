@@ -8,12 +8,14 @@
  *                                     of QEMU; tls-hostname=NAME
  *   iscsi://[USER@]HOST[:PORT]/TARGET/LUN
  *                                     a SCSI disk; USER needs password-secret
+ *   rbd://POOL/[NAMESPACE/]IMAGE      an image of Ceph
  *
  * What follows "?", separated by "&", is NAME=VALUE:
  *
  *   NBD     reconnect-delay, open-timeout (seconds)
  *   iSCSI   password-secret (see secret.h), initiator-name, header-digest,
  *           timeout (seconds)
+ *   RBD     conf (path), user; keys are in the keyring that conf names
  */
 #ifndef WEIR_ADDRESS_H
 #define WEIR_ADDRESS_H
@@ -33,7 +35,7 @@ JsonObject *weir_address_parse(const char *text, GError **error);
 /* Whether two nodes are the same storage. */
 bool weir_address_same(JsonObject *a, JsonObject *b);
 
-/* What to call a disk there: its export, or the end of its target. */
+/* What to call a disk there: its export or image, or the end of its target. */
 const char *weir_address_name(JsonObject *node);
 
 #endif

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <isa-l/crc.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "locks.h"
@@ -21,6 +23,11 @@ static const guint8 cache_magic[8] = "WEIRCACH";
 /* version 1, and below no incompatible features */
 static const guint8 cache_version[4] = { 1 };
 static const guint8 cache_features[8] = { 0 };
+
+bool weir_cache_writes_back(const char *mode)
+{
+    return !mode || strcmp(mode, "write-back") == 0;
+}
 
 static guint64 cache_get(const guint8 *at, int bytes)
 {
@@ -112,18 +119,26 @@ static bool cache_fail(const char *path, const char *what, GError **error)
     return false;
 }
 
+/* Read both superblocks.  Returns false if neither is that of a cache. */
+static bool cache_read(int fd, guint8 *copies)
+{
+    const gssize bytes = COPIES * SUPERBLOCK_BYTES;
+
+    return pread(fd, copies, (gsize)bytes, 0) == bytes &&
+           (memcmp(copies, cache_magic, sizeof(cache_magic)) == 0 ||
+            memcmp(copies + SUPERBLOCK_BYTES, cache_magic,
+                   sizeof(cache_magic)) == 0);
+}
+
 /* Whether there is nothing to fear from it, or @error is set. */
-static bool cache_forget(int fd, const char *path, GError **error)
+static bool cache_forget(int fd, const char *path, bool lose, GError **error)
 {
     guint8 copies[COPIES * SUPERBLOCK_BYTES];
     guint64 flags;
     guint8 *superblock;
     int newest;
 
-    if (pread(fd, copies, sizeof(copies), 0) != (ssize_t)sizeof(copies) ||
-        (memcmp(copies, cache_magic, sizeof(cache_magic)) != 0 &&
-         memcmp(copies + SUPERBLOCK_BYTES, cache_magic,
-                sizeof(cache_magic)) != 0)) {
+    if (!cache_read(fd, copies)) {
         return true;            /* the driver takes it if it is blank */
     }
     newest = cache_newest(copies);
@@ -139,7 +154,7 @@ static bool cache_forget(int fd, const char *path, GError **error)
     if (weir_file_is_locked(fd)) {
         return cache_fail(path, "is in use", error);
     }
-    if (flags & FLAG_DIRTY) {
+    if (flags & FLAG_DIRTY && !lose) {
         return cache_fail(path, "has blocks that were not written back to its "
                           "disk: end the VM and start it with both, unless "
                           "the disk was written to since; if they may be "
@@ -149,7 +164,7 @@ static bool cache_forget(int fd, const char *path, GError **error)
            cache_fail(path, "cannot be marked as old", error);
 }
 
-bool weir_cache_file_forget(const char *path, GError **error)
+static bool cache_open_and_forget(const char *path, bool lose, GError **error)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     bool ok;
@@ -157,7 +172,97 @@ bool weir_cache_file_forget(const char *path, GError **error)
     if (fd < 0) {
         return errno == ENOENT || cache_fail(path, g_strerror(errno), error);
     }
-    ok = cache_forget(fd, path, error);
+    ok = cache_forget(fd, path, lose, error);
     close(fd);
     return ok;
+}
+
+bool weir_cache_file_forget(const char *path, GError **error)
+{
+    return cache_open_and_forget(path, false, error);
+}
+
+bool weir_cache_file_lose(const char *path, GError **error)
+{
+    return cache_open_and_forget(path, true, error);
+}
+
+/* The flags of an open cache, or -1 if it is damaged; a blank one has none. */
+static gint64 cache_flags(int fd)
+{
+    guint8 copies[COPIES * SUPERBLOCK_BYTES];
+    int newest;
+
+    if (!cache_read(fd, copies)) {
+        return 0;
+    }
+    newest = cache_newest(copies);
+    return newest < 0 ? -1
+           : (gint64)cache_get(copies + newest * SUPERBLOCK_BYTES + FLAGS_AT,
+                               4);
+}
+
+/* Whether it has blocks that its disk does not have. */
+static bool cache_is_dirty(int fd)
+{
+    gint64 flags = cache_flags(fd);
+
+    return flags >= 0 && (flags & (FLAG_DIRTY | FLAG_STALE)) == FLAG_DIRTY;
+}
+
+/* A name that no file has. */
+static char *cache_other_name(const char *path, const char *image)
+{
+    g_autofree char *base = g_path_get_basename(image);
+    char *name = g_strdup_printf("%s.of-%s", path, base);
+
+    for (guint i = 2; g_file_test(name, G_FILE_TEST_EXISTS); i++) {
+        g_free(name);
+        name = g_strdup_printf("%s.of-%s-%u", path, base, i);
+    }
+    return name;
+}
+
+bool weir_cache_file_set_aside(const char *path, const char *image, char **to,
+                               GError **error)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    struct stat found;
+    bool ok = true;
+
+    *to = NULL;
+    if (fd < 0) {
+        return errno == ENOENT || cache_fail(path, g_strerror(errno), error);
+    }
+    if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode) &&
+        cache_is_dirty(fd)) {
+        g_autofree char *name = cache_other_name(path, image);
+
+        if (weir_file_is_locked(fd)) {
+            ok = cache_fail(path, "is in use", error);
+        } else if (rename(path, name) < 0) {
+            ok = cache_fail(path, g_strerror(errno), error);
+        } else {
+            *to = g_steal_pointer(&name);
+        }
+    }
+    close(fd);
+    return ok;
+}
+
+WeirCacheState weir_cache_file_state(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    gint64 flags;
+
+    if (fd < 0) {
+        return errno == ENOENT ? WEIR_CACHE_MISSING : WEIR_CACHE_UNREADABLE;
+    }
+    flags = cache_flags(fd);
+    close(fd);
+    if (flags < 0) {
+        return WEIR_CACHE_DAMAGED;
+    }
+    return flags & FLAG_DIRTY && !(flags & FLAG_STALE)
+           ? WEIR_CACHE_DIRTY : WEIR_CACHE_WRITTEN_BACK;
 }

@@ -171,3 +171,36 @@ const char *weir_chain_top(const GPtrArray *chain)
 
     return node->node_name;
 }
+
+/* A cache in any of these modes has written to the disk itself. */
+static bool chain_is_write_back(const WeirChainNode *node)
+{
+    static const char *const safe[] = {
+        "write-through", "write-around", "read-only", NULL
+    };
+    const char *mode = weir_json_string(node->options, "mode");
+
+    return !mode || !g_strv_contains(safe, mode);
+}
+
+bool weir_chain_holds_back(const GPtrArray *chain)
+{
+    /* these keep nothing; what others do is not known */
+    static const char *const safe[] = {
+        "weir-encryption", "weir-inspect", "weir-replication", NULL
+    };
+
+    for (guint i = 0; i < chain->len; i++) {
+        const WeirChainNode *node = g_ptr_array_index(chain, i);
+
+        if (node->role == WEIR_ROLE_FORMAT
+            ? strcmp(node->driver, "raw") != 0
+            : node->role == WEIR_ROLE_FILTER &&
+              !g_strv_contains(safe, node->driver) &&
+              (strcmp(node->driver, "weir-cache") != 0 ||
+               chain_is_write_back(node))) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -44,6 +44,12 @@ GPtrArray *weir_chain_new(const WeirDisk *disk, const WeirPolicy *policy,
 /* The name of the highest node, owned by @chain. */
 const char *weir_chain_top(const GPtrArray *chain);
 
+/*
+ * Whether a node has in memory, until it is flushed, what it takes to find data
+ * that was written: then a process that is killed loses it.
+ */
+bool weir_chain_holds_back(const GPtrArray *chain);
+
 /* "storage", "filter" or "format". */
 const char *weir_role_name(WeirRole role);
 

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "cachefile.h"
+
 /* How well a filter that is there fits one that is wanted; more is better. */
 typedef enum Fit {
     FIT_NONE = 0,           /* it has to be attached again */
@@ -245,11 +247,9 @@ static bool change_check_kept(const Work *work, const WeirGoal *goal,
     return true;
 }
 
-static bool change_is_write_back(JsonObject *settings)
+static bool change_writes_back(JsonObject *settings)
 {
-    const char *mode = weir_json_string(settings, "mode");
-
-    return !mode || strcmp(mode, "write-back") == 0;
+    return weir_cache_writes_back(weir_json_string(settings, "mode"));
 }
 
 /*
@@ -260,10 +260,10 @@ static void change_note_cache(const Work *work, const WeirGoal *goal)
 {
     g_autofree char *path = NULL;
 
-    if (goal->type->class != WEIR_CLASS_CACHE ||
-        !change_is_write_back(goal->node->settings) ||
+    if (work->shape->keeps_policy || goal->type->class != WEIR_CLASS_CACHE ||
+        !change_writes_back(goal->node->settings) ||
         (goal->kept && goal->kept->settings &&
-         change_is_write_back(goal->kept->settings))) {
+         change_writes_back(goal->kept->settings))) {
         return;
     }
     path = weir_change_memory(goal->type->class, goal->node->settings);

@@ -62,6 +62,7 @@ typedef struct WeirShape {
     GHashTable *names;      /* a set of all node names that are in use */
     GPtrArray *leftovers;   /* char *: nodes of filters that nobody uses */
     bool has_backing;       /* it has a backing file: a snapshot was taken */
+    bool keeps_policy;      /* the next start has the policy as well */
 } WeirShape;
 
 typedef enum WeirStepKind {

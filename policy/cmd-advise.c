@@ -60,23 +60,27 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Snapshot, snapshot_clear)
 static bool advise_has_disk(const GPtrArray *targets, const char *disk,
                             GError **error)
 {
-    const WeirTarget *target = g_ptr_array_index(targets, 0);
     g_autoptr(GString) names = g_string_new(NULL);
+    const char *vm = NULL;
 
-    if (!target->record || !disk) {
-        return true;
-    }
-    for (guint i = 0; i < target->record->disks->len; i++) {
-        const WeirRecordDisk *entry = g_ptr_array_index(
-            target->record->disks, i);
+    for (guint i = 0; i < targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(targets, i);
 
-        if (strcmp(entry->id, disk) == 0) {
+        vm = target->name;
+        if (!target->record || !disk ||
+            weir_record_disk(target->record, disk, NULL)) {
             return true;
         }
-        g_string_append_printf(names, "%s%s", i ? ", " : "", entry->id);
+        for (guint j = 0; j < target->record->disks->len; j++) {
+            const WeirRecordDisk *entry = g_ptr_array_index(
+                target->record->disks, j);
+
+            g_string_append_printf(names, "%s%s", names->len ? ", " : "",
+                                   entry->id);
+        }
     }
     weir_set_error(error, "VM '%s' has no disk '%s', expected one of %s",
-                   target->name, disk, names->str);
+                   vm, disk, names->str);
     return false;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "domainplan.h"
 #include "launch.h"
 
 void weir_change_options_clear(ChangeOptions *options)
@@ -12,6 +13,7 @@ void weir_change_options_clear(ChangeOptions *options)
     weir_policy_options_clear(&options->policy);
     g_free(options->policy_name);
     g_free(options->runtime_dir);
+    g_free(options->uri);
 }
 
 /* --- what goes on --- */
@@ -125,14 +127,98 @@ static int change_fail(GError *error)
     return halfway ? WEIR_EXIT_NON_COMPLIANT : WEIR_EXIT_ERROR;
 }
 
+/* --- what libvirt knows --- */
+
+/* Policies of a domain's disk, in its XML. */
+typedef struct Assigned {
+    WeirHold *hold;         /* NULL: it is no domain */
+    char *target;
+    char *next, *now;       /* before the change; NULL: none */
+} Assigned;
+
+static void assigned_clear(Assigned *assigned)
+{
+    g_free(assigned->target);
+    g_free(assigned->next);
+    g_free(assigned->now);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Assigned, assigned_clear)
+
+static Assigned assigned_read(WeirHold *hold, const WeirRecordDisk *disk)
+{
+    Assigned assigned = { .hold = hold };
+
+    if (hold) {
+        assigned.target = g_strdup(disk->id);
+        assigned.next = weir_hold_next(hold, disk->id);
+        assigned.now = g_strdup(weir_domain_policy(hold->parsed, disk->id));
+    }
+    return assigned;
+}
+
+static bool assigned_is(const Assigned *assigned, const char *policy)
+{
+    return !assigned->hold || (g_strcmp0(assigned->next, policy) == 0 &&
+                               g_strcmp0(assigned->now, policy) == 0);
+}
+
+static bool assigned_set(const Assigned *assigned, const char *policy,
+                         GError **error)
+{
+    GError *local = NULL;
+
+    if (!assigned->hold || weir_hold_assign(assigned->hold, assigned->target,
+                                            policy, policy, &local)) {
+        return true;
+    }
+    weir_hold_assign(assigned->hold, assigned->target, assigned->next,
+                     assigned->now, NULL);
+    g_propagate_error(error, local);
+    return false;
+}
+
+/*
+ * A policy is assigned before, so that a start in between has the cache that
+ * the disk gets; and one is taken away after its filters have brought down what
+ * they had.
+ */
+static bool change_do(WeirLive *live, const Assigned *assigned,
+                      const char *policy, GError **error)
+{
+    GError *local = NULL;
+
+    if (policy && !assigned_set(assigned, policy, error)) {
+        return false;
+    }
+    if (!weir_live_run(live, &local)) {
+        if (policy && assigned->hold &&
+            g_error_matches(local, WEIR_ERROR, WEIR_ERROR_FAILED)) {
+            weir_hold_assign(assigned->hold, assigned->target, assigned->next,
+                             assigned->now, NULL);
+        }
+        g_propagate_error(error, local);
+        return false;
+    }
+    if (!policy && !assigned_set(assigned, NULL, &local)) {
+        g_set_error(error, WEIR_ERROR, WEIR_ERROR_HALFWAY, "the filters are "
+                    "detached, but the policy is assigned still: %s",
+                    local->message);
+        g_error_free(local);
+        return false;
+    }
+    return true;
+}
+
 static int change_run(const ChangeOptions *options, WeirLive *live,
-                      WeirChangeDecide decide)
+                      WeirHold *hold, WeirChangeDecide decide)
 {
     const WeirRecordDisk *disk = weir_live_disk(live);
     const char *bin_dir = options->policy.bin_dir
         ? options->policy.bin_dir : weir_live_record(live)->bin_dir;
     /* the record's is replaced meanwhile */
     g_auto(GStrv) dirs = g_strdupv((char **)change_dirs(options, disk));
+    g_auto(Assigned) assigned = assigned_read(hold, disk);
     g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirPolicy) policy = NULL;
     g_autoptr(GPtrArray) ails = NULL;
@@ -146,12 +232,15 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         !(daemon = weir_daemon_start(bin_dir, &error)) ||
         !change_find(daemon, dirs, name, &policy, &error) ||
         (policy && !change_check_storage(policy, disk, bin_dir, &error)) ||
+        (policy && hold && !weir_domain_plan_check_places(policy, &error)) ||
         !(change = weir_live_plan(live, policy, dirs,
-                                  weir_daemon_schema(daemon), &error))) {
+                                  weir_daemon_schema(daemon), &error)) ||
+        (hold && !weir_hold_allows(hold, disk, change, &error))) {
         return weir_fail(error);
     }
     change_print_notes(change->notes);
-    if (weir_live_complies(live)) {
+    if (weir_live_complies(live) &&
+        assigned_is(&assigned, policy ? policy->name : NULL)) {
         change_print_result(live, true);
         return WEIR_EXIT_OK;
     }
@@ -159,7 +248,7 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         change_print_plan(change);
         return WEIR_EXIT_OK;
     }
-    done = weir_live_run(live, &error);
+    done = change_do(live, &assigned, policy ? policy->name : NULL, &error);
     change_end_progress();
     if (!done) {
         return change_fail(error);
@@ -170,14 +259,64 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
     return WEIR_EXIT_OK;
 }
 
+/* --- of whom --- */
+
+static const WeirLiveReport change_report = {
+    .step = change_tell_step, .progress = change_tell_progress,
+    .trouble = change_tell_trouble,
+};
+
+static int change_domain(const ChangeOptions *options, virDomainPtr domain,
+                         const char *disk, WeirChangeDecide decide)
+{
+    ChangeOptions domains = *options;
+    g_autoptr(WeirHold) hold = NULL;
+    g_autoptr(WeirLive) live = NULL;
+    GError *error = NULL;
+
+    if (!(hold = weir_hold_open(domain, true, &error)) ||
+        !weir_hold_add(hold, disk, &error)) {
+        return weir_fail(error);
+    }
+    if (!domains.policy_name) {
+        /* of reapply: the metadata tell what the disk is to have */
+        domains.policy_name = (char *)weir_domain_policy(hold->parsed, disk);
+    }
+    live = weir_hold_live(hold, disk, &change_report, &error);
+    return live ? change_run(&domains, live, hold, decide)
+                : weir_fail(error);
+}
+
+/*
+ * The domain that @name is, if it is no VM of weir run; or NULL.  Without
+ * --connect, only root's libvirt is asked: that of others is started by being
+ * asked.
+ */
+static virDomainPtr change_find_domain(const ChangeOptions *options,
+                                       const char *dir, const char *name,
+                                       GError **error)
+{
+    g_autofree char *record = weir_record_path(dir, name, "json");
+    g_autoptr(virConnect) connection = NULL;
+
+    if (!options->uri &&
+        (geteuid() != 0 || options->runtime_dir ||
+         !weir_name_ok(name, WEIR_VM_MAX_NAME) ||
+         g_file_test(record, G_FILE_TEST_EXISTS))) {
+        return NULL;
+    }
+    connection = weir_hypervisor_open(options->uri,
+                                      options->uri ? error : NULL);
+    return connection
+        ? weir_hypervisor_domain(connection, name,
+                                 options->uri ? error : NULL) : NULL;
+}
+
 int weir_change_command(const ChangeOptions *options, int argc, char **argv,
                         WeirChangeDecide decide)
 {
-    const WeirLiveReport report = {
-        .step = change_tell_step, .progress = change_tell_progress,
-        .trouble = change_tell_trouble,
-    };
     g_autofree char *dir = weir_runtime_dir(options->runtime_dir);
+    g_autoptr(virDomain) domain = NULL;
     g_autoptr(WeirLive) live = NULL;
     GError *error = NULL;
 
@@ -185,7 +324,19 @@ int weir_change_command(const ChangeOptions *options, int argc, char **argv,
         return weir_usage("%s: found %d arguments, expected a VM and a disk",
                           g_get_prgname() + strlen("weir "), argc - 1);
     }
+    if (options->uri && options->runtime_dir) {
+        return weir_usage("%s: found --connect and --runtime-dir, expected "
+                          "one of them",
+                          g_get_prgname() + strlen("weir "));
+    }
     weir_launch_hold_signals();
-    live = weir_live_open(dir, argv[1], argv[2], &report, &error);
-    return live ? change_run(options, live, decide) : weir_fail(error);
+    domain = change_find_domain(options, dir, argv[1], &error);
+    if (error) {
+        return weir_fail(error);
+    }
+    if (domain) {
+        return change_domain(options, domain, argv[2], decide);
+    }
+    live = weir_live_open(dir, argv[1], argv[2], &change_report, &error);
+    return live ? change_run(options, live, NULL, decide) : weir_fail(error);
 }

@@ -3,6 +3,7 @@
 #ifndef WEIR_CMD_CHANGE_H
 #define WEIR_CMD_CHANGE_H
 
+#include "hold.h"
 #include "live.h"
 #include "weir.h"
 
@@ -10,6 +11,7 @@ typedef struct ChangeOptions {
     WeirPolicyOptions policy;
     char *policy_name;
     char *runtime_dir;
+    char *uri;              /* of libvirt; NULL: not given */
     gboolean dry_run;
 } ChangeOptions;
 
@@ -23,11 +25,14 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ChangeOptions, weir_change_options_clear)
 #define WEIR_OPTIONS_CHANGE(options) \
     { "dry-run", 'n', 0, G_OPTION_ARG_NONE, &(options).dry_run, \
       "Only tell what would be done", NULL }, \
+    { "connect", 'c', 0, G_OPTION_ARG_STRING, &(options).uri, \
+      "VM is a domain of the libvirt with that URI", "URI" }, \
     WEIR_OPTION_BIN_DIR(&(options).policy.bin_dir), \
     WEIR_OPTION_RUNTIME_DIR(&(options).runtime_dir)
 
 /* For --help of each. */
 #define WEIR_CHANGE_HELP \
+    "VM is one of weir run, or else a domain of libvirt.  " \
     "All of it is done or nothing.  Exit codes: 0 done, 1 error, and " \
     "everything is as\nbefore, 2 wrong usage, 3 error, and some of it is " \
     "done."

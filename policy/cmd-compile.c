@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "plan.h"
+#include "compile.h"
 #include "weir.h"
 
 typedef struct CompileOptions {
@@ -70,75 +70,32 @@ static bool compile_one_policy(const CompileOptions *options,
     return true;
 }
 
-/* From either option, or else the one that is assigned. */
-static char *compile_policy_name(const CompileOptions *options,
-                                 const WeirDisk *disk, const char *vm,
-                                 GError **error)
-{
-    if (options->policy_name || disk->policy) {
-        return g_strdup(options->policy_name ? options->policy_name
-                                             : disk->policy);
-    }
-    return weir_assigned_policy(options->policy.config_dir, vm, disk->id,
-                                error);
-}
-
-/* Add a disk to @plan.  Returns its chain, or NULL with @error set. */
-static const GPtrArray *compile_disk(const CompileOptions *options,
-                                     WeirDaemon *daemon, WeirPlan *plan,
-                                     const char *vm, const WeirDisk *disk,
-                                     GError **error)
-{
-    g_autofree char *name = compile_policy_name(options, disk, vm, error);
-    g_autoptr(WeirPolicy) policy = NULL;
-
-    policy = name ? weir_policy_find(weir_policy_dirs(&options->policy), name,
-                                     weir_daemon_schema(daemon), error) : NULL;
-    return policy && weir_daemon_check(daemon, policy, error)
-           ? weir_plan_add(plan, disk, policy, error) : NULL;
-}
-
-/* The disks of the command line, or NULL with @error set. */
-static GPtrArray *compile_parse_disks(char *const *texts, GError **error)
-{
-    g_autoptr(GPtrArray) disks = g_ptr_array_new_with_free_func(
-        (GDestroyNotify)weir_disk_free);
-
-    for (guint i = 0; texts[i]; i++) {
-        WeirDisk *disk = weir_disk_parse(texts[i], i, error);
-
-        if (!disk) {
-            return NULL;
-        }
-        g_ptr_array_add(disks, disk);
-    }
-    return weir_disks_distinct(disks, error) ? g_steal_pointer(&disks) : NULL;
-}
-
 /* All of it is right before anything is printed. */
 static int compile_print_disks(const CompileOptions *options,
                                const GPtrArray *disks)
 {
     const WeirDisk *first = g_ptr_array_index(disks, 0);
     const char *vm = options->vm ? options->vm : first->id;
-    g_autoptr(GPtrArray) chains = g_ptr_array_new();
-    g_autoptr(WeirPlan) plan = weir_plan_new(vm);
-    g_autoptr(WeirDaemon) daemon = NULL;
+    const WeirCompilePlaces places = {
+        .dirs = weir_policy_dirs(&options->policy),
+        .config_dir = options->policy.config_dir,
+        .bin_dir = options->policy.bin_dir,
+    };
+    g_autoptr(GPtrArray) policies = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_policy_free);
+    g_autoptr(WeirPlan) plan = NULL;
     GError *error = NULL;
 
-    daemon = weir_daemon_start(options->policy.bin_dir, &error);
-    for (guint i = 0; daemon && !error && i < disks->len; i++) {
-        g_ptr_array_add(chains, (gpointer)compile_disk(
-            options, daemon, plan, vm, g_ptr_array_index(disks, i), &error));
-    }
-    if (error) {
+    if (!weir_compile_assign(disks, vm, &places, &error) ||
+        !(plan = weir_compile(disks, vm, &places, policies, &error))) {
         return weir_fail(error);
     }
-    for (guint i = 0; i < chains->len; i++) {
-        compile_print(g_ptr_array_index(chains, i),
+    for (guint i = 0; i < disks->len; i++) {
+        compile_print(g_ptr_array_index(weir_plan_chains(plan), i),
                       strcmp(options->format, "qsd") == 0);
     }
     compile_print_needs(weir_plan_secrets(plan));
+    compile_print_needs(weir_plan_storage_secrets(plan));
     return WEIR_EXIT_OK;
 }
 
@@ -147,13 +104,18 @@ static int compile_disks(const CompileOptions *options)
     g_autoptr(GPtrArray) disks = NULL;
     GError *error = NULL;
 
-    disks = compile_parse_disks(options->disks, &error);
+    disks = weir_compile_disks(options->disks, &error);
     if (!disks) {
         return weir_fail(error);
     }
     for (guint i = 0; i < disks->len; i++) {
-        if (!compile_one_policy(options, g_ptr_array_index(disks, i))) {
+        WeirDisk *disk = g_ptr_array_index(disks, i);
+
+        if (!compile_one_policy(options, disk)) {
             return WEIR_EXIT_USAGE;
+        }
+        if (!disk->policy) {
+            disk->policy = g_strdup(options->policy_name);
         }
     }
     return compile_print_disks(options, disks);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* weir libvirt */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "cachefile.h"
 #include "definition.h"
+#include "domainplan.h"
+#include "hypervisor.h"
 #include "livedomain.h"
+#include "settle.h"
 #include "weir.h"
 
 typedef struct LibvirtOptions {
@@ -113,19 +116,29 @@ static bool libvirt_find(LibvirtDomain *found, const char *uri,
     return found->xml != NULL;
 }
 
+/* What a disk loses with a filter, or NULL. */
+static const char *libvirt_loss(WeirClass class, JsonObject *options)
+{
+    switch (class) {
+    case WEIR_CLASS_CACHE:
+        return weir_cache_writes_back(weir_json_string(options, "mode"))
+               ? "may hold writes that the disk lacks" : NULL;
+    case WEIR_CLASS_ENCRYPTION:
+        return "has encrypted the disk, which stays so";
+    case WEIR_CLASS_REPLICATION:
+        return "no longer sees what is written";
+    default:
+        return NULL;
+    }
+}
+
 /* What is to be known about a disk that is to be without a filter. */
 static void libvirt_note_filter(const WeirAssigned *assigned,
                                 const WeirPolicyFilter *filter,
                                 const WeirSchema *schema)
 {
     const WeirFilterType *type = weir_schema_find(schema, filter->driver);
-    const char *note =
-        type->class == WEIR_CLASS_CACHE
-            ? "may hold writes that the disk lacks" :
-        type->class == WEIR_CLASS_ENCRYPTION
-            ? "has encrypted the disk, which stays so" :
-        type->class == WEIR_CLASS_REPLICATION
-            ? "no longer sees what is written" : NULL;
+    const char *note = libvirt_loss(type->class, filter->options);
 
     if (note) {
         fprintf(stderr, "weir: disk '%s': %s of policy '%s' %s\n",
@@ -237,62 +250,22 @@ static int libvirt_cmd_start(int argc, char **argv)
     return WEIR_EXIT_OK;
 }
 
-static void libvirt_domain_free(gpointer domain)
+static void libvirt_tell_line(const char *line)
 {
-    virDomainFree(domain);
-}
-
-/*
- * One domain, or all that run for NULL.  The caller unrefs the array, or gets
- * NULL with @error set.
- */
-static GPtrArray *libvirt_domains(virConnectPtr connection, const char *name,
-                                  GError **error)
-{
-    g_autoptr(GPtrArray) domains = g_ptr_array_new_with_free_func(
-        libvirt_domain_free);
-    virDomainPtr *list = NULL;
-    int n;
-
-    if (name) {
-        virDomainPtr domain = weir_hypervisor_domain(connection, name, error);
-
-        if (!domain) {
-            return NULL;
-        }
-        g_ptr_array_add(domains, domain);
-        return g_steal_pointer(&domains);
-    }
-    n = virConnectListAllDomains(connection, &list,
-                                 VIR_CONNECT_LIST_DOMAINS_ACTIVE);
-    if (n < 0) {
-        weir_hypervisor_error(error, "libvirt");
-        return NULL;
-    }
-    for (int i = 0; i < n; i++) {
-        g_ptr_array_add(domains, list[i]);
-    }
-    free(list);
-    return g_steal_pointer(&domains);
+    printf("%s\n", line);
 }
 
 /* Returns false if a disk lacks filters afterwards, which is told. */
-static bool libvirt_reapply(virDomainPtr domain, WeirDaemon *daemon)
+static bool libvirt_reapply(virDomainPtr domain, const WeirSettle *settle)
 {
-    guint inserted = 0;
-    guint deleted = 0;
+    WeirSettled settled;
     GError *error = NULL;
-    bool ok = weir_live_domain_reapply(domain, daemon, &inserted, &deleted,
-                                       &error);
 
-    if (inserted > 0 || deleted > 0) {
-        printf("Domain '%s': filters put back %u, deleted %u\n",
-               virDomainGetName(domain), inserted, deleted);
-    }
-    if (!ok) {
+    if (!weir_settle(domain, settle, &settled, &error)) {
         weir_fail(error);
+        return false;
     }
-    return ok;
+    return settled.refused == 0;
 }
 
 static int libvirt_cmd_reapply(int argc, char **argv)
@@ -300,21 +273,21 @@ static int libvirt_cmd_reapply(int argc, char **argv)
     g_auto(LibvirtOptions) options = { 0 };
     GOptionEntry entries[] = {
         LIBVIRT_OPTION_CONNECT(&options),
-        WEIR_OPTION_BIN_DIR(&options.policy.bin_dir),
+        LIBVIRT_OPTIONS_POLICY(&options),
         G_OPTION_ENTRY_NULL
     };
     g_autoptr(virConnect) connection = NULL;
     g_autoptr(GPtrArray) domains = NULL;
-    g_autoptr(WeirDaemon) daemon = NULL;
+    WeirSettle settle = { .gaps_dir = WEIR_GAPS_DIR,
+                          .tell = libvirt_tell_line };
     GError *error = NULL;
     bool ok = true;
 
     if (!weir_parse(&argc, &argv, entries, "[DOMAIN]",
-                    "Put back the filters that disks of one or all domains "
-                    "that run have lost, by a\nsnapshot for instance.  Only "
-                    "filters without data of their own (weir-inspect) can\n"
-                    "be put back; for others, commit the image back or start "
-                    "the domain anew.\n\n"
+                    "Bring disks of one or all domains that run, which lack "
+                    "filters of their policies,\nunder these again; by a "
+                    "snapshot for instance they lose them.  'weir watch' does\n"
+                    "so at once.\n\n"
                     "Exit codes: 0 no filter is missing, 1 error, 2 wrong "
                     "usage.")) {
         return WEIR_EXIT_USAGE;
@@ -324,13 +297,14 @@ static int libvirt_cmd_reapply(int argc, char **argv)
                           argv[2]);
     }
     if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
-        !(domains = libvirt_domains(connection, argc == 2 ? argv[1] : NULL,
-                                    &error)) ||
-        !(daemon = weir_daemon_start(options.policy.bin_dir, &error))) {
+        !(domains = weir_hypervisor_domains(
+              connection, argc == 2 ? argv[1] : NULL, &error))) {
         return weir_fail(error);
     }
+    settle.bin_dir = options.policy.bin_dir;
+    settle.dirs = options.policy.dirs;
     for (guint i = 0; i < domains->len; i++) {
-        ok = libvirt_reapply(g_ptr_array_index(domains, i), daemon) && ok;
+        ok = libvirt_reapply(g_ptr_array_index(domains, i), &settle) && ok;
     }
     return ok ? WEIR_EXIT_OK : WEIR_EXIT_ERROR;
 }

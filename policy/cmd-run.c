@@ -4,8 +4,10 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "compile.h"
+#include "binding.h"
 #include "conflicts.h"
-#include "launch.h"
+#include "launchargs.h"
 #include "programs.h"
 #include "record.h"
 #include "weir.h"
@@ -44,76 +46,12 @@ static void run_clear(Run *run)
     g_free(run->qemu);
     g_free(run->name);
     g_free(run->dir);
-    g_ptr_array_unref(run->disks);
+    g_clear_pointer(&run->disks, g_ptr_array_unref);
     g_ptr_array_unref(run->policies);
     weir_plan_free(run->plan);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Run, run_clear)
-
-static bool run_parse_disks(Run *run, char **texts, GError **error)
-{
-    for (guint i = 0; texts && texts[i]; i++) {
-        WeirDisk *disk = weir_disk_parse(texts[i], i, error);
-
-        if (!disk) {
-            return false;
-        }
-        g_ptr_array_add(run->disks, disk);
-    }
-    if (run->disks->len == 0) {
-        weir_set_error(error, "found no disk, expected --disk DISK");
-        return false;
-    }
-    return weir_disks_distinct(run->disks, error);
-}
-
-/* Give the disks that name no policy the one that is assigned. */
-static bool run_assign_policies(Run *run, const RunOptions *options,
-                                GError **error)
-{
-    for (guint i = 0; i < run->disks->len; i++) {
-        WeirDisk *disk = g_ptr_array_index(run->disks, i);
-
-        if (!disk->policy) {
-            disk->policy = weir_assigned_policy(options->policy.config_dir,
-                                                run->name, disk->id, error);
-        }
-        if (!disk->policy) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Find and try the policies, and work out the chains. */
-static bool run_find_policies(Run *run, const RunOptions *options,
-                              GError **error)
-{
-    g_autoptr(WeirDaemon) daemon = weir_daemon_start(options->policy.bin_dir,
-                                                     error);
-
-    if (!daemon) {
-        return false;
-    }
-    run->plan = weir_plan_new(run->name);
-    for (guint i = 0; i < run->disks->len; i++) {
-        const WeirDisk *disk = g_ptr_array_index(run->disks, i);
-        WeirPolicy *policy = weir_policy_find(
-            weir_policy_dirs(&options->policy), disk->policy,
-            weir_daemon_schema(daemon), error);
-
-        if (!policy) {
-            return false;
-        }
-        g_ptr_array_add(run->policies, policy);
-        if (!weir_daemon_check(daemon, policy, error) ||
-            !weir_plan_add(run->plan, disk, policy, error)) {
-            return false;
-        }
-    }
-    return true;
-}
 
 static bool run_check_disks(const Run *run, const RunOptions *options,
                             GError **error)
@@ -125,8 +63,11 @@ static bool run_check_disks(const Run *run, const RunOptions *options,
         const WeirDisk *disk = g_ptr_array_index(run->disks, i);
         const WeirPolicy *policy = g_ptr_array_index(run->policies, i);
 
-        if (!weir_disk_check(disk, bin_dir, error) ||
+        if (!weir_launch_check_device(disk, policy, error) ||
+            !weir_disk_check(disk, bin_dir, error) ||
             !weir_storage_check(policy->storage, disk, bin_dir, error) ||
+            !weir_binding_check(disk, g_ptr_array_index(chains, i),
+                                policy->name, error) ||
             !weir_conflicts_files(g_ptr_array_index(chains, i), disk->id,
                                   error)) {
             return false;
@@ -179,11 +120,28 @@ static bool run_find_names(Run *run, const RunOptions *options,
     return run->qemu != NULL;
 }
 
+/* Work out what is to be run.  Nothing is made yet. */
+static bool run_prepare(Run *run, const RunOptions *options, GError **error)
+{
+    const WeirCompilePlaces places = {
+        .dirs = weir_policy_dirs(&options->policy),
+        .config_dir = options->policy.config_dir,
+        .bin_dir = options->policy.bin_dir,
+    };
+
+    run->disks = weir_compile_disks(options->disks, error);
+    if (!run->disks || !run_find_names(run, options, error) ||
+        !weir_compile_assign(run->disks, run->name, &places, error)) {
+        return false;
+    }
+    run->plan = weir_compile(run->disks, run->name, &places, run->policies,
+                             error);
+    return run->plan && run_check_disks(run, options, error);
+}
+
 static int run_vm(const RunOptions *options, char **args)
 {
     g_auto(Run) run = {
-        .disks = g_ptr_array_new_with_free_func(
-            (GDestroyNotify)weir_disk_free),
         .policies = g_ptr_array_new_with_free_func(
             (GDestroyNotify)weir_policy_free),
     };
@@ -191,11 +149,7 @@ static int run_vm(const RunOptions *options, char **args)
     GError *error = NULL;
     int exit_code;
 
-    if (!run_parse_disks(&run, options->disks, &error) ||
-        !run_find_names(&run, options, &error) ||
-        !run_assign_policies(&run, options, &error) ||
-        !run_find_policies(&run, options, &error) ||
-        !run_check_disks(&run, options, &error) ||
+    if (!run_prepare(&run, options, &error) ||
         !weir_plan_create_files(run.plan, &error)) {
         return weir_fail(error);
     }
@@ -208,6 +162,7 @@ static int run_vm(const RunOptions *options, char **args)
     launch.policy_dirs = weir_policy_dirs(&options->policy);
     launch.chains = weir_plan_chains(run.plan);
     launch.secrets = weir_plan_secrets(run.plan);
+    launch.storage_secrets = weir_plan_storage_secrets(run.plan);
     if (!weir_launch(&launch, &exit_code, &error)) {
         weir_fail(error);
     }

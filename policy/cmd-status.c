@@ -2,6 +2,7 @@
 /* weir status */
 #include <stdio.h>
 
+#include "gaps.h"
 #include "outdated.h"
 #include "table.h"
 #include "watch-options.h"
@@ -33,6 +34,16 @@ static char *status_time(gint64 time_s)
     return time ? g_date_time_format(time, "%FT%TZ") : NULL;
 }
 
+/* Why it is not compliant, and when it was without its policy. */
+static char *status_reason(const WeirDiskStatus *status)
+{
+    g_autofree char *gap = weir_gaps_note(status->gaps);
+    const char *reason = status->reason ? status->reason : status->note;
+
+    return g_strconcat(reason ? reason : "", reason && gap ? "; " : "", gap,
+                       NULL);
+}
+
 /* The first cell of a row, where there are several hosts. */
 static void status_add_host(WeirTable *table, bool many, const char *host)
 {
@@ -53,11 +64,12 @@ static void status_print_disks(const GPtrArray *statuses, bool many)
         g_autofree char *wanted = status_chain(status->wanted);
         g_autofree char *actual = status_chain(status->actual);
         g_autofree char *since = status_time(status->since);
+        g_autofree char *reason = status_reason(status);
 
         status_add_host(table, many, status->host);
         weir_table_cells(table, 8, status->vm, status->disk, status->policy,
                          wanted, actual, weir_compliance_name(status->state),
-                         since, status->reason ? status->reason : "");
+                         since, reason);
     }
     weir_table_print(table);
 }
@@ -140,10 +152,11 @@ static const char *status_bin_dir(const WeirPolicyOptions *options,
 }
 
 /* Find the disks that are not under what their policies say now. */
-static bool status_check_policies(const WeirPolicyOptions *options,
-                                  WeirWatch *watch, GError **error)
+static void status_check_policies(const WeirPolicyOptions *options,
+                                  WeirWatch *watch)
 {
     g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(GError) error = NULL;
 
     for (guint i = 0; i < watch->targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(watch->targets, i);
@@ -153,17 +166,19 @@ static bool status_check_policies(const WeirPolicyOptions *options,
             !status_has_policies(statuses)) {
             continue;
         }
-        if (!daemon && !(daemon = weir_daemon_start(
-                             status_bin_dir(options, watch), error))) {
-            return false;
+        if (!daemon && !error) {
+            daemon = weir_daemon_start(status_bin_dir(options, watch), &error);
         }
-        weir_outdated_check(target->record, options->dirs,
-                            weir_daemon_schema(daemon), statuses);
+        if (daemon) {
+            weir_outdated_check(target->record, options->dirs,
+                                weir_daemon_schema(daemon), statuses);
+        } else {
+            weir_outdated_unknown(target->record, error->message, statuses);
+        }
     }
-    return true;
 }
 
-static int status_exit_code(const GPtrArray *statuses)
+int weir_status_code(const GPtrArray *statuses)
 {
     int ret = WEIR_EXIT_OK;
 
@@ -220,11 +235,12 @@ static int status_run(int argc, char **argv, bool domains,
         return WEIR_EXIT_USAGE;
     }
     watch = weir_watch(&query, &error);
-    if (!watch || !status_check_policies(&policy, watch, &error)) {
+    if (!watch) {
         return weir_fail(error);
     }
+    status_check_policies(&policy, watch);
     status_print(watch, filters, json);
-    return status_exit_code(watch->statuses);
+    return weir_status_code(watch->statuses);
 }
 
 int weir_cmd_status(int argc, char **argv)

@@ -114,8 +114,9 @@ static char *top_headline(const Top *top)
             disks++;
         }
     }
-    g_string_append_printf(text, "%u VMs, %u disks:", top->watch->targets->len,
-                           disks);
+    g_string_append_printf(text, "%u VMs, %u disks:",
+                           weir_targets_vms(top->watch->targets),
+                           top->watch->statuses->len);
     for (guint i = 0; i < WEIR_COMPLIANCES; i++) {
         g_string_append_printf(text, "%s %u %s", i ? "," : "", counts[i],
                                weir_compliance_name((WeirCompliance)i));

@@ -50,9 +50,8 @@ char *weir_assign_options_transform(const WeirAssignOptions *options,
     if (!emulator) {
         return NULL;
     }
-    if (!g_str_has_suffix(emulator, "/" WEIR_EMULATOR)) {
-        weir_set_error(error, "--emulator: found '%s', expected the path of a "
-                       WEIR_EMULATOR, emulator);
+    if (!weir_transform_check_emulator(emulator, error)) {
+        g_prefix_error(error, "--emulator: ");
         return NULL;
     }
     if (options->policy && !weir_name_ok(options->policy, WEIR_VM_MAX_NAME)) {

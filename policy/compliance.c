@@ -22,11 +22,14 @@ static void compliance_status_free(WeirDiskStatus *status)
     g_free(status->disk);
     g_free(status->policy);
     g_free(status->reason);
+    g_free(status->note);
+    g_clear_pointer(&status->daemon, json_object_unref);
     json_array_unref(status->wanted);
     json_array_unref(status->actual);
     g_ptr_array_unref(status->filters);
     g_clear_pointer(&status->latency, json_array_unref);
     g_clear_pointer(&status->recent, json_array_unref);
+    g_clear_pointer(&status->gaps, json_array_unref);
     g_free(status);
 }
 
@@ -230,7 +233,7 @@ static void compliance_check_present(const WeirGraphNode *node,
     WeirFacts facts = weir_facts_read(node->filter);
 
     facts.driver = wanted->driver;
-    if (facts.place && strcmp(facts.place, wanted->place) != 0) {
+    if (!weir_graph_is_at(node, wanted->place)) {
         weir_verdict_add(verdict, WEIR_NON_COMPLIANT,
                          "%s is at place %s instead of %s", wanted->driver,
                          facts.place, wanted->place);
@@ -482,6 +485,39 @@ static void compliance_disk(const WeirRecordDisk *disk, const WeirGraph *graph,
     }
 }
 
+static void compliance_set_since(JsonObject *object, gint64 since)
+{
+    if (since > 0) {
+        json_object_set_int_member(object, "since", since);
+    } else {
+        json_object_set_null_member(object, "since");
+    }
+}
+
+/* Where the disk runs, if not in QEMU, and how that went so far. */
+static void compliance_set_daemon(WeirDiskStatus *status,
+                                  const WeirRecord *record)
+{
+    const WeirDaemonState *state = &record->daemon;
+
+    status->daemon = json_object_new();
+    json_object_set_int_member(status->daemon, "pid", record->pid);
+    json_object_set_int_member(status->daemon, "restarts", state->restarts);
+    compliance_set_since(status->daemon, state->since);
+    weir_json_set_string(status->daemon, "reason", state->reason);
+    if (state->restarts > 0) {
+        g_autoptr(GDateTime) time = g_date_time_new_from_unix_utc(
+            state->since);
+        g_autofree char *when = time ? g_date_time_format(time, "%FT%TZ")
+                                     : NULL;
+
+        status->note = g_strdup_printf(
+            "storage daemon restarted %" G_GINT64_FORMAT " times, the last "
+            "time at %s: %s", state->restarts, when ? when : "?",
+            state->reason ? state->reason : "not known why");
+    }
+}
+
 void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
                             const char *reason, const WeirHistory *history,
                             GPtrArray *statuses)
@@ -494,6 +530,9 @@ void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
         status->policy = g_strdup(disk->policy);
         status->policy_version = disk->policy_version;
         status->limits = disk->limits;
+        if (record->is_storage) {
+            compliance_set_daemon(status, record);
+        }
         json_array_unref(status->wanted);
         status->wanted = compliance_wanted(disk);
         if (graph) {
@@ -558,15 +597,6 @@ void weir_compliance_unknown(const char *vm, const char *disk,
     g_ptr_array_add(statuses, status);
 }
 
-static void compliance_set_since(JsonObject *object, gint64 since)
-{
-    if (since > 0) {
-        json_object_set_int_member(object, "since", since);
-    } else {
-        json_object_set_null_member(object, "since");
-    }
-}
-
 static JsonObject *compliance_filter_json(const WeirFilterStatus *filter)
 {
     WeirFacts facts = weir_facts_read(filter->filter);
@@ -609,6 +639,13 @@ JsonObject *weir_disk_status_json(const WeirDiskStatus *status)
     json_object_set_string_member(object, "state",
                                   weir_compliance_name(status->state));
     weir_json_set_string(object, "reason", status->reason);
+    if (status->note) {
+        json_object_set_string_member(object, "note", status->note);
+    }
+    if (status->daemon) {
+        json_object_set_object_member(object, "storage-daemon",
+                                      json_object_ref(status->daemon));
+    }
     compliance_set_since(object, status->since);
     if (status->recent) {
         compliance_set_latency(object, status->recent);
@@ -622,6 +659,10 @@ JsonObject *weir_disk_status_json(const WeirDiskStatus *status)
             g_ptr_array_index(status->filters, i)));
     }
     json_object_set_array_member(object, "filters", filters);
+    if (status->gaps) {
+        json_object_set_array_member(object, "gaps",
+                                     json_array_ref(status->gaps));
+    }
     return object;
 }
 

@@ -28,6 +28,8 @@ typedef struct WeirDiskStatus {
     gint64 policy_version;
     WeirCompliance state;
     char *reason;           /* why not WEIR_COMPLIANT; else NULL */
+    char *note;             /* what is to be known besides; or NULL */
+    JsonObject *daemon;     /* of its process, if it is not QEMU; or NULL */
     gint64 since;           /* of @state, seconds since 1970; 0: not known */
     WeirLimits limits;
     JsonArray *wanted;      /* from the highest node downwards */
@@ -36,6 +38,7 @@ typedef struct WeirDiskStatus {
                                others; empty if unknown */
     JsonArray *latency;     /* histogram of the highest filter, or NULL */
     JsonArray *recent;      /* what of it counts for the limit, or NULL */
+    JsonArray *gaps;        /* see gaps.h; NULL: none are known */
 } WeirDiskStatus;
 
 /*

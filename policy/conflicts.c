@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "address.h"
+#include "cachefile.h"
 #include "location.h"
 
 #define CONFLICTS_CACHE "weir-cache"
@@ -34,11 +35,6 @@ static const WeirYaml *conflicts_option(const WeirOrdered *filter,
 {
     return filter->options ? weir_yaml_member_of(filter->options, name,
                                                  WEIR_YAML_SCALAR) : NULL;
-}
-
-static bool conflicts_is_write_back(const char *mode)
-{
-    return !mode || strcmp(mode, "write-back") == 0;
 }
 
 /* Two nodes in one place write over each other. */
@@ -102,7 +98,7 @@ static void conflicts_check_write_back(const GArray *filters,
     const WeirYaml *mode = cache ? conflicts_option(cache, "mode") : NULL;
 
     if (source && file && g_str_has_prefix(file->text, CONFLICTS_CREATE) &&
-        conflicts_is_write_back(mode ? mode->text : NULL) &&
+        weir_cache_writes_back(mode ? mode->text : NULL) &&
         !conflicts_option(source, "sidecar")) {
         weir_report(report, file, "found a write-back cache whose file is "
                     "made when it is missing, under a replication without "
@@ -137,7 +133,8 @@ static bool conflicts_is_open(const char *place)
             return !conflicts_is_loopback(place + strlen(schemes[i]));
         }
     }
-    return false;
+    /* Where the cluster is, and whether it encrypts, only its conf knows. */
+    return g_str_has_prefix(place, "rbd://");
 }
 
 static void conflicts_check_open_nodes(const WeirOrdered *filter,
@@ -209,9 +206,9 @@ bool weir_conflicts_disk(const WeirPolicyFilter *filter, JsonObject *options,
                          GError **error)
 {
     bool is_source = strcmp(filter->driver, CONFLICTS_REPLICATION) == 0;
-    bool is_write_back = strcmp(filter->driver, CONFLICTS_CACHE) == 0 &&
-                         conflicts_is_write_back(weir_json_string(options,
-                                                                  "mode"));
+    bool is_write_back =
+        strcmp(filter->driver, CONFLICTS_CACHE) == 0 &&
+        weir_cache_writes_back(weir_json_string(options, "mode"));
 
     for (char **node = filter->nodes; *node; node++) {
         const char *path = conflicts_path(options, *node);
@@ -284,7 +281,7 @@ bool weir_conflicts_files(const GPtrArray *chain, const char *disk,
                              : NULL;
 
     if (!sidecar || !file || g_file_test(file, G_FILE_TEST_EXISTS) ||
-        !conflicts_is_write_back(weir_json_string(cache->options, "mode")) ||
+        !weir_cache_writes_back(weir_json_string(cache->options, "mode")) ||
         !conflicts_is_used(sidecar)) {
         return true;
     }

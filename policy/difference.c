@@ -117,6 +117,19 @@ static void difference_policy(const Comparison *c)
     }
 }
 
+/* Which process has the disk, and its device, are for a VM that starts. */
+static void difference_start(const Comparison *c, const char *what,
+                             const char *before, const char *after)
+{
+    WeirDifference *difference;
+
+    if (g_strcmp0(before, after) != 0) {
+        difference = difference_add(c, NULL, what, difference_text(before),
+                                    difference_text(after), WEIR_FOLLOW_NOT);
+        difference->reason = g_strdup("it holds from when the VM is started");
+    }
+}
+
 /* --- its filters --- */
 
 static const WeirPolicyFilter *difference_filter(const WeirPolicy *policy,
@@ -303,6 +316,10 @@ GPtrArray *weir_policy_differences(const WeirPolicy *before,
     };
 
     difference_policy(&c);
+    difference_start(&c, "run", weir_run_mode_name(before->run),
+                     weir_run_mode_name(after->run));
+    difference_start(&c, "on-error", weir_on_error_name(before->on_error),
+                     weir_on_error_name(after->on_error));
     for (guint i = 0; i < after->filters->len; i++) {
         const WeirPolicyFilter *filter = difference_filter(after, i);
         int was = difference_find(before, filter->driver);

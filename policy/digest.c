@@ -21,6 +21,15 @@ char *weir_policy_digest(const WeirPolicy *policy)
     json_object_set_array_member(object, "filters", filters);
     json_object_set_object_member(object, "limits",
                                   weir_limits_json(&policy->limits));
+    /* what policies of older versions cannot have is left out */
+    if (policy->run != WEIR_RUN_IN_PROCESS) {
+        json_object_set_string_member(object, "run",
+                                      weir_run_mode_name(policy->run));
+    }
+    if (policy->on_error != WEIR_ON_ERROR_DEFAULT) {
+        json_object_set_string_member(object, "on-error",
+                                      weir_on_error_name(policy->on_error));
+    }
     text = weir_json_object_text(object, false);
     return g_compute_checksum_for_string(G_CHECKSUM_SHA256, text, -1);
 }

@@ -17,6 +17,7 @@
 typedef struct WeirDomainPlan {
     WeirPlan *plan;
     WeirRecord *record;     /* its disks have the devices' ids, if known */
+    GPtrArray *disks;       /* WeirDisk, one for each chain of @plan */
     gint64 uid, gid;        /* of QEMU; -1: root */
 } WeirDomainPlan;
 
@@ -32,20 +33,39 @@ WeirDomainPlan *weir_domain_plan_new(const WeirDomain *domain,
                                      WeirDaemon *daemon, char *const *dirs,
                                      GError **error);
 
+/*
+ * The disk as libvirt is going to tell it to QEMU; the caller frees it with
+ * weir_disk_free().
+ */
+WeirDisk *weir_domain_plan_disk(const WeirDomainDisk *from);
+
+/*
+ * Whether all filters are where libvirt's jobs work with them: not above the
+ * format node.  Returns false with @error set to WEIR_ERROR_POSITION.
+ */
+bool weir_domain_plan_check_places(const WeirPolicy *policy, GError **error);
+
 /* NULL is fine. */
 void weir_domain_plan_free(WeirDomainPlan *plan);
 
 /*
- * Make the files that are to be made, and leave the chains in directory @dir of
+ * Make the files that are to be made, note what the disks must not be used
+ * without from now on, and leave the chains in directory @dir of
  * the domain.  If it fails, nothing is left there.
  */
 bool weir_domain_plan_save(const WeirDomainPlan *plan, const char *dir,
                            GError **error);
 
+/* Make directory @dir of a domain, if it is missing. */
+bool weir_domain_plan_mkdir(const char *dir, GError **error);
+
 /* QEMU has read the secrets. */
 void weir_domain_plan_forget_secrets(const char *dir);
 
-/* The domain has ended. */
+/* The domain @name has ended. */
+void weir_domain_plan_end(const char *dir, const char *name);
+
+/* Remove what was left. */
 void weir_domain_plan_remove(const char *dir);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirDomainPlan, weir_domain_plan_free)

@@ -4,12 +4,13 @@
 #define WEIR_DOMAINRECORD_H
 
 #include "domain.h"
+#include "graph.h"
 #include "qmp.h"
 #include "record.h"
 
 /*
  * The record of a domain: what the hook has left, or, on another host, what
- * QEMU carries.  Its disks are those that the domain has now.
+ * QEMU carries, or an empty one; it follows the domain, see below.
  *
  * @here: whether the domain runs on this machine
  * @qmp: of the domain
@@ -20,6 +21,22 @@
 WeirRecord *weir_domain_record(const WeirDomain *domain, bool here,
                                WeirQmp *qmp, int timeout_ms, char **dir,
                                GError **error);
+
+/*
+ * The record becomes one of the disks that the domain has now and that the
+ * record or the metadata know: one may have been taken out, or put in under
+ * another device, or have another image since a snapshot or a copy.
+ *
+ * @here: whether the domain, and so its images, are on this machine
+ */
+void weir_domain_record_follow(WeirRecord *record, const WeirDomain *domain,
+                               bool here);
+
+/* An entry of the record for a disk under no policy. */
+void weir_domain_record_add(WeirRecord *record, const WeirDomainDisk *from);
+
+/* The names of the filters in the graph, where they are not those recorded. */
+void weir_domain_record_take_names(WeirRecord *record, const WeirGraph *graph);
 
 /* Whether domains have been started under policies on this machine. */
 bool weir_domain_records_here(void);

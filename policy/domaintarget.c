@@ -31,6 +31,20 @@ void weir_domain_target_begin(WeirDomainTarget *found, virDomainPtr domain)
     found->target = target;
 }
 
+/*
+ * What is assigned from the next start on; NULL for a domain that has none, or
+ * if that may not be seen.
+ */
+static GPtrArray *domaintarget_next(virDomainPtr domain)
+{
+    g_autofree char *xml = virDomainIsPersistent(domain) == 1
+        ? weir_hypervisor_xml(domain, false, NULL) : NULL;
+    g_autoptr(WeirDomain) parsed = xml ? weir_domain_parse(xml, strlen(xml),
+                                                           NULL) : NULL;
+
+    return parsed ? g_ptr_array_ref(parsed->assigned) : NULL;
+}
+
 static bool domaintarget_ask(WeirDomainTarget *found, virDomainPtr domain,
                              const char *dir, const WeirTargetQuery *query,
                              GError **error)
@@ -47,7 +61,8 @@ static bool domaintarget_ask(WeirDomainTarget *found, virDomainPtr domain,
     if (!target->record) {
         return false;
     }
-    g_clear_pointer(&target->assigned, g_ptr_array_unref);
+    target->next = domaintarget_next(domain);
+    target->uuid = here ? g_strdup(found->domain->uuid) : NULL;
     target->remote = !here;
     if (!target->dir) {
         target->dir = g_strdup(dir);
@@ -60,6 +75,7 @@ static bool domaintarget_ask(WeirDomainTarget *found, virDomainPtr domain,
                                   error))) {
         return false;
     }
+    weir_domain_record_take_names(target->record, graph);
     target->graph = g_steal_pointer(&graph);
     return true;
 }

@@ -49,8 +49,10 @@ WeirHistory *weir_history_load(const char *dir, const WeirRecord *record,
 {
     WeirHistory *history = g_new0(WeirHistory, 1);
 
-    history->path = weir_record_path(dir, record->name, "status");
-    history->record_path = weir_record_path(dir, record->name, "json");
+    history->path = weir_record_path(
+        dir, record->name, record->is_storage ? "storage-status" : "status");
+    history->record_path = weir_record_path(
+        dir, record->name, record->is_storage ? "storage" : "json");
     history->pid = record->pid;
     history->start_time = record->start_time;
     history->now = now;

@@ -157,6 +157,41 @@ virDomainPtr weir_hypervisor_domain(virConnectPtr connection,
     return domain;
 }
 
+static void hypervisor_free(gpointer domain)
+{
+    virDomainFree(domain);
+}
+
+GPtrArray *weir_hypervisor_domains(virConnectPtr connection,
+                                   const char *name, GError **error)
+{
+    g_autoptr(GPtrArray) domains = g_ptr_array_new_with_free_func(
+        hypervisor_free);
+    virDomainPtr *list = NULL;
+    int n;
+
+    if (name) {
+        virDomainPtr domain = weir_hypervisor_domain(connection, name, error);
+
+        if (!domain) {
+            return NULL;
+        }
+        g_ptr_array_add(domains, domain);
+        return g_steal_pointer(&domains);
+    }
+    n = virConnectListAllDomains(connection, &list,
+                                 VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+    if (n < 0) {
+        weir_hypervisor_error(error, "libvirt");
+        return NULL;
+    }
+    for (int i = 0; i < n; i++) {
+        g_ptr_array_add(domains, list[i]);
+    }
+    free(list);
+    return g_steal_pointer(&domains);
+}
+
 char *weir_hypervisor_xml(virDomainPtr domain, bool live, GError **error)
 {
     char *xml = virDomainGetXMLDesc(domain, live ? 0 :
@@ -190,6 +225,9 @@ static char *hypervisor_call(gpointer opaque, const char *command,
 
     if (virDomainQemuMonitorCommand(opaque, command, &answer, 0) < 0) {
         weir_hypervisor_error(error, "libvirt");
+        if (error && virConnectIsAlive(virDomainGetConnect(opaque)) != 1) {
+            (*error)->code = WEIR_ERROR_CLOSED;
+        }
         return NULL;
     }
     copy = g_strdup(answer);

@@ -51,6 +51,14 @@ char **weir_hypervisor_hosts(char *const *uris);
 virDomainPtr weir_hypervisor_domain(virConnectPtr connection,
                                     const char *name, GError **error);
 
+/*
+ * One domain, or all that run for NULL (virDomainPtr).  The caller unrefs the
+ * array, or gets NULL with @error set.
+ */
+GPtrArray *weir_hypervisor_domains(virConnectPtr connection,
+                                   const char *name, GError **error);
+
+/* Its XML, with secrets in it, as it is at rest or (@live) runs. */
 /* Its XML as it runs (@live), or at rest, then with secrets in it. */
 char *weir_hypervisor_xml(virDomainPtr domain, bool live, GError **error);
 

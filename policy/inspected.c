@@ -87,6 +87,10 @@ GPtrArray *weir_inspected_find(const GPtrArray *targets, const char *disk,
     for (guint i = 0; i < targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(targets, i);
 
+        if (disk && target->record &&
+            !weir_record_disk(target->record, disk, NULL)) {
+            continue;
+        }
         if (!target->graph) {
             weir_set_error(error, "VM '%s' cannot be asked: %s", target->name,
                            target->reason);

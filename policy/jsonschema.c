@@ -54,6 +54,9 @@ static const struct {
       "class encryption" },
     { "storage", "What the storage of a disk has to be like" },
     { "limits", "What a running disk is compared with" },
+    { "run", "Whether the filters run in the emulator or in a process of "
+      "their own" },
+    { "on-error", "What becomes of a request that has failed" },
 };
 
 static JsonObject *builder_object(const char *key, const char *value)
@@ -225,6 +228,16 @@ static JsonObject *builder_enum(const cyaml_schema_value_t *value)
     return object;
 }
 
+/* A mapping whose keys only the driver knows. */
+static JsonObject *builder_open(void)
+{
+    JsonObject *object = builder_object("type", "object");
+    g_autofree char *variables = builder_variables();
+
+    builder_set(object, "additionalProperties", builder_text(variables));
+    return object;
+}
+
 static JsonObject *builder_value(Builder *builder,
                                  const cyaml_schema_value_t *value,
                                  const char *path)
@@ -248,6 +261,8 @@ static JsonObject *builder_value(Builder *builder,
         return builder_number("integer", PATTERN_INT);
     case CYAML_UINT:
         return builder_number("integer", PATTERN_UINT);
+    case CYAML_IGNORE:
+        return builder_open();
     case CYAML_FLOAT:
         return builder_number("number", PATTERN_NUMBER);
     default:
@@ -534,6 +549,25 @@ static void builder_set_limits(JsonObject *defs)
     builder_set(limits, "dirty", builder_bytes());
 }
 
+/* Out of process, errors can only be reported. */
+static void builder_set_run(JsonObject *object)
+{
+    JsonObject *limit = json_object_new();
+    JsonObject *given = json_object_new();
+    JsonObject *condition = json_object_new();
+    JsonObject *report = json_object_new();
+    JsonObject *then = json_object_new();
+
+    builder_set(given, "run", builder_object("const", "out-of-process"));
+    builder_set(condition, "properties", given);
+    builder_add(condition, "required", "run");
+    builder_set(report, "on-error", builder_object("const", "report"));
+    builder_set(then, "properties", report);
+    builder_set(limit, "if", condition);
+    builder_set(limit, "then", then);
+    builder_add_object(object, "allOf", limit);
+}
+
 JsonObject *weir_jsonschema_new(const cyaml_schema_value_t *root,
                                 const cyaml_schema_value_t *entry,
                                 const WeirSchema *installed)
@@ -558,6 +592,7 @@ JsonObject *weir_jsonschema_new(const cyaml_schema_value_t *root,
     builder_set(object, "properties", properties);
     json_object_set_boolean_member(object, "additionalProperties", FALSE);
     builder_set_kinds(object);
+    builder_set_run(object);
     builder_set(object, "if", builder_partial());
     builder_set(object, "else", builder_whole(installed));
     builder_set_storage(builder.defs);

@@ -22,11 +22,13 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "binding.h"
 #include "compliance.h"
+#include "launchargs.h"
+#include "launchstorage.h"
 #include "programs.h"
 #include "record.h"
 
@@ -42,6 +44,8 @@ typedef struct Vm {
     GArray *secret_fds;     /* int, one for each secret; QEMU gets them */
     WeirQmp *qmp;           /* NULL once the guest runs */
     WeirRecord *record;
+    WeirRecord *storage_record;     /* of the disks out of process */
+    WeirLaunchStorage *storage;     /* NULL: there are none */
     GMainLoop *loop;
     guint qmp_source;       /* 0: none */
     guint notice_source;
@@ -70,116 +74,6 @@ void weir_launch_hold_signals(void)
 
     launch_signal_set(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-}
-
-static void launch_add(GPtrArray *args, const char *option, char *value)
-{
-    g_ptr_array_add(args, g_strdup(option));
-    g_ptr_array_add(args, value);
-}
-
-/* Add -device with @object, which is consumed. */
-static void launch_add_device(GPtrArray *args, JsonObject *object)
-{
-    launch_add(args, "-device", weir_json_object_text(object, false));
-    json_object_unref(object);
-}
-
-static JsonObject *launch_device(const char *driver, const char *id)
-{
-    JsonObject *device = json_object_new();
-
-    json_object_set_string_member(device, "driver", driver);
-    json_object_set_string_member(device, "id", id);
-    return device;
-}
-
-static void launch_add_disk_device(GPtrArray *args, const WeirDisk *disk,
-                                   const char *node)
-{
-    g_autofree char *controller_id = g_strconcat(disk->id, "-scsi", NULL);
-    g_autofree char *bus = g_strconcat(controller_id, ".0", NULL);
-    JsonObject *controller = NULL;
-    JsonObject *device;
-
-    if (disk->device == WEIR_DEVICE_NONE) {
-        return;
-    }
-    if (disk->device == WEIR_DEVICE_VIRTIO_SCSI) {
-        controller = launch_device("virtio-scsi", controller_id);
-        device = launch_device("scsi-hd", disk->id);
-        json_object_set_string_member(device, "bus", bus);
-    } else {
-        device = launch_device("virtio-blk", disk->id);
-    }
-    json_object_set_string_member(device, "drive", node);
-    if (disk->iothread) {
-        json_object_set_string_member(controller ? controller : device,
-                                      "iothread", disk->iothread);
-    }
-    if (controller) {
-        launch_add_device(args, controller);
-    }
-    launch_add_device(args, device);
-}
-
-static void launch_add_iothreads(GPtrArray *args, const GPtrArray *disks)
-{
-    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-
-    for (guint i = 0; i < disks->len; i++) {
-        const WeirDisk *disk = g_ptr_array_index(disks, i);
-
-        if (disk->iothread && g_hash_table_add(seen, disk->iothread)) {
-            launch_add(args, "-object",
-                       g_strdup_printf("iothread,id=%s", disk->iothread));
-        }
-    }
-}
-
-static void launch_add_secrets(GPtrArray *args, const Vm *vm)
-{
-    for (guint i = 0; i < vm->launch->secrets->len; i++) {
-        const WeirSecret *secret = g_ptr_array_index(vm->launch->secrets, i);
-
-        launch_add(args, "-object",
-                   g_strdup_printf("secret,id=%s,file=/dev/fd/%d", secret->id,
-                                   g_array_index(vm->secret_fds, int, i)));
-    }
-}
-
-/* The command line of QEMU; the caller unrefs it. */
-static GPtrArray *launch_args(const Vm *vm)
-{
-    const WeirLaunch *launch = vm->launch;
-    GPtrArray *args = g_ptr_array_new_with_free_func(g_free);
-
-    g_ptr_array_add(args, g_strdup(launch->qemu));
-    launch_add(args, "-name", g_strdup_printf("guest=%s", launch->name));
-    g_ptr_array_add(args, g_strdup("-S"));
-    launch_add(args, "-chardev",
-               g_strdup_printf("socket,id=weir-qmp,fd=%d,server=on,wait=off",
-                               vm->listen_fd));
-    launch_add(args, "-mon", g_strdup("chardev=weir-qmp,mode=control"));
-    launch_add_iothreads(args, launch->disks);
-    launch_add_secrets(args, vm);
-    for (guint i = 0; i < launch->chains->len; i++) {
-        const GPtrArray *chain = g_ptr_array_index(launch->chains, i);
-
-        for (guint j = 0; j < chain->len; j++) {
-            const WeirChainNode *node = g_ptr_array_index(chain, j);
-
-            launch_add(args, "-blockdev",
-                       weir_json_object_text(node->options, false));
-        }
-        launch_add_disk_device(args, g_ptr_array_index(launch->disks, i),
-                               weir_chain_top(chain));
-    }
-    for (char **arg = launch->args; *arg; arg++) {
-        g_ptr_array_add(args, g_strdup(*arg));
-    }
-    g_ptr_array_add(args, NULL);
-    return args;
 }
 
 /* Whether one of the user's arguments is that option. */
@@ -225,35 +119,30 @@ static bool launch_claim(const WeirLaunch *launch, GError **error)
 {
     g_autoptr(WeirRecord) old = weir_record_load(launch->dir, launch->name,
                                                  NULL);
+    g_autoptr(WeirRecord) storage = weir_record_load_storage(
+        launch->dir, launch->name, NULL);
 
+    if (storage && weir_record_alive(storage) &&
+        !(old && weir_record_alive(old))) {
+        weir_set_error(error, "the storage daemon of VM '%s' runs still "
+                       "(process %d); it ends soon when its QEMU has",
+                       launch->name, (int)storage->pid);
+        return false;
+    }
     if (old && weir_record_alive(old)) {
         weir_set_error(error, "VM '%s' runs already (process %d); --name "
                        "gives another name", launch->name, (int)old->pid);
         return false;
     }
     weir_record_remove(launch->dir, launch->name);
+    weir_record_remove_storage(launch->dir, launch->name);
     return true;
 }
 
 static bool launch_listen(Vm *vm, GError **error)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    mode_t mask;
-    int ret;
-
-    if (g_strlcpy(address.sun_path, vm->socket_path,
-                  sizeof(address.sun_path)) >= sizeof(address.sun_path)) {
-        weir_set_error(error, "the socket name %s is too long",
-                       vm->socket_path);
-        return false;
-    }
-    vm->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    mask = umask(0077);
-    ret = bind(vm->listen_fd, (struct sockaddr *)&address, sizeof(address));
-    umask(mask);
-    if (ret < 0 || listen(vm->listen_fd, 1) < 0) {
-        weir_set_error(error, "cannot listen on %s: %s", vm->socket_path,
-                       g_strerror(errno));
+    vm->listen_fd = weir_qmp_listen(vm->socket_path, error);
+    if (vm->listen_fd < 0) {
         return false;
     }
     vm->qmp = weir_qmp_connect(vm->socket_path, error);
@@ -268,6 +157,9 @@ static void launch_child_setup(gpointer opaque)
     fcntl(vm->listen_fd, F_SETFD, 0);
     for (guint i = 0; i < vm->secret_fds->len; i++) {
         fcntl(g_array_index(vm->secret_fds, int, i), F_SETFD, 0);
+    }
+    if (vm->storage) {
+        fcntl(weir_launch_storage_life_fd(vm->storage), F_SETFD, 0);
     }
     weir_child_setup(NULL);
 }
@@ -296,10 +188,14 @@ static void launch_close_secrets(Vm *vm)
 
 static bool launch_spawn(Vm *vm, GError **error)
 {
-    g_autoptr(GPtrArray) args = launch_args(vm);
+    g_autoptr(GPtrArray) args = weir_launch_args(vm->launch, vm->listen_fd,
+                                                 vm->secret_fds, error);
     g_autoptr(GError) local = NULL;
     sigset_t pending;
 
+    if (!args) {
+        return false;
+    }
     sigpending(&pending);
     for (guint i = 0; i < G_N_ELEMENTS(launch_signals); i++) {
         if (sigismember(&pending, launch_signals[i]) == 1) {
@@ -333,12 +229,42 @@ static bool launch_record(Vm *vm, GError **error)
     vm->record = weir_record_new(launch->name, vm->pid, vm->socket_path,
                                  launch->bin_dir);
     for (guint i = 0; i < launch->disks->len; i++) {
-        weir_record_add_disk(vm->record, g_ptr_array_index(launch->disks, i),
-                             g_ptr_array_index(launch->policies, i),
-                             launch->policy_dirs,
-                             g_ptr_array_index(launch->chains, i));
+        if (!weir_launch_is_outside(launch, i)) {
+            weir_record_add_disk(vm->record,
+                                 g_ptr_array_index(launch->disks, i),
+                                 g_ptr_array_index(launch->policies, i),
+                                 launch->policy_dirs,
+                                 g_ptr_array_index(launch->chains, i));
+        }
     }
     return weir_record_save(vm->record, launch->dir, error);
+}
+
+/* With its record, the daemon of the disks out of process. */
+static bool launch_start_storage(Vm *vm, GError **error)
+{
+    const WeirLaunch *launch = vm->launch;
+
+    if (!weir_launch_has_outside(launch)) {
+        return true;
+    }
+    vm->storage_record = weir_storage_record_new(launch->name, launch->dir,
+                                                 launch->bin_dir,
+                                                 launch->storage_secrets);
+    for (guint i = 0; i < launch->disks->len; i++) {
+        if (weir_launch_is_outside(launch, i)) {
+            weir_storage_record_add_disk(
+                vm->storage_record, g_ptr_array_index(launch->disks, i),
+                g_ptr_array_index(launch->policies, i), launch->policy_dirs,
+                g_ptr_array_index(launch->chains, i));
+        }
+    }
+    if (!weir_record_save(vm->storage_record, launch->dir, error)) {
+        return false;
+    }
+    vm->storage = weir_launch_storage(launch->dir, launch->name,
+                                      vm->signal_fd, error);
+    return vm->storage != NULL;
 }
 
 /* To QEMU, unless it has ended: its number may be another's then. */
@@ -513,7 +439,8 @@ static bool launch_result(const Vm *vm, int *exit_code, GError **error)
 static bool launch_start(Vm *vm, GError **error)
 {
     GError *local = NULL;
-    bool started = launch_listen(vm, error) &&
+    bool started = launch_start_storage(vm, error) &&
+                   launch_listen(vm, error) &&
                    launch_open_secrets(vm, error) && launch_spawn(vm, error);
 
     launch_close_secrets(vm);
@@ -544,13 +471,10 @@ static void launch_tell_policy(const WeirRecordDisk *first, const char *vm,
  * Its record goes, and with it what weir attach and weir reapply have changed:
  * whoever starts the VM next must know.
  */
-static void launch_tell_changes(const Vm *vm)
+static void launch_tell_changes(const WeirRecord *start, WeirRecord *last)
 {
-    g_autoptr(WeirRecord) last = weir_record_load(vm->launch->dir,
-                                                  vm->launch->name, NULL);
-
-    for (guint i = 0; last && i < vm->record->disks->len; i++) {
-        const WeirRecordDisk *first = g_ptr_array_index(vm->record->disks, i);
+    for (guint i = 0; last && i < start->disks->len; i++) {
+        const WeirRecordDisk *first = g_ptr_array_index(start->disks, i);
         const WeirRecordDisk *disk = weir_record_disk(last, first->id, NULL);
 
         if (disk) {
@@ -560,6 +484,48 @@ static void launch_tell_changes(const Vm *vm)
             launch_tell_policy(first, last->name, disk->change->policy);
         }
     }
+    weir_record_free(last);
+}
+
+static void launch_settle_bindings(const WeirLaunch *launch)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+
+        weir_binding_settle(disk->file);
+    }
+}
+
+/* QEMU has ended. */
+static void launch_clean(const Vm *vm)
+{
+    const WeirLaunch *launch = vm->launch;
+
+    launch_tell_changes(vm->record,
+                        weir_record_load(launch->dir, launch->name, NULL));
+    if (vm->storage_record) {
+        launch_tell_changes(vm->storage_record, weir_record_load_storage(
+            launch->dir, launch->name, NULL));
+    }
+    launch_settle_bindings(launch);
+    weir_record_remove(launch->dir, launch->name);
+}
+
+/* What the disks must not be used without from now on. */
+static bool launch_note_bindings(const WeirLaunch *launch, GError **error)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+        const WeirPolicy *policy = g_ptr_array_index(launch->policies, i);
+
+        /* who only reads leaves it as it is */
+        if (!weir_binding_note(disk, g_ptr_array_index(launch->chains, i),
+                               launch->name, policy->name, disk->read_only,
+                               error)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool launch_run(Vm *vm, int *exit_code, GError **error)
@@ -570,21 +536,22 @@ static bool launch_run(Vm *vm, int *exit_code, GError **error)
     if (lock < 0) {
         return false;
     }
-    if (!launch_claim(vm->launch, error)) {
+    if (!launch_claim(vm->launch, error) ||
+        !launch_note_bindings(vm->launch, error)) {
         close(lock);
         return false;
     }
     started = launch_start(vm, error);
     if (!started) {
         weir_record_remove(vm->launch->dir, vm->launch->name);
+        weir_record_remove_storage(vm->launch->dir, vm->launch->name);
     }
     close(lock);
     if (!started) {
         return false;
     }
     launch_loop(vm);
-    launch_tell_changes(vm);
-    weir_record_remove(vm->launch->dir, vm->launch->name);
+    launch_clean(vm);
     return launch_result(vm, exit_code, error);
 }
 
@@ -615,6 +582,7 @@ bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
     vm.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     vm.socket_path = weir_record_path(launch->dir, launch->name, "qmp");
     ok = launch_run(&vm, exit_code, error);
+    weir_launch_storage_end(vm.storage);
     if (terminal) {
         launch_restore_terminal(&saved);
     }
@@ -624,6 +592,7 @@ bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
     close(vm.signal_fd);
     weir_qmp_free(vm.qmp);
     weir_record_free(vm.record);
+    weir_record_free(vm.storage_record);
     g_array_unref(vm.secret_fds);
     g_clear_error(&vm.failure);
     g_free(vm.socket_path);

@@ -15,6 +15,7 @@ typedef struct WeirLaunch {
     char *const *policy_dirs;   /* where they were looked for */
     GPtrArray *chains;      /* as weir_chain_new(), one for each disk */
     GPtrArray *secrets;     /* WeirSecret, that QEMU is to be given */
+    GPtrArray *storage_secrets;     /* that the storage daemon is to be given */
     char **args;            /* of the user, NULL-terminated */
 } WeirLaunch;
 

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "live.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "binding.h"
 #include "cachefile.h"
 #include "digest.h"
 #include "job.h"
+#include "livecheck.h"
 #include "migration.h"
 #include "sidecar.h"
+#include "storagerecord.h"
 
 #define LIVE_CONNECT_MS 5000
 #define LIVE_COMMAND_MS 120000
@@ -23,6 +27,7 @@ struct WeirLive {
     WeirRecordDisk *disk;       /* of @record */
     WeirGraph *graph;
     char *dir;
+    WeirLiveVm vm;              /* its members that are above are not here */
     WeirLiveReport report;
     WeirPlan *plan;             /* these since weir_live_plan() */
     GPtrArray *chain;           /* of @plan */
@@ -31,6 +36,7 @@ struct WeirLive {
     WeirSight sight;
     WeirChange *change;
     GArray *created;            /* bool, one for each step: it made a file */
+    WeirBinding *bound;         /* that the disk had before; NULL: none */
     bool undoing;
     char *left;                 /* what is wrong with a cache that has gone */
 };
@@ -40,6 +46,12 @@ static JsonNode *live_execute(WeirLive *live, const char *command,
 {
     return weir_qmp_execute(live->qmp, command, arguments, LIVE_COMMAND_MS,
                             error);
+}
+
+static bool live_is_alive(const WeirLive *live)
+{
+    return live->vm.is_alive ? live->vm.is_alive(live->vm.opaque)
+                             : weir_record_alive(live->record);
 }
 
 static bool live_do(WeirLive *live, const char *command,
@@ -146,51 +158,89 @@ static void live_explain(const WeirLive *live, GError **error)
 static bool live_connect(WeirLive *live, const char *vm, const char *disk,
                          GError **error)
 {
-    g_autoptr(WeirRecord) record = weir_record_load(live->dir, vm, error);
+    g_autoptr(WeirRecord) record = weir_record_load_disk(live->dir, vm, disk,
+                                                         error);
 
     if (!record) {
         return false;
     }
     if (!weir_record_alive(record)) {
-        weir_set_error(error, "VM '%s' does not run: QEMU has ended", vm);
+        weir_set_error(error, "VM '%s' does not run: %s", vm,
+                       !record->is_storage ? "QEMU has ended"
+                       : record->daemon.reason ? record->daemon.reason
+                       : "its storage daemon has ended");
         return false;
     }
     live->qmp = weir_qmp_connect(record->qmp, error);
     if (!live->qmp ||
         !weir_qmp_negotiate(live->qmp, LIVE_CONNECT_MS, error) ||
-        !weir_migration_check(live->qmp, LIVE_COMMAND_MS, error)) {
+        (!record->is_storage &&
+         !weir_migration_check(live->qmp, LIVE_COMMAND_MS, error))) {
         g_prefix_error(error, "VM '%s': ", vm);
         return false;
     }
     /* once more, as nobody else can write to it now */
-    live->record = weir_record_load(live->dir, vm, error);
+    live->record = weir_record_load_disk(live->dir, vm, disk, error);
     live->disk = live->record ? weir_record_disk(live->record, disk, error)
                               : NULL;
     return live->disk != NULL;
 }
 
+static WeirLive *live_new(const char *dir, const WeirLiveReport *report)
+{
+    WeirLive *live = g_new0(WeirLive, 1);
+
+    live->dir = g_strdup(dir);
+    live->vm.uid = live->vm.gid = -1;
+    live->report = *report;
+    live->created = g_array_new(FALSE, TRUE, sizeof(bool));
+    return live;
+}
+
+static bool live_look(WeirLive *live, GError **error)
+{
+    if (live_end_old_jobs(live, error)) {
+        live->graph = weir_graph_query(live->qmp, LIVE_COMMAND_MS, error);
+    }
+    if (!live->graph) {
+        live_explain(live, error);
+    }
+    return live->graph != NULL;
+}
+
 WeirLive *weir_live_open(const char *dir, const char *vm, const char *disk,
                          const WeirLiveReport *report, GError **error)
 {
-    g_autoptr(WeirLive) live = g_new0(WeirLive, 1);
+    g_autoptr(WeirLive) live = live_new(dir, report);
 
-    live->dir = g_strdup(dir);
-    live->report = *report;
-    live->created = g_array_new(FALSE, TRUE, sizeof(bool));
     if (!weir_name_ok(vm, WEIR_VM_MAX_NAME)) {
         weir_set_error(error, "'%s' cannot be the name of a VM", vm);
         return NULL;
     }
-    if (!live_connect(live, vm, disk, error)) {
-        return NULL;
-    }
-    if (!live_end_old_jobs(live, error) ||
-        !(live->graph = weir_graph_query(live->qmp, LIVE_COMMAND_MS,
-                                         error))) {
-        live_explain(live, error);
+    if (!live_connect(live, vm, disk, error) || !live_look(live, error)) {
         return NULL;
     }
     return g_steal_pointer(&live);
+}
+
+WeirLive *weir_live_open_vm(const char *dir, WeirLiveVm *vm, const char *disk,
+                            const WeirLiveReport *report, GError **error)
+{
+    g_autoptr(WeirLive) live = live_new(dir, report);
+
+    live->vm = *vm;
+    live->record = g_steal_pointer(&vm->record);
+    live->qmp = g_steal_pointer(&vm->qmp);
+    vm->top_name = NULL;
+    live->disk = weir_record_disk(live->record, disk, error);
+    if (!live->disk) {
+        return NULL;
+    }
+    if (!weir_migration_check(live->qmp, LIVE_COMMAND_MS, error)) {
+        live_explain(live, error);
+        return NULL;
+    }
+    return live_look(live, error) ? g_steal_pointer(&live) : NULL;
 }
 
 void weir_live_free(WeirLive *live)
@@ -202,6 +252,8 @@ void weir_live_free(WeirLive *live)
         weir_plan_free(live->plan);
         weir_change_free(live->change);
         g_array_unref(live->created);
+        g_free(live->vm.top_name);
+        weir_binding_free(live->bound);
         g_free(live->left);
         g_free(live->dir);
         g_free(live);
@@ -220,15 +272,48 @@ const WeirRecordDisk *weir_live_disk(const WeirLive *live)
 
 /* --- plan --- */
 
-/* Of no interest to who wants no policy: filters that none has brought. */
-static void live_leave_others(GPtrArray *present)
+/*
+ * Of no interest to who wants no policy: filters that none has brought.  One
+ * that has stayed below a backing file was brought by a policy.
+ */
+static void live_leave_others(const WeirLive *live, GPtrArray *present)
+{
+    for (guint i = present->len; i-- > 0;) {
+        const WeirPresent *one = g_ptr_array_index(present, i);
+        bool stayed = live->vm.is_alive && one->backing &&
+                      one->class == WEIR_CLASS_INSPECTION;
+
+        if (!one->settings && !stayed) {
+            g_ptr_array_remove_index(present, i);
+        }
+    }
+}
+
+/*
+ * Whoever runs the VM opens the image below a backing file again through the
+ * filters there, when the overlay is committed.
+ */
+static void live_leave_backing(GPtrArray *present)
 {
     for (guint i = present->len; i-- > 0;) {
         const WeirPresent *one = g_ptr_array_index(present, i);
 
-        if (!one->settings) {
+        if (one->backing && one->class != WEIR_CLASS_CACHE) {
             g_ptr_array_remove_index(present, i);
         }
+    }
+}
+
+static void live_name_top(const WeirLive *live, const GPtrArray *goals,
+                          const WeirShape *shape)
+{
+    const char *name = live->vm.top_name;
+    const WeirGoal *top = goals->len > 0 ? g_ptr_array_index(goals, 0) : NULL;
+
+    if (name && top && top->node->place == WEIR_PLACE_STORAGE &&
+        !g_hash_table_contains(shape->names, name)) {
+        g_free(top->node->node_name);
+        top->node->node_name = g_strdup(name);
     }
 }
 
@@ -283,14 +368,21 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
         .schema = schema,
     };
     g_clear_pointer(&live->change, weir_change_free);
-    if (live_plan_chain(live, sight, error)) {
+    if ((!policy || weir_live_check_start(live->record, live->disk,
+                                           policy, error)) &&
+        live_plan_chain(live, sight, error) &&
+        weir_live_check_export(live->record, live->disk, live->chain, error)) {
         present = weir_present_new(sight, &shape, error);
     }
     if (present) {
         if (!policy) {
-            live_leave_others(present);
+            live_leave_others(live, present);
+        } else if (live->vm.is_alive) {
+            live_leave_backing(present);
         }
+        shape.keeps_policy = live->vm.keeps_policy;
         goals = weir_goals_new(sight, live->chain, &shape);
+        live_name_top(live, goals, &shape);
         live->change = weir_change_new(present, goals, &shape, error);
     }
     if (!live->change) {
@@ -500,6 +592,25 @@ static bool live_reopen(WeirLive *live, JsonObject *options, GError **error)
     return live_do(live, "blockdev-reopen", arguments, error);
 }
 
+/* QEMU may be another user. */
+static bool live_create(const WeirLive *live, const WeirStep *step,
+                        bool *created, GError **error)
+{
+    const char *path = step->location->path;
+
+    if (!weir_location_create(step->location, created, error)) {
+        return false;
+    }
+    if (*created && live->vm.uid >= 0 &&
+        lchown(path, (uid_t)live->vm.uid, (gid_t)live->vm.gid) < 0) {
+        weir_set_error(error, "cannot give %s to user %d: %s", path,
+                       (int)live->vm.uid, g_strerror(errno));
+        unlink(path);
+        return false;
+    }
+    return true;
+}
+
 static bool live_step(WeirLive *live, const WeirStep *step, bool *created,
                       GError **error)
 {
@@ -507,9 +618,14 @@ static bool live_step(WeirLive *live, const WeirStep *step, bool *created,
         weir_set_error(error, "interrupted");
         return false;
     }
+    /* another QEMU may answer in its place */
+    if (live->vm.is_alive && !live_is_alive(live)) {
+        weir_set_error(error, "it does not run");
+        return false;
+    }
     switch (step->kind) {
     case WEIR_STEP_CREATE:
-        return weir_location_create(step->location, created, error);
+        return live_create(live, step, created, error);
     case WEIR_STEP_OPEN:
         return live_open(live, step, error);
     case WEIR_STEP_CLOSE:
@@ -585,7 +701,7 @@ static bool live_undo(WeirLive *live, guint count, GError **error)
 static bool live_save(const WeirLive *live, GError **error)
 {
     /* not back, after weir run has removed it */
-    return !weir_record_alive(live->record) ||
+    return !live_is_alive(live) ||
            weir_record_save(live->record, live->dir, error);
 }
 
@@ -601,7 +717,8 @@ static char *live_tell_end(const WeirLive *live, guint count)
                                    step->memory);
         }
     }
-    return g_strdup("the VM has ended");
+    return g_strdup(live->record->is_storage ? "the storage daemon has ended"
+                                             : "the VM has ended");
 }
 
 /* Step @count has failed with @failure: go back, and tell of both. */
@@ -615,7 +732,7 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
     const char *before = "";
     g_autofree char *end = NULL;
 
-    if (!weir_record_alive(live->record)) {
+    if (!live_is_alive(live)) {
         end = live_tell_end(live, count + 1);
         code = WEIR_ERROR_CLOSED;
     } else if (!live_is_connected(failure)) {
@@ -624,6 +741,7 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
         end = g_strdup(local->message);
     } else {
         weir_record_end_change(live->disk, false);
+        weir_binding_put_back(live->disk->file, live->bound);
         if (live_save(live, &local)) {
             code = WEIR_ERROR_FAILED;
             end = g_strdup("everything is as before");
@@ -638,11 +756,23 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
                 "goes on from here" : "");
 }
 
+/* @done: what the disk is bound to is that of its chain only. */
+static bool live_note_binding(const WeirLive *live, bool done, GError **error)
+{
+    g_autoptr(WeirDisk) disk = weir_record_describe(live->disk, error);
+
+    return disk && weir_binding_note(disk, live->chain, live->record->name,
+                                     live->policy ? live->policy->name : "",
+                                     !done, error);
+}
+
 /* All steps are done. */
 static bool live_end(WeirLive *live, GError **error)
 {
     g_autoptr(GError) unsaved = NULL;
 
+    /* if that fails, it is bound to more than it needs */
+    live_note_binding(live, true, NULL);
     weir_record_end_change(live->disk, true);
     if (!live_save(live, &unsaved)) {
         g_prefix_error(&unsaved, "the record does not tell: ");
@@ -660,6 +790,12 @@ bool weir_live_run(WeirLive *live, GError **error)
     const GPtrArray *steps = live->change->steps;
 
     if (!weir_present_mend(&live->sight, error)) {
+        live_explain(live, error);
+        return false;
+    }
+    weir_binding_free(live->bound);
+    live->bound = weir_binding_find(live->disk->file);
+    if (!live_note_binding(live, false, error)) {
         live_explain(live, error);
         return false;
     }

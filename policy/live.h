@@ -29,6 +29,22 @@ typedef struct WeirLiveReport {
     void (*trouble)(const char *reason);
 } WeirLiveReport;
 
+/* A VM that is not reached through the socket of its record. */
+typedef struct WeirLiveVm {
+    WeirRecord *record;
+    WeirQmp *qmp;
+    /* Whether it is the same QEMU still; gets @opaque. */
+    bool (*is_alive)(void *opaque);
+    void *opaque;
+    gint64 uid, gid;        /* whom a file that is made belongs to; -1: us */
+    /*
+     * The highest filter at place storage gets this name, if no node has it;
+     * NULL: there is no such wish.
+     */
+    char *top_name;
+    bool keeps_policy;      /* the next start has the policy as well */
+} WeirLiveVm;
+
 /*
  * Connect to a VM and look at one of its disks.
  *
@@ -40,6 +56,16 @@ typedef struct WeirLiveReport {
  */
 WeirLive *weir_live_open(const char *dir, const char *vm, const char *disk,
                          const WeirLiveReport *report, GError **error);
+
+/*
+ * The same for a VM that somebody else runs.  Its filters below a backing file
+ * stay where they are, but for caches: what they have goes down.  The caller
+ * keeps others from changing it.
+ *
+ * @vm: is consumed, what it points to as well, but for @opaque
+ */
+WeirLive *weir_live_open_vm(const char *dir, WeirLiveVm *vm, const char *disk,
+                            const WeirLiveReport *report, GError **error);
 
 /* NULL is fine. */
 void weir_live_free(WeirLive *live);

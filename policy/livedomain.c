@@ -1,81 +1,41 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "livedomain.h"
 
-#include <string.h>
+#include "established.h"
+#include "hold.h"
 
-#include "domainrecord.h"
-#include "insert.h"
-
-#define LIVE_QMP_TIMEOUT_MS 10000
-
-/* A domain that runs; without @record it has no policies. */
-typedef struct Live {
-    WeirRecord *record;
-    WeirQmp *qmp;
-    WeirGraph *graph;
-} Live;
-
-static void live_clear(Live *live)
+bool weir_live_domain_statuses(virDomainPtr domain, GPtrArray *statuses,
+                               GError **error)
 {
-    weir_record_free(live->record);
-    weir_qmp_free(live->qmp);
-    weir_graph_free(live->graph);
-}
+    g_autoptr(WeirHold) hold = weir_hold_open(domain, false, error);
+    guint first = statuses->len;
 
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Live, live_clear)
-
-static bool live_read(Live *live, virDomainPtr domain, GError **error)
-{
-    g_autofree char *xml = weir_hypervisor_xml(domain, true, error);
-    g_autoptr(WeirDomain) parsed = xml ? weir_domain_parse(xml, strlen(xml),
-                                                           error) : NULL;
-
-    if (!parsed || parsed->assigned->len == 0) {
-        return parsed != NULL;
-    }
-    live->qmp = weir_hypervisor_qmp(domain);
-    live->record = weir_domain_record(
-        parsed, weir_hypervisor_is_local(virDomainGetConnect(domain)),
-        live->qmp, LIVE_QMP_TIMEOUT_MS, NULL, error);
-    if (!live->record) {
+    if (!hold) {
         return false;
     }
-    live->graph = weir_graph_query(live->qmp, LIVE_QMP_TIMEOUT_MS, error);
-    return live->graph != NULL;
-}
+    if (!hold->record || !hold->graph) {
+        return true;
+    }
+    weir_compliance_record(hold->record, hold->graph, NULL, NULL, statuses);
+    for (guint i = first; i < statuses->len; i++) {
+        WeirDiskStatus *status = g_ptr_array_index(statuses, i);
+        g_autofree char *next = weir_hold_next(hold, status->disk);
+        const WeirPledge pledge = {
+            .now = weir_domain_policy(hold->parsed, status->disk),
+            .next = next,
+        };
 
-bool weir_live_domain_reapply(virDomainPtr domain, WeirDaemon *daemon,
-                       guint *inserted, guint *deleted, GError **error)
-{
-    g_auto(Live) live = { 0 };
-    bool ok = true;
-
-    if (!live_read(&live, domain, error)) {
-        return false;
+        weir_established_compare(status, &pledge);
     }
-    *inserted = 0;
-    *deleted = live.graph ? weir_insert_clean(live.qmp, live.graph) : 0;
-    for (guint i = 0; ok && live.record && i < live.record->disks->len; i++) {
-        ok = weir_insert_missing(live.qmp, live.graph,
-                                 g_ptr_array_index(live.record->disks, i),
-                                 weir_daemon_schema(daemon), inserted, error);
-    }
-    if (!ok) {
-        g_prefix_error(error, "domain '%s': ", virDomainGetName(domain));
-    }
-    return ok;
+    return true;
 }
 
 bool weir_live_domain_complies(virDomainPtr domain, GError **error)
 {
     g_autoptr(GPtrArray) statuses = weir_disk_statuses_new();
-    g_auto(Live) live = { 0 };
 
-    if (!live_read(&live, domain, error)) {
+    if (!weir_live_domain_statuses(domain, statuses, error)) {
         return false;
-    }
-    if (live.record) {
-        weir_compliance_record(live.record, live.graph, NULL, NULL, statuses);
     }
     for (guint i = 0; i < statuses->len; i++) {
         const WeirDiskStatus *status = g_ptr_array_index(statuses, i);

@@ -4,18 +4,15 @@
 #define WEIR_LIVEDOMAIN_H
 
 #include "compliance.h"
-#include "daemon.h"
 #include "hypervisor.h"
 
 /*
- * Put back the filters that disks of a domain have lost, see insert.h, and
- * delete what libvirt could not delete because of those.
- *
- * @inserted, @deleted: take how many filters
- * Blocks.  Returns false with @error set if a disk still lacks filters.
+ * Add the compliance of a domain's disks that have policies: what is assigned
+ * and recorded, compared with the graph, for which QEMU is asked through
+ * libvirt.  Blocks.  Returns false with @error set if that is not known.
  */
-bool weir_live_domain_reapply(virDomainPtr domain, WeirDaemon *daemon,
-                       guint *inserted, guint *deleted, GError **error);
+bool weir_live_domain_statuses(virDomainPtr domain, GPtrArray *statuses,
+                               GError **error);
 
 /* Whether all disks comply; otherwise @error tells the first that does not. */
 bool weir_live_domain_complies(virDomainPtr domain, GError **error);

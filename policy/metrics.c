@@ -29,7 +29,32 @@ static void metrics_add_vms(WeirExposition *out, const GPtrArray *targets)
         const char *const labels[] = { "host", target->host, "vm",
                                        target->name, NULL };
 
-        weir_exposition_sample(out, "", labels, target->graph != NULL);
+        if (!target->record || !target->record->is_storage) {
+            weir_exposition_sample(out, "", labels, target->graph != NULL);
+        }
+    }
+}
+
+/* A family of the daemons: whether they answer, or @restarts. */
+static void metrics_add_daemons(WeirExposition *out, const GPtrArray *targets,
+                                bool restarts)
+{
+    weir_exposition_family(
+        out, restarts ? "weir_storage_daemon_restarts"
+                      : "weir_storage_daemon_up",
+        restarts ? "counter" : "gauge",
+        restarts ? "How often the storage daemon was started again."
+                 : "Whether the storage daemon of the VM could be asked.");
+    for (guint i = 0; i < targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(targets, i);
+        const char *const labels[] = { "vm", target->name, NULL };
+
+        if (target->record && target->record->is_storage && restarts) {
+            weir_exposition_sample(out, "_total", labels,
+                                   (double)target->record->daemon.restarts);
+        } else if (target->record && target->record->is_storage) {
+            weir_exposition_sample(out, "", labels, target->graph != NULL);
+        }
     }
 }
 
@@ -280,6 +305,8 @@ void weir_metrics_add(WeirExposition *exposition, const WeirWatch *watch)
 {
     metrics_add_hosts(exposition, watch->hosts);
     metrics_add_vms(exposition, watch->targets);
+    metrics_add_daemons(exposition, watch->targets, false);
+    metrics_add_daemons(exposition, watch->targets, true);
     metrics_add_infos(exposition, watch->statuses);
     metrics_add_compliances(exposition, watch->statuses);
     metrics_add_numbers(exposition, watch->statuses);

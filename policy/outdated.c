@@ -43,22 +43,47 @@ static WeirDiskStatus *outdated_find(GPtrArray *statuses, const char *vm,
     return NULL;
 }
 
+/* The status of @disk if it is to be compared with its policy, or NULL. */
+static WeirDiskStatus *outdated_subject(const WeirRecord *record,
+                                        const WeirRecordDisk *disk,
+                                        GPtrArray *statuses)
+{
+    WeirDiskStatus *status = outdated_find(statuses, record->name, disk->id);
+
+    return status && status->state == WEIR_COMPLIANT && disk->policy &&
+           disk->policy_digest && disk->policy_dirs ? status : NULL;
+}
+
 void weir_outdated_check(const WeirRecord *record, char *const *dirs,
                          const WeirSchema *schema, GPtrArray *statuses)
 {
     for (guint i = 0; i < record->disks->len; i++) {
         const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
-        WeirDiskStatus *status = outdated_find(statuses, record->name,
-                                               disk->id);
+        WeirDiskStatus *status = outdated_subject(record, disk, statuses);
 
-        if (!status || status->state != WEIR_COMPLIANT || !disk->policy ||
-            !disk->policy_digest || !disk->policy_dirs) {
+        if (!status) {
             continue;
         }
         status->reason = outdated_reason(disk, dirs, schema);
         if (status->reason) {
             status->state = WEIR_OUT_OF_DATE;
             status->since = 0;
+        }
+    }
+}
+
+void weir_outdated_unknown(const WeirRecord *record, const char *reason,
+                           GPtrArray *statuses)
+{
+    for (guint i = 0; i < record->disks->len; i++) {
+        WeirDiskStatus *status = outdated_subject(
+            record, g_ptr_array_index(record->disks, i), statuses);
+
+        if (status) {
+            status->state = WEIR_UNKNOWN;
+            status->since = 0;
+            status->reason = g_strdup_printf("whether the policy has changed "
+                                             "is not known: %s", reason);
         }
     }
 }

@@ -19,4 +19,11 @@
 void weir_outdated_check(const WeirRecord *record, char *const *dirs,
                          const WeirSchema *schema, GPtrArray *statuses);
 
+/*
+ * The filters are not known, because of @reason, and so nobody knows what the
+ * policies say: those disks become unknown.
+ */
+void weir_outdated_unknown(const WeirRecord *record, const char *reason,
+                           GPtrArray *statuses);
+
 #endif

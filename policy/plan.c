@@ -11,8 +11,10 @@ struct WeirPlan {
     char *host;
     GPtrArray *chains;
     GPtrArray *secrets;     /* WeirSecret */
+    GPtrArray *storage_secrets;     /* those of disks out of process */
     GPtrArray *locations;   /* WeirLocation */
     GHashTable *shared;     /* "driver option place" -> node name */
+    GHashTable *outside;    /* a set: those of @shared out of process */
     GHashTable *sources;    /* "log disk-id": names of disks in logs */
 };
 
@@ -37,10 +39,14 @@ WeirPlan *weir_plan_new(const char *vm)
         (GDestroyNotify)g_ptr_array_unref);
     plan->secrets = g_ptr_array_new_with_free_func(
         (GDestroyNotify)weir_secret_free);
+    plan->storage_secrets = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_secret_free);
     plan->locations = g_ptr_array_new_with_free_func(
         (GDestroyNotify)weir_location_free);
     plan->shared = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                          g_free);
+    plan->outside = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                          NULL);
     plan->sources = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                           NULL);
     return plan;
@@ -53,8 +59,10 @@ void weir_plan_free(WeirPlan *plan)
         g_free(plan->host);
         g_ptr_array_unref(plan->chains);
         g_ptr_array_unref(plan->secrets);
+        g_ptr_array_unref(plan->storage_secrets);
         g_ptr_array_unref(plan->locations);
         g_hash_table_unref(plan->shared);
+        g_hash_table_unref(plan->outside);
         g_hash_table_unref(plan->sources);
         g_free(plan);
     }
@@ -68,6 +76,11 @@ GPtrArray *weir_plan_chains(const WeirPlan *plan)
 GPtrArray *weir_plan_secrets(const WeirPlan *plan)
 {
     return plan->secrets;
+}
+
+GPtrArray *weir_plan_storage_secrets(const WeirPlan *plan)
+{
+    return plan->storage_secrets;
 }
 
 const GPtrArray *weir_plan_locations(const WeirPlan *plan)
@@ -117,14 +130,32 @@ static void plan_set_cache(JsonObject *node, const WeirDisk *disk)
     }
 }
 
-/* Takes @secret; one that is an object of QEMU already is not needed. */
-static void plan_add_secret(WeirPlan *plan, WeirSecret *secret)
+static bool plan_is_outside(const WeirPolicy *policy)
 {
+    return policy && policy->run == WEIR_RUN_OUT_OF_PROCESS;
+}
+
+/*
+ * Takes @secret.  One that is an object of QEMU already is not needed, and
+ * nothing that a storage daemon could have.
+ */
+static bool plan_add_secret(WeirPlan *plan, const WeirPolicy *policy,
+                            WeirSecret *secret, GError **error)
+{
+    if (secret->kind == WEIR_SECRET_ID && plan_is_outside(policy)) {
+        weir_set_error(error, "found secret '%s', an object of QEMU, which a "
+                       "disk out of process has not got, expected file:/PATH, "
+                       "credential:NAME or command:COMMAND", secret->value);
+        weir_secret_free(secret);
+        return false;
+    }
     if (secret->kind == WEIR_SECRET_ID) {
         weir_secret_free(secret);
     } else {
-        g_ptr_array_add(plan->secrets, secret);
+        g_ptr_array_add(plan_is_outside(policy) ? plan->storage_secrets
+                                                : plan->secrets, secret);
     }
+    return true;
 }
 
 /* Let QEMU have the password of an address, if there is one. */
@@ -145,7 +176,10 @@ static bool plan_set_password(const Filter *f, const char *option,
         return false;
     }
     json_object_set_string_member(node, "password-secret", secret->id);
-    plan_add_secret(f->plan, secret);
+    if (!plan_add_secret(f->plan, f->policy, secret, error)) {
+        plan_explain(f, option, error);
+        return false;
+    }
     return true;
 }
 
@@ -183,6 +217,14 @@ static bool plan_set_node(const Filter *f, const char *option,
         plan_explain(f, option, error);
         return false;
     }
+    if (known && g_hash_table_contains(f->plan->outside, key) !=
+                 plan_is_outside(f->policy)) {
+        weir_set_error(error, "found %s, which a disk in another process has, "
+                       "expected all disks with it to have the same 'run'",
+                       place);
+        plan_explain(f, option, error);
+        return false;
+    }
     if (known) {
         json_object_set_string_member(f->options, option, known);
         return true;
@@ -198,6 +240,9 @@ static bool plan_set_node(const Filter *f, const char *option,
         plan_set_cache(node, f->disk);
     }
     json_object_set_object_member(f->options, option, node);
+    if (plan_is_outside(f->policy)) {
+        g_hash_table_add(f->plan->outside, g_strdup(key));
+    }
     g_hash_table_insert(f->plan->shared, g_steal_pointer(&key),
                         g_steal_pointer(&name));
     g_ptr_array_add(f->plan->locations, g_steal_pointer(&location));
@@ -215,7 +260,11 @@ static bool plan_set_secret(const Filter *f, const char *option,
         return false;
     }
     json_object_set_string_member(f->options, option, secret->id);
-    plan_add_secret(f->plan, g_steal_pointer(&secret));
+    if (!plan_add_secret(f->plan, f->policy, g_steal_pointer(&secret),
+                         error)) {
+        plan_explain(f, option, error);
+        return false;
+    }
     return true;
 }
 
@@ -321,8 +370,11 @@ const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,
             return NULL;
         }
     }
-    if (disk->secret) {
-        plan_add_secret(plan, weir_secret_copy(disk->secret));
+    if (disk->secret &&
+        !plan_add_secret(plan, policy, weir_secret_copy(disk->secret),
+                         error)) {
+        g_prefix_error(error, "disk %s: ", disk->id);
+        return NULL;
     }
     chain = weir_chain_new(disk, policy, options, settings);
     g_ptr_array_add(plan->chains, chain);

@@ -53,8 +53,12 @@ JsonObject *weir_plan_resolve(WeirPlan *plan, const WeirDisk *disk,
 /* The chains of all disks, in order; owned by @plan. */
 GPtrArray *weir_plan_chains(const WeirPlan *plan);
 
-/* WeirSecret: those that QEMU has to be given; owned by @plan. */
+/*
+ * WeirSecret: those that QEMU has to be given, and those that the storage
+ * daemon has to; owned by @plan.
+ */
 GPtrArray *weir_plan_secrets(const WeirPlan *plan);
+GPtrArray *weir_plan_storage_secrets(const WeirPlan *plan);
 
 /* WeirLocation: where the filters' own nodes are; owned by @plan. */
 const GPtrArray *weir_plan_locations(const WeirPlan *plan);

@@ -25,6 +25,8 @@ typedef struct PolicyDocument {
     char **remove;
     uint64_t remove_count;
     WeirStorageDocument *storage;
+    uint32_t *run;
+    uint32_t *on_error;
 } PolicyDocument;
 
 static const cyaml_strval_t policy_places[] = {
@@ -35,7 +37,7 @@ static const cyaml_strval_t policy_places[] = {
 typedef struct PolicySchema {
     cyaml_schema_field_t *entry_fields;
     cyaml_schema_value_t entry;
-    cyaml_schema_field_t fields[11];
+    cyaml_schema_field_t fields[13];
     cyaml_schema_value_t word;
     cyaml_schema_value_t root;
 } PolicySchema;
@@ -103,6 +105,10 @@ static void policy_schema_init(PolicySchema *schema,
                                    &schema->word, 0, CYAML_UNLIMITED),
         { .key = "storage", .value = weir_storage_schema(),
           .data_offset = offsetof(PolicyDocument, storage) },
+        { .key = "run", .value = weir_run_mode_schema(),
+          .data_offset = offsetof(PolicyDocument, run) },
+        { .key = "on-error", .value = weir_on_error_schema(),
+          .data_offset = offsetof(PolicyDocument, on_error) },
         CYAML_FIELD_END
     };
 
@@ -376,6 +382,7 @@ static void policy_check(const WeirYaml *root, const WeirSchema *schema,
         policy_check_entry(g_ptr_array_index(entries->values, i), schema,
                            filters, report);
     }
+    weir_run_mode_check(root, report);
     weir_order_check(filters, before && weir_yaml_is_true(before), report);
     weir_conflicts_check(filters, report);
     policy_check_limits(root, filters, report);
@@ -395,6 +402,38 @@ static char **policy_strings(const GPtrArray *array)
     return strings;
 }
 
+/* The single values of a mapping, as texts. */
+static JsonObject *policy_open_option(const WeirYaml *mapping)
+{
+    JsonObject *object = json_object_new();
+
+    for (guint i = 0; i < mapping->keys->len; i++) {
+        const WeirYaml *key = g_ptr_array_index(mapping->keys, i);
+        const WeirYaml *value = g_ptr_array_index(mapping->values, i);
+
+        json_object_set_string_member(object, key->text, value->text);
+    }
+    return object;
+}
+
+/* What libcyaml has passed over, from the tree. */
+static void policy_add_open(WeirPolicyFilter *filter,
+                            const WeirFilterType *type,
+                            const WeirYaml *options)
+{
+    const cyaml_schema_field_t *field = type->options.mapping.fields;
+
+    for (; field->key; field++) {
+        const WeirYaml *mapping = weir_yaml_member_of(options, field->key,
+                                                      WEIR_YAML_MAPPING);
+
+        if (mapping && weir_schema_is_open(&field->value)) {
+            json_object_set_object_member(filter->options, field->key,
+                                          policy_open_option(mapping));
+        }
+    }
+}
+
 static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
                                            const WeirMember *members,
                                            const WeirSchema *installed)
@@ -412,6 +451,8 @@ static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
             filter->nodes = policy_strings(type->nodes);
             filter->options = weir_schema_options_json(&type->options,
                                                        members[i].value);
+            policy_add_open(filter, type,
+                            weir_yaml_member(entry, type->driver));
         }
     }
     if (members[types->len].value) {
@@ -442,6 +483,9 @@ static WeirPolicy *policy_new(const WeirYaml *root,
     policy->version = document->version ? *document->version : 1;
     policy->before_encryption = document->before_encryption &&
                                 *document->before_encryption;
+    policy->run = document->run ? *document->run : WEIR_RUN_IN_PROCESS;
+    policy->on_error = document->on_error ? *document->on_error
+                                          : WEIR_ON_ERROR_DEFAULT;
     policy->file = g_strdup(file);
     policy->limits = weir_limits_read(weir_yaml_member(root, "limits"));
     policy->filters = g_ptr_array_new_with_free_func(
@@ -605,6 +649,12 @@ JsonObject *weir_policy_json(const WeirPolicy *policy)
     if (json_object_get_size(limits) > 0) {
         json_object_set_object_member(object, "limits",
                                       json_object_ref(limits));
+    }
+    json_object_set_string_member(object, "run",
+                                  weir_run_mode_name(policy->run));
+    if (policy->on_error != WEIR_ON_ERROR_DEFAULT) {
+        json_object_set_string_member(object, "on-error",
+                                      weir_on_error_name(policy->on_error));
     }
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);

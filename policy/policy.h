@@ -4,6 +4,7 @@
 #define WEIR_POLICY_H
 
 #include "limit.h"
+#include "runmode.h"
 #include "schema.h"
 #include "storage.h"
 
@@ -38,6 +39,8 @@ typedef struct WeirPolicy {
     bool is_component;      /* no disk can have it, only policies */
     char *inherit;          /* the policy that it inherits from; NULL: none */
     WeirStorage *storage;   /* NULL: any will do */
+    WeirRunMode run;
+    WeirOnError on_error;
     char *file;
     WeirLimits limits;
     GPtrArray *filters;     /* WeirPolicyFilter, from the guest downwards;

@@ -5,7 +5,10 @@
 #include <gio/gfiledescriptorbased.h>
 #include <gio/gunixsocketaddress.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #define WEIR_QMP_MAX_LINE_BYTES (64u << 20)
 #define WEIR_QMP_MAX_EVENTS 1024
@@ -86,6 +89,31 @@ WeirQmp *weir_qmp_connect(const char *path, GError **error)
                        peer);
     qmp->stream = G_IO_STREAM(connection);
     return qmp;
+}
+
+int weir_qmp_listen(const char *path, GError **error)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    mode_t mask;
+    int fd;
+    int ret;
+
+    if (g_strlcpy(address.sun_path, path, sizeof(address.sun_path)) >=
+        sizeof(address.sun_path)) {
+        weir_set_error(error, "the socket name %s is too long", path);
+        return -1;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    mask = umask(0077);
+    ret = bind(fd, (struct sockaddr *)&address, sizeof(address));
+    umask(mask);
+    if (ret < 0 || listen(fd, 1) < 0) {
+        weir_set_error(error, "cannot listen on %s: %s", path,
+                       g_strerror(errno));
+        close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 void weir_qmp_free(WeirQmp *qmp)

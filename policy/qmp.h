@@ -45,6 +45,12 @@ typedef char *(*WeirQmpCall)(gpointer opaque, const char *command,
 WeirQmp *weir_qmp_new_call(WeirQmpCall call, gpointer opaque,
                            const char *peer);
 
+/*
+ * Listen on a Unix socket that only the user may connect to.  Returns the
+ * descriptor, close-on-exec, or -1 with @error set.
+ */
+int weir_qmp_listen(const char *path, GError **error);
+
 /* Close the connection.  NULL is fine. */
 void weir_qmp_free(WeirQmp *qmp);
 

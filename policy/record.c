@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "digest.h"
+#include "storagerecord.h"
 
 static void record_wanted_free(WeirWanted *wanted)
 {
@@ -28,6 +29,7 @@ static void record_disk_free(WeirRecordDisk *disk)
         g_free(disk->policy);
         g_free(disk->policy_digest);
         g_strfreev(disk->policy_dirs);
+        g_free(disk->iothread);
         g_ptr_array_unref(disk->wanted);
         record_disk_free(disk->change);
         g_free(disk);
@@ -40,6 +42,8 @@ void weir_record_free(WeirRecord *record)
         g_free(record->name);
         g_free(record->qmp);
         g_free(record->bin_dir);
+        g_free(record->daemon.reason);
+        g_ptr_array_unref(record->secrets);
         g_ptr_array_unref(record->disks);
         g_free(record);
     }
@@ -89,6 +93,8 @@ static WeirRecord *record_alloc(const char *name)
     record->name = g_strdup(name);
     record->disks = g_ptr_array_new_with_free_func(
         (GDestroyNotify)record_disk_free);
+    record->secrets = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_secret_free);
     return record;
 }
 
@@ -168,6 +174,7 @@ void weir_record_add_disk(WeirRecord *record, const WeirDisk *disk,
     entry->device = disk->device == WEIR_DEVICE_NONE ? NULL
                                                      : g_strdup(disk->id);
     entry->prefix = g_strdup(disk->prefix);
+    entry->on_error = policy ? policy->on_error : WEIR_ON_ERROR_DEFAULT;
     record_set_policy(entry, policy, dirs, chain);
     g_ptr_array_add(record->disks, entry);
 }
@@ -311,6 +318,11 @@ static JsonObject *record_disk_json(const WeirRecordDisk *disk)
 
     json_object_set_string_member(object, "id", disk->id);
     json_object_set_string_member(object, "file", disk->file);
+    weir_json_set_string(object, "on-error",
+                         weir_on_error_name(disk->on_error));
+    weir_json_set_string(object, "iothread", disk->iothread);
+    json_object_set_boolean_member(object, "writethrough",
+                                   disk->writethrough);
     weir_json_set_string(object, "device", disk->device);
     weir_json_set_string(object, "node-prefix", disk->prefix);
     record_policy_json(object, disk);
@@ -323,6 +335,28 @@ static JsonObject *record_disk_json(const WeirRecordDisk *disk)
     return object;
 }
 
+static JsonArray *record_secrets_json(const WeirRecord *record)
+{
+    JsonArray *array = json_array_new();
+
+    for (guint i = 0; i < record->secrets->len; i++) {
+        const WeirSecret *secret = g_ptr_array_index(record->secrets, i);
+        g_autofree char *text = weir_secret_text(secret);
+        JsonObject *object = json_object_new();
+
+        json_object_set_string_member(object, "id", secret->id);
+        json_object_set_string_member(object, "from", text);
+        json_array_add_object_element(array, object);
+    }
+    return array;
+}
+
+/* How the record of a VM, or of its storage daemon, is called. */
+static const char *record_suffix(bool is_storage)
+{
+    return is_storage ? "storage" : "json";
+}
+
 JsonObject *weir_record_json(const WeirRecord *record)
 {
     JsonObject *object = json_object_new();
@@ -333,6 +367,8 @@ JsonObject *weir_record_json(const WeirRecord *record)
     json_object_set_int_member(object, "start-time", record->start_time);
     json_object_set_string_member(object, "qmp", record->qmp);
     weir_json_set_string(object, "qemu-bin-dir", record->bin_dir);
+    json_object_set_array_member(object, "secrets",
+                                 record_secrets_json(record));
     for (guint i = 0; i < record->disks->len; i++) {
         json_array_add_object_element(
             disks, record_disk_json(g_ptr_array_index(record->disks, i)));
@@ -344,7 +380,8 @@ JsonObject *weir_record_json(const WeirRecord *record)
 bool weir_record_save(const WeirRecord *record, const char *dir,
                       GError **error)
 {
-    g_autofree char *path = weir_record_path(dir, record->name, "json");
+    g_autofree char *path = weir_record_path(
+        dir, record->name, record_suffix(record->is_storage));
     g_autoptr(JsonObject) object = weir_record_json(record);
     g_autofree char *text = weir_json_object_text(object, true);
 
@@ -423,12 +460,33 @@ static bool record_disk_read(WeirRecordDisk *disk, JsonObject *object)
     disk->id = g_strdup(weir_json_string(object, "id"));
     disk->file = g_strdup(weir_json_string(object, "file"));
     disk->device = g_strdup(weir_json_string(object, "device"));
+    disk->on_error = weir_on_error_parse(weir_json_string(object,
+                                                          "on-error"));
+    disk->iothread = g_strdup(weir_json_string(object, "iothread"));
+    disk->writethrough = weir_json_bool(object, "writethrough", false);
     disk->prefix = g_strdup(weir_json_string(object, "node-prefix"));
     if (change) {
         disk->change = record_disk_alloc();
     }
     return disk->id && disk->file && record_policy_read(disk, object) &&
            (!change || record_policy_read(disk->change, change));
+}
+
+static bool record_secrets_read(WeirRecord *record, JsonArray *secrets)
+{
+    for (guint i = 0; i < weir_json_length(secrets); i++) {
+        JsonObject *object = weir_json_object_at(secrets, i);
+        const char *id = weir_json_string(object, "id");
+        const char *from = weir_json_string(object, "from");
+        WeirSecret *secret = id && from ? weir_secret_parse(from, id, NULL)
+                                        : NULL;
+
+        if (!secret) {
+            return false;
+        }
+        g_ptr_array_add(record->secrets, secret);
+    }
+    return true;
 }
 
 static bool record_read(WeirRecord *record, JsonObject *object)
@@ -447,7 +505,8 @@ static bool record_read(WeirRecord *record, JsonObject *object)
             return false;
         }
     }
-    return record->pid >= 0 && record->qmp;
+    return record->pid >= 0 && record->qmp &&
+           record_secrets_read(record, weir_json_array(object, "secrets"));
 }
 
 WeirRecord *weir_record_from_json(const char *name, JsonObject *object)
@@ -458,10 +517,11 @@ WeirRecord *weir_record_from_json(const char *name, JsonObject *object)
                                                  : NULL;
 }
 
-WeirRecord *weir_record_load(const char *dir, const char *name,
-                             GError **error)
+WeirRecord *weir_record_read(const char *dir, const char *name,
+                             bool is_storage, GError **error)
 {
-    g_autofree char *path = weir_record_path(dir, name, "json");
+    g_autofree char *path = weir_record_path(dir, name,
+                                             record_suffix(is_storage));
     g_autoptr(GError) local = NULL;
     g_autoptr(JsonNode) node = NULL;
     g_autofree char *text = NULL;
@@ -481,8 +541,16 @@ WeirRecord *weir_record_load(const char *dir, const char *name,
     record = weir_record_from_json(name, weir_json_as_object(node));
     if (!record) {
         weir_set_error(error, "%s is not a record of a VM", path);
+        return NULL;
     }
+    record->is_storage = is_storage;
     return record;
+}
+
+WeirRecord *weir_record_load(const char *dir, const char *name,
+                             GError **error)
+{
+    return weir_record_read(dir, name, false, error);
 }
 
 static gint record_compare(gconstpointer a, gconstpointer b)
@@ -490,7 +558,9 @@ static gint record_compare(gconstpointer a, gconstpointer b)
     const WeirRecord *const *left = a;
     const WeirRecord *const *right = b;
 
-    return strcmp((*left)->name, (*right)->name);
+    int order = strcmp((*left)->name, (*right)->name);
+
+    return order ? order : (*left)->is_storage - (*right)->is_storage;
 }
 
 GPtrArray *weir_record_list(const char *dir)
@@ -501,14 +571,16 @@ GPtrArray *weir_record_list(const char *dir)
     const char *base;
 
     while (stream && (base = g_dir_read_name(stream))) {
-        g_autofree char *name = g_strdup(base);
-        WeirRecord *record;
+        const char *suffix = strrchr(base, '.');
+        g_autofree char *name = suffix ? g_strndup(base, (gsize)(suffix - base))
+                                       : NULL;
+        WeirRecord *record = NULL;
 
-        if (!g_str_has_suffix(name, ".json")) {
-            continue;
+        if (suffix && strcmp(suffix + 1, record_suffix(false)) == 0) {
+            record = weir_record_load(dir, name, NULL);
+        } else if (suffix && strcmp(suffix + 1, record_suffix(true)) == 0) {
+            record = weir_record_load_storage(dir, name, NULL);
         }
-        name[strlen(name) - strlen(".json")] = '\0';
-        record = weir_record_load(dir, name, NULL);
         if (record) {
             g_ptr_array_add(records, record);
         }

@@ -2,6 +2,11 @@
 /*
  * What is known of each VM that runs: a JSON file NAME.json in the runtime
  * directory, next to its QMP socket NAME.qmp.
+ *
+ * Disks that run out of process are in a record of their own, NAME.storage: its
+ * process and its QMP socket are those of the VM's storage daemon.  Which
+ * process that is now is told by who starts it again, in NAME.daemon; so no two
+ * processes write the same file.
  */
 #ifndef WEIR_RECORD_H
 #define WEIR_RECORD_H
@@ -9,6 +14,7 @@
 #include <sys/types.h>
 
 #include "chain.h"
+#include "secret.h"
 
 /* A node as the policy wants it. */
 typedef struct WeirWanted {
@@ -31,14 +37,28 @@ struct WeirRecordDisk {
     WeirLimits limits;
     char *policy_digest;    /* as it was applied, see digest.h; or NULL */
     char **policy_dirs;     /* where it was found; NULL: not known */
+    WeirOnError on_error;   /* of its device */
+    char *iothread;         /* of its export; NULL: none */
+    bool writethrough;      /* of its export, see supervise.h */
     GPtrArray *wanted;      /* WeirWanted, from the highest node downwards */
     WeirRecordDisk *change; /* what the disk is being brought to: only the
                                members of the policy, and wanted; NULL: all
                                is done */
 };
 
+/* What a storage daemon has lived through, see supervise.h. */
+typedef struct WeirDaemonState {
+    gint64 restarts;        /* how often it was started again */
+    gint64 since;           /* the last time, in seconds since 1970; or 0 */
+    pid_t supervisor;       /* who starts it; 0: nobody has yet */
+    char *reason;           /* why, or why it does not run; or NULL */
+} WeirDaemonState;
+
 typedef struct WeirRecord {
     char *name;
+    bool is_storage;        /* of the storage daemon of the VM */
+    WeirDaemonState daemon; /* of that */
+    GPtrArray *secrets;     /* WeirSecret that it is given each time */
     pid_t pid;              /* of QEMU; 0: libvirt starts it */
     gint64 start_time;      /* of that process, in clock ticks since boot */
     char *qmp;              /* path of the socket */
@@ -55,7 +75,8 @@ char *weir_runtime_dir(const char *option);
 
 /*
  * Path of a VM's record, socket or history (see history.h): @suffix is "json",
- * "qmp" or "status".
+ * "qmp" or "status"; of its storage daemon "storage", "storage-qmp",
+ * "storage-status", "daemon", or "disks", the directory of its other sockets.
  */
 char *weir_record_path(const char *dir, const char *name, const char *suffix);
 
@@ -108,13 +129,21 @@ bool weir_record_save(const WeirRecord *record, const char *dir,
 WeirRecord *weir_record_load(const char *dir, const char *name,
                              GError **error);
 
+/* The same, or with @is_storage the record of its storage daemon. */
+WeirRecord *weir_record_read(const char *dir, const char *name,
+                             bool is_storage, GError **error);
+
 /*
- * All records in @dir, by name; those that cannot be read are left out.  The
- * caller unrefs the array of WeirRecord.  Empty without a directory.
+ * All records in @dir, those of storage daemons too, by name; those that cannot
+ * be read are left out.  The caller unrefs the array of WeirRecord.  Empty
+ * without a directory.
  */
 GPtrArray *weir_record_list(const char *dir);
 
-/* Whether the VM's QEMU runs, and is not another process of the same number. */
+/*
+ * Whether the VM's QEMU, or storage daemon, runs, and is not another process of
+ * the same number.
+ */
 bool weir_record_alive(const WeirRecord *record);
 
 /* Remove all that is there of VM @name; missing files are fine. */

@@ -36,6 +36,16 @@ void weir_secret_free(WeirSecret *secret)
     }
 }
 
+char *weir_secret_text(const WeirSecret *secret)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(secret_kinds); i++) {
+        if (secret_kinds[i].kind == secret->kind) {
+            return g_strconcat(secret_kinds[i].prefix, secret->value, NULL);
+        }
+    }
+    return g_strdup(secret->value);
+}
+
 WeirSecret *weir_secret_copy(const WeirSecret *secret)
 {
     WeirSecret *copy = g_new0(WeirSecret, 1);

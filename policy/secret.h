@@ -38,6 +38,9 @@ bool weir_secret_is_option(const char *name);
 WeirSecret *weir_secret_parse(const char *text, const char *id,
                               GError **error);
 
+/* The words that it was parsed from; to be freed. */
+char *weir_secret_text(const WeirSecret *secret);
+
 /* Another one like it. */
 WeirSecret *weir_secret_copy(const WeirSecret *secret);
 

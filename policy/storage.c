@@ -20,7 +20,7 @@ enum { STORAGE_ANY, STORAGE_REQUIRED };
 
 static const cyaml_strval_t storage_drivers[] = {
     { "file", 0 }, { "host_device", 1 }, { "nbd", 2 },
-    { "iscsi", 3 },
+    { "iscsi", 3 }, { "rbd", 4 },
 };
 
 static const cyaml_strval_t storage_demands[] = {

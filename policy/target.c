@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "storagerecord.h"
+
 void weir_target_query_clear(WeirTargetQuery *query)
 {
     g_free(query->dir);
@@ -17,6 +19,8 @@ void weir_target_free(WeirTarget *target)
         weir_graph_free(target->graph);
         g_clear_pointer(&target->blockstats, json_node_unref);
         g_clear_pointer(&target->assigned, g_ptr_array_unref);
+        g_clear_pointer(&target->next, g_ptr_array_unref);
+        g_free(target->uuid);
         g_free(target->dir);
         g_free(target->host);
         g_free(target->name);
@@ -58,6 +62,15 @@ static bool target_ask_socket(WeirTarget *target, const char *path,
     return true;
 }
 
+static char *target_why_not_alive(const WeirRecord *record)
+{
+    if (!record->is_storage) {
+        return g_strdup("QEMU has ended");
+    }
+    return g_strdup(record->daemon.reason ? record->daemon.reason
+                    : "its storage daemon does not run");
+}
+
 /* Runs in a thread of its own. */
 static void target_ask(gpointer data, gpointer opaque)
 {
@@ -66,7 +79,7 @@ static void target_ask(gpointer data, gpointer opaque)
     g_autoptr(GError) error = NULL;
 
     if (!weir_record_alive(target->record)) {
-        target->reason = g_strdup("QEMU has ended");
+        target->reason = target_why_not_alive(target->record);
     } else if (!target_ask_socket(target, target->record->qmp, query,
                                   &error)) {
         target->reason = g_strdup(error->message);
@@ -158,6 +171,10 @@ static bool target_add_records(GPtrArray *targets,
             return false;
         }
         target_add(targets, query->dir, record);
+        record = weir_record_load_storage(query->dir, query->vm, NULL);
+        if (record) {
+            target_add(targets, query->dir, record);
+        }
         return true;
     }
     records = weir_record_list(query->dir);
@@ -166,6 +183,18 @@ static bool target_add_records(GPtrArray *targets,
                    g_ptr_array_steal_index(records, 0));
     }
     return true;
+}
+
+guint weir_targets_vms(const GPtrArray *targets)
+{
+    guint count = 0;
+
+    for (guint i = 0; i < targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(targets, i);
+
+        count += !target->record || !target->record->is_storage;
+    }
+    return count;
 }
 
 GPtrArray *weir_targets_new(void)

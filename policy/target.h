@@ -25,8 +25,10 @@ typedef struct WeirTarget {
     bool apart;             /* the record is not in @dir */
     char *host;             /* NULL: this machine, where no other is asked */
     char *name;             /* of the VM, or "-" */
-    GPtrArray *assigned;    /* WeirAssigned, of a domain of libvirt whose
-                               record is not known; else NULL */
+    GPtrArray *assigned;    /* WeirAssigned, of a domain of libvirt; else, or if
+                               its XML is not known, NULL */
+    GPtrArray *next;        /* the same from its next start on; NULL: as now */
+    char *uuid;             /* of a domain of this machine; else NULL */
     bool remote;            /* policies that it was started with are not
                                those of this machine */
     WeirGraph *graph;       /* NULL: it could not be asked, for @reason */
@@ -49,13 +51,17 @@ void weir_target_query_clear(WeirTargetQuery *query);
 GPtrArray *weir_targets_new(void);
 
 /*
- * Ask one VM or all.
+ * Ask one VM or all.  The storage daemon of a VM is a target of its own, with
+ * the VM's name.
  *
  * Blocks for no longer than the timeout of one VM, however many there are.
  * Returns an array of WeirTarget, by name, that the caller unrefs, or NULL with
  * @error set.
  */
 GPtrArray *weir_targets_ask(const WeirTargetQuery *query, GError **error);
+
+/* How many of @targets are VMs. */
+guint weir_targets_vms(const GPtrArray *targets);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirTarget, weir_target_free)
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirTargetQuery, weir_target_query_clear)

@@ -487,6 +487,16 @@ char *weir_transform_remove(const char *text, gsize length, GError **error)
     return check ? g_steal_pointer(&out) : NULL;
 }
 
+bool weir_transform_check_emulator(const char *path, GError **error)
+{
+    if (!g_str_has_suffix(path, "/" WEIR_EMULATOR)) {
+        weir_set_error(error, "found '%s', expected the path of a "
+                       WEIR_EMULATOR, path);
+        return false;
+    }
+    return true;
+}
+
 WeirAssigned *weir_assigned_parse(const char *text, GError **error)
 {
     const char *equals = strchr(text, '=');

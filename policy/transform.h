@@ -21,6 +21,12 @@ typedef struct WeirTransform {
     const char *policy;         /* of all other disks; NULL: none */
 } WeirTransform;
 
+/* The program of that name is the emulator of such domains. */
+#define WEIR_EMULATOR "weir-qemu"
+
+/* Whether a path is that of such a program. */
+bool weir_transform_check_emulator(const char *path, GError **error);
+
 /*
  * Put the disks of a domain under their policies.  The same input gives the
  * same output, and a domain that has been through here already comes out as it

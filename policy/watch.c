@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "established.h"
 #include "history.h"
 
 void weir_watch_free(WeirWatch *watch)
@@ -15,6 +16,22 @@ void weir_watch_free(WeirWatch *watch)
         g_array_unref(watch->firsts);
         g_array_unref(watch->traffics);
         g_free(watch);
+    }
+}
+
+/* A domain's disk may have another policy by now. */
+static void watch_compare(const WeirTarget *target, WeirDiskStatus *status)
+{
+    const WeirPledge pledge = {
+        .now = weir_assigned_find(target->assigned, status->disk),
+        .next = weir_assigned_find(target->next ? target->next
+                                                : target->assigned,
+                                   status->disk),
+    };
+
+    weir_established_compare(status, &pledge);
+    if (target->uuid) {
+        weir_established_add_gaps(status, target->uuid);
     }
 }
 
@@ -30,6 +47,9 @@ static void watch_add_record(WeirWatch *watch, const WeirTarget *target,
     }
     weir_compliance_record(target->record, target->graph, target->reason,
                            history, watch->statuses);
+    for (guint i = first; target->assigned && i < watch->statuses->len; i++) {
+        watch_compare(target, g_ptr_array_index(watch->statuses, i));
+    }
     for (guint i = first; i < watch->statuses->len; i++) {
         weir_history_note(history, g_ptr_array_index(watch->statuses, i));
     }

@@ -16,6 +16,8 @@ static GPtrArray *weir_leading;
 static const WeirCommand commands[] = {
     { "advise", "recommend a cache for a disk", weir_cmd_advise },
     { "attach", "bring a disk in use under a policy", weir_cmd_attach },
+    { "binding", "which disks must not be used without which filters",
+      weir_cmd_binding },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },
     { "detach", "take the filters of its policy from a disk in use",
@@ -26,6 +28,8 @@ static const WeirCommand commands[] = {
       weir_cmd_libvirt },
     { "metrics", "print or serve metrics of running disks for Prometheus",
       weir_cmd_metrics },
+    { "plugin", "filters of other people: list, show or check them",
+      weir_cmd_plugin },
     { "policy", "check, compare, list, show or choose policies",
       weir_cmd_policy },
     { "reapply", "bring a disk in use to what its policy says now",
@@ -35,9 +39,13 @@ static const WeirCommand commands[] = {
     { "run", "run QEMU with disks under policies", weir_cmd_run },
     { "status", "show whether running disks comply with their policies",
       weir_cmd_status },
+    { "supervise", "run the storage daemon of disks out of process",
+      weir_cmd_supervise },
     { "top", "show what running disks do, over and over", weir_cmd_top },
     { "transform", "put disks of a libvirt domain under policies",
       weir_cmd_transform },
+    { "watch", "keep disks of libvirt's domains under their policies",
+      weir_cmd_watch },
     { NULL, NULL, NULL }
 };
 

@@ -77,9 +77,6 @@ char *const *weir_policy_dirs(const WeirPolicyOptions *options);
 void weir_policy_options_clear(WeirPolicyOptions *options);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(WeirPolicyOptions, weir_policy_options_clear)
 
-/* The program that libvirt is to start. */
-#define WEIR_EMULATOR "weir-qemu"
-
 /* The options of commands that give a domain's disks their policies. */
 typedef struct WeirAssignOptions {
     char **disks;
@@ -109,8 +106,12 @@ char *weir_assign_options_transform(const WeirAssignOptions *options,
  */
 char *weir_read_domain(const char *file, gsize *length, GError **error);
 
+/* The exit code of weir status for WeirDiskStatus. */
+int weir_status_code(const GPtrArray *statuses);
+
 int weir_cmd_advise(int argc, char **argv);
 int weir_cmd_attach(int argc, char **argv);
+int weir_cmd_binding(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_detach(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
@@ -119,6 +120,7 @@ int weir_cmd_libvirt_apply(int argc, char **argv);
 int weir_cmd_libvirt_hook(int argc, char **argv);
 int weir_cmd_libvirt_status(int argc, char **argv);
 int weir_cmd_metrics(int argc, char **argv);
+int weir_cmd_plugin(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
 int weir_cmd_policy_schema(int argc, char **argv);
 int weir_cmd_policy_which(int argc, char **argv);
@@ -126,8 +128,10 @@ int weir_cmd_reapply(int argc, char **argv);
 int weir_cmd_replica(int argc, char **argv);
 int weir_cmd_run(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
+int weir_cmd_supervise(int argc, char **argv);
 int weir_cmd_top(int argc, char **argv);
 int weir_cmd_transform(int argc, char **argv);
+int weir_cmd_watch(int argc, char **argv);
 
 /* weir policy diff */
 int weir_policy_diff_run(int argc, char **argv);

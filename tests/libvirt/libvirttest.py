@@ -78,9 +78,9 @@ def enter():
     if os.geteuid() != 0:
         skip("only root can have a libvirtd of its own")
     os.environ[INSIDE] = "1"
-    # the machine's XDG settings are of no use in there
+    # the machine's settings are of no use in there
     for name in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
-                 "LIBVIRT_DEFAULT_URI"):
+                 "WEIR_KEEP_DIR", "WEIR_STATE_DIR", "LIBVIRT_DEFAULT_URI"):
         os.environ.pop(name, None)
     # the shell reaps what QEMU and libvirtd leave behind as daemons
     os.execvp("unshare", [
@@ -162,7 +162,7 @@ class OtherHost:
         cp -a /etc/libvirt etc-libvirt
         mount --bind etc-libvirt /etc/libvirt
         for dir in /run/weir-libvirt /run/libvirt /var/lib/libvirt \\
-                /var/log/libvirt ssd; do
+                /var/lib/weir /var/log/libvirt ssd; do
             mkdir -p $dir
             mount -t tmpfs tmpfs $dir
         done

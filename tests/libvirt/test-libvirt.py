@@ -140,37 +140,56 @@ class Jobs(LibvirtTest):
         self.read(1)
         self.read(2, 65536)
 
+    def reapply(self, *lines):
+        """Times are left out."""
+        out = re.sub(r"(gap from (some time after )?)\S+Z", r"\1T",
+                     self.weir_ok("libvirt", "reapply", self.name))
+        self.assertEqual(
+            re.sub(r" to \S+Z \((at most )?[0-9.]+ s\)", " to T", out),
+            "".join("domain '%s'%s\n" % (self.name, line) for line in lines))
+
     def test_reapply_after_a_snapshot(self):
         self.start(("vda", "virtio", self.image("r.img"), "raw"))
         before = self.chain()
         self.snapshot("r.over")
-        self.assertEqual(self.weir_ok("libvirt", "reapply", self.name),
-                         "Domain '%s': filters put back 1, deleted 0\n"
-                         % self.name)
+        gap = "gap from some time after T%s: weir-inspect is only below a " \
+            "backing file"
+        self.reapply(", disk vda: policy 'observe': " + gap % "",
+                     ", disk vda: policy 'observe', re-established: "
+                     + gap % " to T")
         self.assertEqual(self.drivers(), QCOW2)
         self.assertEqual(self.weir("libvirt", "status", self.name)[0], 0)
-        self.assertEqual(self.weir_ok("libvirt", "reapply", self.name), "")
+        self.reapply()
         self.fill(3)
         virsh("blockcommit", self.name, "vda", "--active", "--pivot",
               "--wait")
         self.assertEqual(self.chain(), before)
         self.read(3)
         # libvirt could not delete the overlay's node below the filter
-        self.assertEqual(self.weir_ok("libvirt", "reapply"),
-                         "Domain '%s': filters put back 0, deleted 1\n"
-                         % self.name)
+        self.reapply(": node weir-vda-inspect, which nobody used any more, "
+                     "was deleted")
         self.assertEqual({n for n in self.nodes() if not n.startswith("#")},
                          {name for name, _ in before})
 
-    def test_reapply_leaves_data_of_other_filters_alone(self):
-        self.start(("vda", "virtio", self.image("x.img"), "raw"),
-                   policies=["vda=cached"])
+    def test_reapply_refuses_what_needs_other_data(self):
+        self.policy("copied", "name: copied\nfilters:\n  - weir-inspect:\n"
+                    "  - weir-replication: {disk-id: d, log: /log, "
+                    "sidecar: 'create:1M:/run/side'}\n")
+        self.start(("vda", "virtio", self.image("x.img"), "raw"))
+        virsh("metadata", self.name, "urn:weir:domain:1", "--live", "--key",
+              "weir", "--set", "<policies><disk target='vda' "
+              "policy='copied'/></policies>")
         self.snapshot("x.over")
         code, out, errors = self.weir("libvirt", "reapply", self.name)
-        self.assertEqual((code, out), (1, ""))
-        self.assertIn("disk 'vda': weir-cache cannot come over another image",
-                      errors)
+        self.assertEqual((code, errors), (1, ""))
+        self.assertIn("policy 'copied' cannot be re-established: VM '%s', "
+                      "disk vda: weir-replication cannot be attached to a "
+                      "disk in use: the disk has a snapshot" % self.name, out)
         self.assertEqual(self.drivers(), ["qcow2", "file"])
+        code, out, _ = self.weir("libvirt", "status", self.name)
+        self.assertEqual(code, 3)
+        self.assertIn("policy 'copied' is assigned and was not established; "
+                      "gap from", out)
 
     def test_blockcommit_with_a_backing_chain(self):
         self.start(("vda", "virtio", self.image("b.qcow2", qcow2=True),
@@ -429,6 +448,47 @@ class Hook(LibvirtTest):
         virsh("define", self.path("plain.xml"))
         virsh("start", self.name)
         self.assertEqual(self.drivers(), ["file"])
+
+
+class Binding(LibvirtTest):
+    """A cache is not forgotten, neither with the domain's metadata nor with
+    its policy."""
+
+    def test_domain_without_its_cache(self):
+        image = self.image("bound.img")
+        cache = self.path("ssd/%s-vda.cache" % self.name)
+        self.policy("bound", "name: bound\nfilters:\n  - weir-cache: "
+                    "{cache-file: 'create:16M:%s', dirty-age: 0, idle: 0}\n"
+                    % cache)
+        self.start(("vda", "virtio", image, "raw"), policies=["vda=bound"])
+        write(self.name, DISK, 7, 0)
+        virsh("destroy", self.name)
+        # another policy
+        xml = virsh("dumpxml", self.name, "--inactive")
+        virsh("define", self.write_xml(xml.replace('"bound"', '"observe"')))
+        self.refused("policy 'observe' leaves that out", cache)
+        code, _, errors = self.weir("libvirt", "apply", self.name, "--disk",
+                                    "vda=observe")
+        self.assertEqual(code, 1)
+        self.assertIn("policy 'observe' leaves that out", errors)
+        # none
+        self.assertEqual(self.weir("libvirt", "remove", self.name)[0], 0)
+        self.refused("it is under no policy now", cache)
+        self.weir_ok("binding", "drain", image)
+        virsh("start", self.name)
+        with open(image, "rb") as file:
+            self.assertEqual(file.read(65536), bytes([7]) * 65536)
+
+    def write_xml(self, text):
+        with open(self.path("bound.xml"), "w", encoding="utf-8") as file:
+            file.write(text)
+        return file.name
+
+    def refused(self, why, cache):
+        code, errors = virsh("start", self.name, check=False)
+        self.assertNotEqual(code, 0)
+        self.assertIn("its cache %s has blocks that were not written back; %s"
+                      % (cache, why), errors)
 
 
 class Defining(LibvirtTest):

@@ -22,7 +22,8 @@ BUILD = os.environ['WEIR_BUILD']
 DEB = os.path.join(BUILD, 'deb')
 CACHE = os.path.join(os.environ.get('WEIR_CACHE_DIR') or os.path.expanduser(
     '~/.cache/weir'), 'debootstrap')
-PACKAGES = ('weir', 'weir-qemu', 'weir-qemu-utils', 'weir-qemu-block-extra')
+PACKAGES = ('weir', 'weir-qemu', 'weir-qemu-utils', 'weir-qemu-block-extra',
+            'libweir-policy0', 'libweir-policy-dev')
 BIN = '/usr/lib/weir/bin'
 EXAMPLES = '/usr/share/doc/weir/examples'
 
@@ -70,6 +71,22 @@ printf '{{"execute":"qmp_capabilities"}}{{"execute":"quit"}}' |
 {BIN}/qemu-system-x86_64 -M none -nodefaults -display none -qmp stdio \\
     -spice disable-ticketing=on,unix=on,addr=/tmp/spice \\
     -chardev spicevmc,id=agent,name=vdagent
+'''
+
+# A program that prints the schema of policies.
+LIBRARY = '''
+#include <stdio.h>
+#include <weir-policy.h>
+int main(void)
+{
+    WeirPolicies *policies = weir_policies_new();
+    char *text = NULL;
+    int ret = weir_policies_schema(policies, &text, &text);
+    puts(text);
+    weir_policies_free_text(text);
+    weir_policies_free(policies);
+    return -ret;
+}
 '''
 
 
@@ -126,6 +143,17 @@ class Packages(unittest.TestCase):
                          ['file', 'weir-inspect', 'raw'])
         os.unlink(self.chroot.path('/tmp/disk'))
 
+    def test_3_library(self):
+        """A program finds its parts, and it the programs."""
+        self.chroot.apt('install', 'gcc', 'libc6-dev', 'pkgconf')
+        self.chroot.write('/tmp/schema.c', LIBRARY)
+        text = self.chroot.run(
+            'sh', '-c', 'cc /tmp/schema.c -o /tmp/schema '
+            '$(pkg-config --cflags --libs weir-policy) && /tmp/schema')
+        self.assertIn('weir-cache', text)
+        os.unlink(self.chroot.path('/tmp/schema.c'))
+        os.unlink(self.chroot.path('/tmp/schema'))
+
     def test_3_storage_daemon(self):
         self.chroot.run('sh', '-c', DAEMON)
 
@@ -173,6 +201,18 @@ class Packages(unittest.TestCase):
             mounts=((SOURCE, '/source'), (programs, '/programs'),
                     (guest, '/guest')))
         self.assertIn('nothing is left behind', text)
+
+    def test_4_servers(self):
+        """Disks on servers, of which only this QEMU can open all."""
+        self.chroot.apt('install', 'python3-libnbd', 'tgt', 'ceph-mon',
+                        'ceph-osd')
+        # the shell is init, and so the parent of daemons that end
+        text = self.chroot.run(
+            'env', 'WEIR=/usr/bin/weir', f'WEIR_QEMU_BIN_DIR={BIN}', 'sh',
+            '-c', 'python3 /source/tests/policy/test-remote.py AllFilters; '
+            'exit $?', mounts=((SOURCE, '/source'),))
+        self.assertRegex(text, r'test_rbd .* ok\n')
+        self.assertNotIn('skipped', text)
 
     def test_5_apparmor(self):
         """libvirt's profiles include ours as long as we are installed."""

@@ -16,6 +16,8 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 WEIR = os.environ.get("WEIR", os.path.join(ROOT, "build/bin/weir"))
 QEMU_BIN_DIR = os.environ.get("WEIR_QEMU_BIN_DIR",
                               os.path.join(ROOT, "build/bin"))
+# the machine's own is left alone
+os.environ.setdefault("WEIR_KEEP_DIR", "")
 GUARD_S = 120       # against hanging, not a criterion
 
 OBSERVE = """name: observe
@@ -95,6 +97,7 @@ class WeirTest(unittest.TestCase):
         self.policies = os.path.join(self.dir, "policies")
         self.runtime = os.path.join(self.dir, "run")
         os.mkdir(self.policies)
+        os.environ["WEIR_STATE_DIR"] = self.path("state")
 
     def path(self, name):
         return os.path.join(self.dir, name)

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Disks on NBD and iSCSI servers, under all three filters."""
+"""Disks on NBD, iSCSI and Ceph servers, under all three filters."""
 import json
 import os
 import signal
@@ -10,6 +10,7 @@ import unittest
 
 import nbd
 
+import ceph
 from common import QEMU_BIN_DIR, Qmp, VmTest, WeirTest, need, skip, wait_for
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img", "qemu-nbd")
@@ -37,7 +38,14 @@ filters:
 """
 
 
-class NbdServer:
+class Server:
+    """What has a disk; by itself, with a file that is that disk."""
+
+    def fetch(self):
+        """Bring what the disk holds into that file."""
+
+
+class NbdServer(Server):
     """qemu-nbd with a file."""
 
     def __init__(self, directory, image):
@@ -61,7 +69,7 @@ class NbdServer:
         self.process.wait()
 
 
-class IscsiServer:
+class IscsiServer(Server):
     """tgtd with a file, with control and portal of its own."""
 
     def __init__(self, directory, image, password=None):
@@ -105,6 +113,37 @@ class IscsiServer:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+
+class RbdServer(Server):
+    """An image of a Ceph that gets the content of a file."""
+
+    def __init__(self, directory, image):
+        self.image = image
+        self.cluster = ceph.Ceph(directory)
+        self.address = "rbd://disks/one?conf=" + self.cluster.conf
+        self.cluster.run("rbd", "import", "--no-progress", image, "disks/one")
+        self.kill()
+
+    def start(self):
+        self.cluster.start()
+
+    def kill(self):
+        self.cluster.kill()
+
+    def fetch(self):
+        os.unlink(self.image)
+        self.cluster.run("rbd", "export", "--no-progress", "disks/one",
+                         self.image)
+
+
+def can_open(driver):
+    """Whether QEMU has it."""
+    output = subprocess.run(
+        [os.path.join(QEMU_BIN_DIR, "qemu-img"), "info", "--image-opts",
+         "driver=" + driver], stdout=subprocess.DEVNULL, check=False,
+        stderr=subprocess.PIPE, text=True).stderr
+    return "Unknown driver" not in output
 
 
 def pattern(number):
@@ -201,6 +240,7 @@ class AllFilters(RemoteTest):
         self.assertEqual(self.node(qmp, "weir-replication")["state"], "ok")
         qmp.close()
         self.stop(process)
+        server.fetch()
         server.kill()
         self.check_image([pattern(99)] + [pattern(block + 1)
                                           for block in range(1, 8)])
@@ -223,6 +263,13 @@ class AllFilters(RemoteTest):
 
     def test_iscsi(self):
         self.check_disk(IscsiServer(self.dir, self.image))
+
+    @unittest.skipUnless(ceph.is_installed(), "Ceph is not installed")
+    @unittest.skipUnless(can_open("rbd"), "QEMU is built without rbd")
+    def test_rbd(self):
+        server = RbdServer(self.path("ceph"), self.image)
+        self.addCleanup(server.cluster.close)
+        self.check_disk(server)
 
 
 class Access(RemoteTest):
@@ -274,6 +321,12 @@ filters:
             "to '/nonexistent': No such file or directory" % address,
             *self.run_args("file=%s,format=raw,policy=plain" % address))
 
+    def test_one_image_of_a_cluster_twice(self):
+        self.weir_fails(
+            "weir: disks disk0 and disk1 are the same file rbd://vms/web",
+            *self.run_args("file=rbd://vms/web,format=raw,policy=plain",
+                           "file=rbd://vms/web,format=raw,policy=plain"))
+
     def test_one_disk_of_a_server_twice(self):
         self.weir_fails(
             "weir: disks disk0 and disk1 are the same file nbd://h:10809/x",
@@ -322,7 +375,12 @@ class Addresses(WeirTest):
                 ("iscsi://u@h/iqn.x:d/0?password-secret=obj", {
                     "driver": "iscsi", "transport": "tcp",
                     "portal": "h:3260", "target": "iqn.x:d", "lun": 0,
-                    "user": "u", "password-secret": "obj"})):
+                    "user": "u", "password-secret": "obj"}),
+                ("rbd://vms/web", {
+                    "driver": "rbd", "pool": "vms", "image": "web"}),
+                ("rbd://vms/one/web?conf=/c&user=weir", {
+                    "driver": "rbd", "pool": "vms", "namespace": "one",
+                    "image": "web", "conf": "/c", "user": "weir"})):
             with self.subTest(address):
                 self.assertEqual(self.storage(address), node)
 
@@ -363,8 +421,16 @@ filters:
 
     def test_bad_addresses(self):
         for address, message in (
-                ("rbd://pool/x", "found an address of rbd, expected one of "
-                 "nbd, nbds, nbd+unix, nbds+unix, iscsi"),
+                ("ssh://h/x", "found an address of ssh, expected one of "
+                 "nbd, nbds, nbd+unix, nbds+unix, iscsi, rbd"),
+                ("rbd://vms/web?conf=c", "found conf=c, expected an absolute "
+                 "path"),
+                ("rbd://vms/web?timeout=1", "found 'timeout', which an "
+                 "address of rbd does not have"),
+                *(("rbd://" + image, "found no image, expected rbd://POOL/"
+                   "IMAGE or rbd://POOL/NAMESPACE/IMAGE")
+                  for image in ("vms", "vms/", "/web", "vms//web", "vms/a/b/c",
+                                "u@vms/web", "vms:1/web", "vms/web@snap")),
                 ("nbd:///x", "found no host, expected nbd://HOST/EXPORT"),
                 ("nbd://h/x?lun=1", "found 'lun', which an address of nbd "
                  "does not have"),

@@ -174,7 +174,7 @@ class Reference(common.FakeTest):
         text = page("policy-reference.md")
         words = (entry["place"]["enum"] + storage["driver"]["items"]["enum"]
                  + storage["discard"]["enum"])
-        self.assertEqual(len(words), 8)
+        self.assertEqual(len(words), 9)
         for word in words:
             self.assertIn("`%s`" % word, text)
         path = self.write("p.yaml", "name: p\nfilters:\n  - weir-lock: "

@@ -175,8 +175,9 @@ class Wrong(VmTest):
     def test_rules(self):
         self.refuses("{driver: []}", "3:19: found no driver, expected at "
                      "least one for 'storage.driver'")
-        self.refuses("{driver: [rbd]}", "3:20: found 'rbd', expected one of "
-                     "file, host_device, nbd, iscsi for 'storage.driver'")
+        self.refuses("{driver: [ssh]}", "3:20: found 'ssh', expected one of "
+                     "file, host_device, nbd, iscsi, rbd for "
+                     "'storage.driver'")
         self.refuses("{driver: file}", "3:19: found 'file', expected a list "
                      "for 'storage.driver'")
         self.refuses("{discard: yes}", "3:20: found 'yes', expected one of "

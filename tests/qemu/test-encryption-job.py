@@ -23,6 +23,8 @@ HEADER_BYTES = 16 << 20
 HOTZONE = 512 << 10
 SLOW = 1 << 20
 MOVING_SIZE = 40 << 20
+# the default takes all processors for a second whenever a key is derived
+CHEAP_KDF = {'kdf': 'pbkdf2', 'kdf_iterations': 1000}
 ROOT = os.geteuid() == 0
 
 
@@ -143,20 +145,25 @@ class EncryptionJob(TestCase):
                                         'writable': True})
         return Client(self.path('nbd'), data, unit)
 
+    def options(self, **given):
+        """Of a job.  kdf=None: the default."""
+        if 'kdf' not in given:
+            given.update(CHEAP_KDF)
+        return {'job-id': 'job0', 'key-secret': 'key0',
+                'hotzone-size': HOTZONE,
+                **{k.replace('_', '-'): v for k, v in given.items()
+                   if v is not None}}
+
     def encrypt(self, daemon, **more):
         if self.head:
             more = {'header': 'head', **more}
         daemon.cmd('weir-encrypt', {
-            'job-id': 'job0', 'node-name': 'disk',
-            'filter-node-name': 'crypt', 'key-secret': 'key0',
-            'hotzone-size': HOTZONE,
-            **{k.replace('_', '-'): v for k, v in more.items()}})
+            'node-name': 'disk', 'filter-node-name': 'crypt',
+            **self.options(**more)})
 
     def rekey(self, daemon, **more):
-        daemon.cmd('weir-rekey', {
-            'job-id': 'job0', 'node-name': 'crypt', 'key-secret': 'key0',
-            'hotzone-size': HOTZONE,
-            **{k.replace('_', '-'): v for k, v in more.items()}})
+        daemon.cmd('weir-rekey', {'node-name': 'crypt',
+                                  **self.options(**more)})
 
     def job(self, daemon):
         jobs = [j for j in daemon.cmd('query-jobs') if j['id'] == 'job0']
@@ -193,7 +200,7 @@ class EncryptionJob(TestCase):
         data = self.plain_disk()
         daemon = self.open()
         client = self.export(daemon, 'disk', data)
-        self.encrypt(daemon, speed=4 << 20)
+        self.encrypt(daemon, speed=4 << 20, kdf=None)
         self.assertGreater(self.work_until_concluded(daemon, client), 20)
         self.assertEqual(self.info(daemon), {
             'mode': 'encrypt', 'backward': False, 'total': SIZE, 'done': SIZE,
@@ -203,13 +210,13 @@ class EncryptionJob(TestCase):
         daemon.quit()
         self.assertEqual(self.found(), bytes(client.data))
 
-    def check_rekey(self, detached):
+    def check_rekey(self, detached, **options):
         image, data = self.encrypted_disk(detached=detached)
         old_key = image.volume_key()
         daemon = self.open()
         self.add_crypt(daemon)
         client = self.export(daemon, 'crypt', data)
-        self.rekey(daemon, speed=4 << 20)
+        self.rekey(daemon, speed=4 << 20, **options)
         self.assertGreater(self.work_until_concluded(daemon, client), 20)
         client.check_all(self)
         client.close()
@@ -218,7 +225,7 @@ class EncryptionJob(TestCase):
         self.assertEqual(self.found(), bytes(client.data))
 
     def test_rekey(self):
-        self.check_rekey(detached=True)
+        self.check_rekey(detached=True, kdf=None)
 
     def test_rekey_with_the_header_on_the_disk(self):
         self.check_rekey(detached=False)
@@ -423,8 +430,7 @@ class EncryptionJob(TestCase):
         data = self.moving_disk()
         daemon = self.open()
         client = self.export(daemon, 'disk', data)
-        self.encrypt(daemon, speed=32 << 20, hotzone_size=4 << 20,
-                     kdf='pbkdf2', kdf_iterations=1000)
+        self.encrypt(daemon, speed=32 << 20, hotzone_size=4 << 20)
         self.assertEqual(self.filter_info(daemon, 'crypt')['state'], 'ok')
         self.assertGreater(self.work_until_concluded(daemon, client), 20)
         self.assertEqual(self.info(daemon), {
@@ -442,8 +448,7 @@ class EncryptionJob(TestCase):
         data = self.moving_disk()
         daemon = self.open()
         client = self.export(daemon, 'disk', data)
-        self.encrypt(daemon, speed=16 << 20, hotzone_size=4 << 20,
-                     kdf='pbkdf2', kdf_iterations=1000)
+        self.encrypt(daemon, speed=16 << 20, hotzone_size=4 << 20)
         while self.done(daemon) < at:
             client.write_some()
         client.nbd.flush()

@@ -5,38 +5,18 @@ with something written to the disk between them."""
 
 import glob
 import os
-import re
 import signal
 import socket
 import subprocess
 import unittest
 
 from cachetest import MIB, nbd_connect
+from page import steps
 from weirtest import BIN, QMP, SOURCE, TestCase, main, wait_for
 
 RUNBOOK = os.path.join(SOURCE, 'docs', 'disaster-recovery.md')
 DEVICE = '/machine/peripheral-anon/device[0]/virtio-backend'
 GUARD_S = 120
-
-
-def blocks():
-    """{heading: [commands, ...]} of the page."""
-    found, heading, block = {}, None, None
-    with open(RUNBOOK) as f:
-        for line in f:
-            if block is not None:
-                if line.startswith('```'):
-                    found[heading].append(block)
-                    block = None
-                else:
-                    block += line
-            elif line.startswith('## '):
-                heading = line[3:].strip()
-                found[heading] = []
-            elif line.startswith('```sh'):
-                block = ''
-    return {heading: commands for heading, commands in found.items()
-            if commands}
 
 
 class Runbook(TestCase):
@@ -88,14 +68,13 @@ class Runbook(TestCase):
             self.assertEqual(f.read(MIB), bytes([pattern]) * MIB)
 
     def test_as_written(self):
-        page = blocks()
         vm = None
-        for heading, commands in page.items():
+        for heading, found in steps(RUNBOOK).items():
             if 'disaster' in heading:
                 self.wait_until_sent(vm)
                 self.lose_a(vm)
-            for i, block in enumerate(commands):
-                output = self.run_block(block)
+            for i, step in enumerate(found):
+                output = self.run_block(step.commands)
                 if heading.startswith('On A'):
                     vm = self.qmp('vm')
                     self.wait_until_sent(vm)

@@ -40,6 +40,20 @@ NEXT, DEVICE_WRITES = 1, 2
 SECTOR = 512
 
 
+def receive_message(sock, request):
+    """The reply to @request: its payload, and file descriptors with it."""
+    header, fds, _, _ = socket.recv_fds(sock, 12, 8)
+    assert len(header) == 12, 'connection closed'
+    number, _, size = struct.unpack('<III', header)
+    assert number == request, number
+    payload = b''
+    while len(payload) < size:
+        piece = sock.recv(size - len(payload))
+        assert piece, 'connection closed'
+        payload += piece
+    return payload, fds
+
+
 class VhostUserBlk:
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX)
@@ -72,14 +86,7 @@ class VhostUserBlk:
 
     def ask(self, request):
         self.send(request)
-        reply = b''
-        while len(reply) < 20:
-            piece = self.sock.recv(20 - len(reply))
-            assert piece, 'connection closed'
-            reply += piece
-        number, _, size, value = struct.unpack('<IIIQ', reply)
-        assert (number, size) == (request, 8), reply
-        return value
+        return struct.unpack('<Q', receive_message(self.sock, request)[0])[0]
 
     def negotiate(self):
         self.send(SET_OWNER)
@@ -92,6 +99,9 @@ class VhostUserBlk:
                   struct.pack('<Q', PROTOCOL_BACKEND_REQ))
         self.send(SET_FEATURES,
                   struct.pack('<Q', wanted | HAS_PROTOCOL_FEATURES))
+        self.set_up_backend()
+
+    def set_up_backend(self):
         self.backend, theirs = socket.socketpair()
         self.send(SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
         theirs.close()
@@ -102,8 +112,12 @@ class VhostUserBlk:
             [self.memory_fd])
 
     def set_up_queue(self):
-        self.send(SET_VRING_NUM, struct.pack('<II', 0, QUEUE_SIZE))
-        self.send(SET_VRING_BASE, struct.pack('<II', 0, 0))
+        self.start_queue(QUEUE_SIZE, 0)
+
+    def start_queue(self, size, base):
+        """@base: number of the first request that has not been taken."""
+        self.send(SET_VRING_NUM, struct.pack('<II', 0, size))
+        self.send(SET_VRING_BASE, struct.pack('<II', 0, base))
         self.send(SET_VRING_ADDR, struct.pack(
             '<IIQQQQ', 0, 0, GUEST + DESCRIPTORS, GUEST + USED,
             GUEST + AVAILABLE, 0))

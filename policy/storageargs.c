@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How the storage daemon of a VM is started. */
+#include <string.h>
+
+#include "supervise.h"
+
+/* The emulator takes as many as the guest has processors. */
+#define ARGS_QUEUES_MAX 256
+
+static void args_add(GPtrArray *args, const char *option, char *value)
+{
+    g_ptr_array_add(args, g_strdup(option));
+    g_ptr_array_add(args, value);
+}
+
+static bool args_has_filter(const GPtrArray *wanted, const char *node_name)
+{
+    for (guint i = 0; i < wanted->len; i++) {
+        const WeirWanted *one = g_ptr_array_index(wanted, i);
+
+        if (strcmp(one->node_name, node_name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether @all has each node of @some. */
+static bool args_has_all(const GPtrArray *all, const GPtrArray *some)
+{
+    for (guint i = 0; i < some->len; i++) {
+        const WeirWanted *one = g_ptr_array_index(some, i);
+
+        if (!args_has_filter(all, one->node_name)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+const GPtrArray *weir_supervise_chain(const WeirRecordDisk *disk)
+{
+    if (!disk->change) {
+        return disk->wanted;
+    }
+    if (args_has_all(disk->change->wanted, disk->wanted)) {
+        return disk->change->wanted;
+    }
+    return args_has_all(disk->wanted, disk->change->wanted) ? disk->wanted
+                                                            : NULL;
+}
+
+static bool args_add_chain(GPtrArray *args, const WeirRecordDisk *disk,
+                           GError **error)
+{
+    const GPtrArray *chain = weir_supervise_chain(disk);
+
+    if (!chain) {
+        weir_set_error(error, "disk %s: its change to %s was interrupted, and "
+                       "which filters it has by now is not known; end the VM, "
+                       "and start it with the policy that you want", disk->id,
+                       disk->change->policy ? disk->change->policy
+                                            : "no policy");
+        return false;
+    }
+    for (guint i = chain->len; i-- > 0;) {
+        const WeirWanted *wanted = g_ptr_array_index(chain, i);
+
+        args_add(args, "--blockdev",
+                 weir_json_object_text(wanted->options, false));
+    }
+    return true;
+}
+
+/* What serves the highest node of a disk. */
+static char *args_export(const WeirRecordDisk *disk, const char *socket)
+{
+    const WeirWanted *top = g_ptr_array_index(weir_supervise_chain(disk), 0);
+    g_autoptr(JsonObject) export = json_object_new();
+    JsonObject *address = json_object_new();
+
+    json_object_set_string_member(address, "type", "unix");
+    json_object_set_string_member(address, "path", socket);
+    json_object_set_string_member(export, "type", "vhost-user-blk");
+    json_object_set_string_member(export, "id", disk->id);
+    json_object_set_string_member(export, "node-name", top->node_name);
+    json_object_set_boolean_member(
+        export, "writable",
+        !weir_json_bool(top->options, "read-only", false));
+    json_object_set_boolean_member(export, "writethrough",
+                                   disk->writethrough);
+    json_object_set_int_member(export, "num-queues", ARGS_QUEUES_MAX);
+    if (disk->iothread) {
+        json_object_set_string_member(export, "iothread", disk->iothread);
+    }
+    json_object_set_object_member(export, "addr", address);
+    return weir_json_object_text(export, false);
+}
+
+static void args_add_iothreads(GPtrArray *args, const WeirRecord *record)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (guint i = 0; i < record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+
+        if (disk->iothread && g_hash_table_add(seen, disk->iothread)) {
+            args_add(args, "--object",
+                     g_strdup_printf("iothread,id=%s", disk->iothread));
+        }
+    }
+}
+
+GPtrArray *weir_supervise_args(const char *program, const char *dir,
+                               const WeirRecord *record, int qmp_fd,
+                               const GArray *secret_fds, GError **error)
+{
+    g_autoptr(GPtrArray) args = g_ptr_array_new_with_free_func(g_free);
+
+    g_ptr_array_add(args, g_strdup(program));
+    args_add(args, "--chardev",
+             g_strdup_printf("socket,id=weir-qmp,fd=%d,server=on,wait=off",
+                             qmp_fd));
+    args_add(args, "--monitor", g_strdup("chardev=weir-qmp"));
+    args_add_iothreads(args, record);
+    for (guint i = 0; i < record->secrets->len; i++) {
+        const WeirSecret *secret = g_ptr_array_index(record->secrets, i);
+
+        args_add(args, "--object",
+                 g_strdup_printf("secret,id=%s,file=/dev/fd/%d", secret->id,
+                                 g_array_index(secret_fds, int, i)));
+    }
+    for (guint i = 0; i < record->disks->len; i++) {
+        if (!args_add_chain(args, g_ptr_array_index(record->disks, i),
+                            error)) {
+            return NULL;
+        }
+    }
+    for (guint i = 0; i < record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+        g_autofree char *socket = weir_record_socket(dir, record->name,
+                                                     disk->id);
+
+        args_add(args, "--export", args_export(disk, socket));
+    }
+    g_ptr_array_add(args, NULL);
+    return g_steal_pointer(&args);
+}

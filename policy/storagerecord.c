@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "storagerecord.h"
+
+#include <unistd.h>
+
+char *weir_record_socket(const char *dir, const char *name, const char *disk)
+{
+    g_autofree char *sockets = weir_record_path(dir, name, "disks");
+
+    return g_build_filename(sockets, disk, NULL);
+}
+
+WeirRecord *weir_storage_record_new(const char *name, const char *dir,
+                                    const char *bin_dir,
+                                    const GPtrArray *secrets)
+{
+    g_autofree char *qmp = weir_record_path(dir, name, "storage-qmp");
+    WeirRecord *record = weir_record_new(name, 0, qmp, bin_dir);
+
+    record->is_storage = true;
+    for (guint i = 0; i < secrets->len; i++) {
+        g_ptr_array_add(record->secrets,
+                        weir_secret_copy(g_ptr_array_index(secrets, i)));
+    }
+    return record;
+}
+
+void weir_storage_record_add_disk(WeirRecord *record, const WeirDisk *disk,
+                                  const WeirPolicy *policy, char *const *dirs,
+                                  const GPtrArray *chain)
+{
+    WeirRecordDisk *entry;
+
+    weir_record_add_disk(record, disk, policy, dirs, chain);
+    entry = g_ptr_array_index(record->disks, record->disks->len - 1);
+    g_clear_pointer(&entry->device, g_free);    /* the daemon has none */
+    entry->iothread = g_strdup(disk->iothread);
+    entry->writethrough = weir_chain_holds_back(chain);
+}
+
+/* Without the file, no daemon was ever started. */
+static void record_read_daemon(WeirRecord *record, const char *dir)
+{
+    g_autofree char *path = weir_record_path(dir, record->name, "daemon");
+    g_autoptr(JsonNode) node = NULL;
+    g_autofree char *text = NULL;
+    JsonObject *object;
+    gsize length;
+
+    if (g_file_get_contents(path, &text, &length, NULL)) {
+        node = weir_json_parse(text, length, NULL);
+    }
+    object = weir_json_as_object(node);
+    record->pid = (pid_t)weir_json_int(object, "pid", -1);
+    record->start_time = weir_json_int(object, "start-time", -1);
+    record->daemon.restarts = weir_json_int(object, "restarts", 0);
+    record->daemon.since = weir_json_int(object, "since", 0);
+    record->daemon.supervisor = (pid_t)weir_json_int(object, "supervisor", 0);
+    record->daemon.reason = g_strdup(weir_json_string(object, "reason"));
+}
+
+WeirRecord *weir_record_load_storage(const char *dir, const char *name,
+                                     GError **error)
+{
+    WeirRecord *record = weir_record_read(dir, name, true, error);
+
+    if (record) {
+        record_read_daemon(record, dir);
+    }
+    return record;
+}
+
+WeirRecord *weir_record_load_disk(const char *dir, const char *name,
+                                  const char *disk, GError **error)
+{
+    WeirRecord *record = weir_record_load(dir, name, error);
+    WeirRecord *storage;
+
+    if (!record || weir_record_disk(record, disk, NULL)) {
+        return record;
+    }
+    storage = weir_record_load_storage(dir, name, NULL);
+    if (storage && weir_record_disk(storage, disk, NULL)) {
+        weir_record_free(record);
+        return storage;
+    }
+    weir_record_free(storage);
+    return record;
+}
+
+bool weir_record_save_daemon(const WeirRecord *record, const char *dir,
+                             GError **error)
+{
+    g_autofree char *path = weir_record_path(dir, record->name, "daemon");
+    g_autoptr(JsonObject) object = json_object_new();
+    g_autofree char *text = NULL;
+
+    json_object_set_int_member(object, "pid", record->pid);
+    json_object_set_int_member(object, "start-time", record->start_time);
+    json_object_set_int_member(object, "restarts", record->daemon.restarts);
+    json_object_set_int_member(object, "since", record->daemon.since);
+    json_object_set_int_member(object, "supervisor",
+                               record->daemon.supervisor);
+    weir_json_set_string(object, "reason", record->daemon.reason);
+    text = weir_json_object_text(object, true);
+    return g_file_set_contents(path, text, -1, error);
+}
+
+void weir_record_remove_storage(const char *dir, const char *name)
+{
+    static const char *const suffixes[] = {
+        "storage", "storage-qmp", "storage-status", "daemon",
+    };
+    g_autofree char *sockets = weir_record_path(dir, name, "disks");
+    g_autoptr(GDir) stream = g_dir_open(sockets, 0, NULL);
+    const char *base;
+
+    while (stream && (base = g_dir_read_name(stream))) {
+        g_autofree char *path = g_build_filename(sockets, base, NULL);
+
+        unlink(path);
+    }
+    rmdir(sockets);
+    for (guint i = 0; i < G_N_ELEMENTS(suffixes); i++) {
+        g_autofree char *path = weir_record_path(dir, name, suffixes[i]);
+
+        unlink(path);
+    }
+}

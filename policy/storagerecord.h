@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The record of a VM's storage daemon, and what has become of that. */
+#ifndef WEIR_STORAGERECORD_H
+#define WEIR_STORAGERECORD_H
+
+#include "record.h"
+
+/* The vhost-user socket of a disk out of process; to be freed. */
+char *weir_record_socket(const char *dir, const char *name, const char *disk);
+
+/*
+ * A storage record without disks.
+ *
+ * @dir: of the records
+ * @bin_dir: as in weir_program_find()
+ * @secrets: WeirSecret, that the daemon is to be given
+ */
+WeirRecord *weir_storage_record_new(const char *name, const char *dir,
+                                    const char *bin_dir,
+                                    const GPtrArray *secrets);
+
+/*
+ * As weir_record_add_disk().  Each write to it is made durable at once if the
+ * chain holds back what was written, see weir_chain_holds_back(): the guest
+ * goes on when the daemon is killed, and has to find it.
+ */
+void weir_storage_record_add_disk(WeirRecord *record, const WeirDisk *disk,
+                                  const WeirPolicy *policy, char *const *dirs,
+                                  const GPtrArray *chain);
+
+/* As weir_record_load(), of the storage daemon of VM @name. */
+WeirRecord *weir_record_load_storage(const char *dir, const char *name,
+                                     GError **error);
+
+/* The one of both that has @disk; that of the VM if neither has. */
+WeirRecord *weir_record_load_disk(const char *dir, const char *name,
+                                  const char *disk, GError **error);
+
+/* Write what has become of the daemon of @record, a storage record. */
+bool weir_record_save_daemon(const WeirRecord *record, const char *dir,
+                             GError **error);
+
+/* Remove all that is there of its storage daemon. */
+void weir_record_remove_storage(const char *dir, const char *name);
+
+#endif
