@@ -123,6 +123,21 @@ static void hold_forget(WeirHold *hold)
     g_clear_pointer(&hold->xml, g_free);
     g_clear_pointer(&hold->record, weir_record_free);
     g_clear_pointer(&hold->graph, weir_graph_free);
+    g_clear_pointer(&hold->images, g_hash_table_unref);
+}
+
+/* As they are recorded, not as they are now. */
+static GHashTable *hold_images(const WeirRecord *record)
+{
+    GHashTable *images = g_hash_table_new_full(g_str_hash, g_str_equal,
+                                               g_free, g_free);
+
+    for (guint i = 0; i < record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+
+        g_hash_table_insert(images, g_strdup(disk->id), g_strdup(disk->file));
+    }
+    return images;
 }
 
 static bool hold_ask(WeirHold *hold, GError **error)
@@ -161,6 +176,7 @@ bool weir_hold_refresh(WeirHold *hold, GError **error)
     if (!hold->record) {
         hold->record = weir_record_new(hold->name, 0, "", NULL);
     }
+    hold->images = hold_images(hold->record);
     weir_domain_record_follow(hold->record, hold->parsed, true);
     return hold_ask(hold, error);
 }

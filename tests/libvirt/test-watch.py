@@ -141,6 +141,12 @@ class WatchTest(LibvirtTest):
                  "a disk that complies")
         return [gap["reason"] for gap in found]
 
+    def bound(self, image):
+        """The files that an image is bound to."""
+        out = self.weir_ok("binding", "list", "--json")
+        return [b["at"] for b in json.loads(out)
+                if b["disk"] == self.path(image)]
+
     def only_nodes_of(self, *devices):
         """No node is left over."""
         own = {name for device in devices for name, _ in self.chain(device)}
@@ -187,6 +193,9 @@ class Losses(WatchTest):
         self.assertEqual(self.gaps(), ["; ".join(
             below % driver for driver in ("weir-inspect", "weir-cache"))])
         self.assertEqual(self.drivers(), ["qcow2", *CACHED])
+        cache = self.path("ssd/%s-vda.cache" % self.name)
+        self.assertEqual((self.bound("b.img"), self.bound("b.over")),
+                         ([], [cache]))
         load.goes_on()
         self.snapshot("b.over2")
         self.gaps(2)
@@ -223,6 +232,9 @@ class Losses(WatchTest):
         self.assertTrue(os.path.exists(self.path(kept)), self.told())
         self.assertIn("what its cache has of %s is in %s"
                       % (self.path("c.img"), self.path(kept)), self.told())
+        # and that image cannot be used without it
+        virsh("destroy", self.name)
+        self.assertEqual(self.bound("c.img"), [self.path(kept)])
 
     def test_disk_that_is_plugged_in(self):
         self.start(("vda", "virtio", self.image("d.img"), "raw"),
