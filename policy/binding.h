@@ -57,6 +57,12 @@ WeirBinding *weir_binding_find(const char *disk);
 void weir_binding_settle(const char *disk);
 
 /*
+ * What the filters of @disk keep in file @from is in @to from now on; NULL: it
+ * is not needed any more.
+ */
+void weir_binding_move(const char *disk, const char *from, const char *to);
+
+/*
  * Forget it, after its filters have been released: what a cache has is lost.
  * Returns false with @error set if one of its files is in use.
  */
