@@ -269,7 +269,7 @@ bool weir_bound_release(const WeirBound *bound, GError **error)
     g_autofree char *path = bound_path(weir_bound_memory(bound));
 
     if (path && strcmp(bound->driver, BOUND_CACHE) == 0) {
-        return weir_cache_file_give_up(path, error);
+        return weir_cache_file_lose(path, error);
     }
     if (path && strcmp(bound->driver, BOUND_REPLICATION) == 0) {
         return weir_sidecar_forget(
