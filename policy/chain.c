@@ -23,6 +23,7 @@ static void chain_node_free(WeirChainNode *node)
     g_free(node->node_name);
     json_object_unref(node->options);
     g_clear_pointer(&node->settings, json_object_unref);
+    g_clear_pointer(&node->nodes, json_array_unref);
     g_free(node);
 }
 

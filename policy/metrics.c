@@ -40,7 +40,7 @@ static void metrics_add_daemons(WeirExposition *out, const GPtrArray *targets,
                                 bool restarts)
 {
     weir_exposition_family(
-        out, restarts ? "weir_storage_daemon_restarts"
+        out, restarts ? "weir_storage_daemon_restarts_total"
                       : "weir_storage_daemon_up",
         restarts ? "counter" : "gauge",
         restarts ? "How often the storage daemon was started again."
@@ -50,7 +50,7 @@ static void metrics_add_daemons(WeirExposition *out, const GPtrArray *targets,
         const char *const labels[] = { "vm", target->name, NULL };
 
         if (target->record && target->record->is_storage && restarts) {
-            weir_exposition_sample(out, "_total", labels,
+            weir_exposition_sample(out, "", labels,
                                    (double)target->record->daemon.restarts);
         } else if (target->record && target->record->is_storage) {
             weir_exposition_sample(out, "", labels, target->graph != NULL);

@@ -5,8 +5,11 @@
 
 #include "record.h"
 
-/* The vhost-user socket of a disk out of process; to be freed. */
-char *weir_record_socket(const char *dir, const char *name, const char *disk);
+/*
+ * The directory of the vhost-user sockets of disks out of process, each of which
+ * is called as its disk; to be freed.
+ */
+char *weir_record_sockets(const char *dir, const char *name);
 
 /*
  * A storage record without disks.
