@@ -37,4 +37,13 @@ char *weir_carried_object(const WeirRecord *record);
 WeirRecord *weir_carried_ask(WeirQmp *qmp, const char *name, int timeout_ms,
                              GError **error);
 
+/*
+ * Have QEMU carry @record from now on, or nothing if it is too long.  Which
+ * process it is stays as it is carried.
+ *
+ * Blocks.  Returns false with @error set as by weir_qmp_execute().
+ */
+bool weir_carried_put(WeirQmp *qmp, const WeirRecord *record, int timeout_ms,
+                      GError **error);
+
 #endif

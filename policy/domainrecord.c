@@ -8,6 +8,7 @@
 #include "domainplan.h"
 #include "emulator.h"
 #include "policy.h"
+#include "transform.h"
 
 /* What libvirt calls its storage nodes. */
 #define DOMAINRECORD_NODE "libvirt-"
@@ -148,6 +149,13 @@ void weir_domain_record_take_names(WeirRecord *record, const WeirGraph *graph)
 
 /* --- the record --- */
 
+/* Whether it was started under policies, as weir-qemu starts nothing else. */
+static bool domainrecord_had_policies(const WeirDomain *domain)
+{
+    return domain->emulator &&
+           g_str_has_suffix(domain->emulator, "/" WEIR_EMULATOR);
+}
+
 /*
  * What the hook has left comes first: a QEMU that somebody has got hold of
  * could carry anything.
@@ -179,7 +187,12 @@ WeirRecord *weir_domain_record(const WeirDomain *domain, bool here,
         g_propagate_error(error, g_steal_pointer(&local));
         return NULL;
     }
-    if (!record) {      /* it was started without policies */
+    if (!record && domainrecord_had_policies(domain)) {
+        weir_set_error(error, "domain '%s' was started under policies, but "
+                       "nothing tells which they were", domain->name);
+        return NULL;
+    }
+    if (!record) {
         record = weir_record_new(domain->name, 0, "", NULL);
     }
     weir_domain_record_follow(record, domain, here);

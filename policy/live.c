@@ -8,6 +8,7 @@
 
 #include "binding.h"
 #include "cachefile.h"
+#include "carried.h"
 #include "digest.h"
 #include "job.h"
 #include "livecheck.h"
@@ -701,8 +702,17 @@ static bool live_undo(WeirLive *live, guint count, GError **error)
 static bool live_save(const WeirLive *live, GError **error)
 {
     /* not back, after weir run has removed it */
-    return !live_is_alive(live) ||
-           weir_record_save(live->record, live->dir, error);
+    if (!live_is_alive(live)) {
+        return true;
+    }
+    if (!weir_record_save(live->record, live->dir, error)) {
+        return false;
+    }
+    if (live->vm.is_alive) {
+        /* for those that look from elsewhere; what counts is the record */
+        weir_carried_put(live->qmp, live->record, LIVE_COMMAND_MS, NULL);
+    }
+    return true;
 }
 
 /* What is to be known when QEMU has ended in one of the first @count steps. */

@@ -223,8 +223,32 @@ class Looking(FleetTest):
         self.assertEqual(
             (status["vm"], status["disk"], status["policy"],
              status["reason"]),
-            (self.name, "vda", "observe", "domain '%s': found policies, but "
-             "it was not started with them" % self.name))
+            (self.name, "vda", "observe", "domain '%s' was started under "
+             "policies, but nothing tells which they were" % self.name))
+
+    def test_policy_that_was_changed_while_it_runs(self):
+        """QEMU carries what is so now, whether it has carried it before."""
+        self.policy("other", "name: other\nfilters: [weir-inspect: {}]\n")
+        self.put(THERE, self.disk("b.img"))
+        before, = self.status(*hosts(THERE))
+        changed = self.other.run(WEIR, "reapply", "-c", THERE, self.name,
+                                 "vda", "--policy", "other")
+        self.assertEqual(changed.returncode, 0, changed.stdout)
+        after, = self.status(*hosts(THERE))
+        self.assertEqual([(d["policy"], d["state"]) for d in (before, after)],
+                         [("observe", "compliant"), ("other", "compliant")])
+        # it is the same process still
+        self.assertEqual(after["since"], before["since"])
+        plain = self.xml(self.disk("c.img"))
+        with open(self.path("plain.xml"), "w", encoding="utf-8") as file:
+            file.write(plain.replace(self.name, "plain"))
+        self.there("create", self.path("plain.xml"))
+        self.assertEqual(self.status("plain", *hosts(THERE)), [])
+        changed = self.other.run(WEIR, "attach", "-c", THERE, "plain", "vda",
+                                 "--policy", "observe")
+        self.assertEqual(changed.returncode, 0, changed.stdout)
+        self.assertEqual(brief(self.status("plain", *hosts(THERE))),
+                         [(THERE, "plain", "vda", "compliant")])
 
     def test_default_of_the_environment(self):
         self.put(THERE, self.disk("b.img"))
