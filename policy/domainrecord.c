@@ -149,11 +149,11 @@ void weir_domain_record_take_names(WeirRecord *record, const WeirGraph *graph)
 
 /* --- the record --- */
 
-/* Whether it was started under policies, as weir-qemu starts nothing else. */
-static bool domainrecord_had_policies(const WeirDomain *domain)
+/* Whether it was started by weir-qemu, which does so with a record only. */
+static bool domainrecord_is_ours(const WeirDomain *domain)
 {
     return domain->emulator &&
-           g_str_has_suffix(domain->emulator, "/" WEIR_EMULATOR);
+           weir_transform_check_emulator(domain->emulator, NULL);
 }
 
 /*
@@ -187,12 +187,12 @@ WeirRecord *weir_domain_record(const WeirDomain *domain, bool here,
         g_propagate_error(error, g_steal_pointer(&local));
         return NULL;
     }
-    if (!record && domainrecord_had_policies(domain)) {
-        weir_set_error(error, "domain '%s' was started under policies, but "
-                       "nothing tells which they were", domain->name);
+    if (!record && domainrecord_is_ours(domain)) {
+        weir_set_error(error, "domain '%s': found policies, but what it was "
+                       "started with is not known", domain->name);
         return NULL;
     }
-    if (!record) {
+    if (!record) {      /* it was started without policies */
         record = weir_record_new(domain->name, 0, "", NULL);
     }
     weir_domain_record_follow(record, domain, here);

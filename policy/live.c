@@ -8,7 +8,6 @@
 
 #include "binding.h"
 #include "cachefile.h"
-#include "carried.h"
 #include "digest.h"
 #include "job.h"
 #include "livecheck.h"
@@ -708,9 +707,8 @@ static bool live_save(const WeirLive *live, GError **error)
     if (!weir_record_save(live->record, live->dir, error)) {
         return false;
     }
-    if (live->vm.is_alive) {
-        /* for those that look from elsewhere; what counts is the record */
-        weir_carried_put(live->qmp, live->record, LIVE_COMMAND_MS, NULL);
+    if (live->vm.saved) {
+        live->vm.saved(live->vm.opaque, live->record);
     }
     return true;
 }

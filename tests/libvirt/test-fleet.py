@@ -223,8 +223,8 @@ class Looking(FleetTest):
         self.assertEqual(
             (status["vm"], status["disk"], status["policy"],
              status["reason"]),
-            (self.name, "vda", "observe", "domain '%s' was started under "
-             "policies, but nothing tells which they were" % self.name))
+            (self.name, "vda", "observe", "domain '%s': found policies, but "
+             "what it was started with is not known" % self.name))
 
     def test_policy_that_was_changed_while_it_runs(self):
         """QEMU carries what is so now, whether it has carried it before."""

@@ -168,6 +168,7 @@ class Refused(TestCase):
                      "'mask'", 'on-error=bypass')
         self.refused('probe', "Plugin 'probe' has no use for a sidecar",
                      'sidecar.driver=null-co')
+        self.refused('worker', "Plugin 'worker' needs a sidecar")
         self.refused('mask', "Plugin 'mask' needs a disk of a multiple of "
                      '4096 bytes, this one would have 513536',
                      'file.size=513536')
@@ -236,6 +237,34 @@ class Requests(Disk):
                      check=False)
         self.assertIn('needs a disk of a multiple of 4096 bytes',
                       result.stderr)
+
+    def test_a_format_above(self):
+        """Its file gets longer by writes behind the end."""
+        for plugin in 'mask', 'late', 'probe':
+            with self.subTest(plugin):
+                path = self.image(f'{plugin}.img', size=0)
+                d = self.daemon(
+                    '--blockdev', blockdev(driver='file', filename=path,
+                                           node_name='file'),
+                    '--blockdev', blockdev(driver='weir-plugin', file='file',
+                                           plugin=plugin, node_name='flt'))
+                d.cmd('blockdev-create', {'job-id': 'c', 'options': {
+                    'driver': 'qcow2', 'file': 'flt', 'size': 16 * MIB}})
+                wait_for(lambda: d.cmd('query-jobs')[0]['status'] ==
+                         'concluded', 'its creation')
+                self.assertNotIn('error', d.cmd('query-jobs')[0])
+                d.quit()
+                chain = ('driver=qcow2,file.driver=weir-plugin,file.plugin='
+                         f'{plugin},file.file.filename={path}')
+                run('qemu-io', '-c', 'write -P 9 1M 5M', '-c', 'write -z 8M '
+                    '1M', '-c', 'flush', '--image-opts', chain)
+                run('qemu-io', '-c', 'read -P 9 1M 5M', '-c', 'read -P 0 8M '
+                    '1M', '--image-opts', chain)
+                run('qemu-img', 'check', '--image-opts', chain)
+                # looks at nothing
+                run('qemu-img', 'info', '--image-opts', chain)
+                run('qemu-img', 'info', '--image-opts', 'driver=weir-plugin,'
+                    f'plugin={plugin},file.filename={path}')
 
     def test_offloads(self):
         """A disk with a hole is copied as such through one that passes."""
@@ -531,6 +560,41 @@ class Life(Disk):
         self.finish()
         with open(self.path('side.img'), 'rb') as f:
             self.assertEqual(f.read(8), (0x1000).to_bytes(8, 'little'))
+
+    def test_work_in_the_background(self):
+        """A task goes on over drained sections, and ends when it has to."""
+        side = self.image('side.img', size=512)
+        client = self.serve('worker', sidecar={
+            'driver': 'file', 'filename': side, 'node-name': 'side'})
+        stop = threading.Event()
+
+        def load():
+            while not stop.is_set():
+                client.pwrite(b'a' * 4096, 0)
+        join = self.in_thread(load)
+        for _ in range(15):
+            before = self.counts()['rounds']
+            self.attach('probe', node='flt', name='top')
+            self.d.cmd('weir-detach', {'node-name': 'top'})
+            wait_for(lambda: self.counts()['rounds'] > before, 'its work')
+        stop.set()
+        self.assertIsNone(join()[1])
+        client.shutdown()
+        self.d.cmd('block-export-del', id='exp', mode='hard')
+        self.d.qmp.event('BLOCK_EXPORT_DELETED')
+        for active in False, True:
+            self.d.cmd('blockdev-set-active', {'node-name': 'flt',
+                                               'active': active})
+            before = self.counts()['rounds']
+            if active:
+                wait_for(lambda: self.counts()['rounds'] > before, 'its work')
+            else:
+                time.sleep(0.1)
+                self.assertEqual(self.counts()['rounds'], before)
+        self.assertEqual(self.counts()['failed'], 0)
+        self.d.quit()
+        with open(side, 'rb') as f:
+            self.assertEqual(f.read(16)[8:], b'finished')
 
     def test_hand_over(self):
         """What a migration does at both ends."""
