@@ -270,10 +270,10 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
 {
     g_autoptr(GString) text = g_string_new(NULL);
     g_autofree char *digest = daemon_digest(policy);
+    bool kept = !daemon_asks_others(daemon, policy);
     bool ok = true;
 
-    if (!daemon_asks_others(daemon, policy) &&
-        weir_answers_accepted(daemon->answers, digest)) {
+    if (kept && weir_answers_accepted(daemon->answers, digest)) {
         return true;
     }
     if (!daemon_need(daemon, error)) {
@@ -288,7 +288,7 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
                             text->str);
         ok = false;
     }
-    if (ok) {
+    if (ok && kept) {
         weir_answers_accept(daemon->answers, digest);
         daemon->changed = true;
     }
