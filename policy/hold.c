@@ -313,7 +313,7 @@ static void hold_carry(void *opaque, const WeirRecord *record)
     const WeirHold *hold = opaque;
     g_autoptr(WeirQmp) qmp = weir_hypervisor_qmp(hold->domain);
 
-    weir_carried_replace(qmp, record, HOLD_QMP_MS);
+    weir_carried_put(qmp, record, HOLD_QMP_MS, NULL);
 }
 
 WeirLive *weir_hold_live(WeirHold *hold, const char *target,
