@@ -144,7 +144,7 @@ class WatchTest(LibvirtTest):
     def bound(self, image):
         """The files that an image is bound to."""
         out = self.weir_ok("binding", "list", "--json")
-        return [b["at"] for b in json.loads(out)
+        return [b["at"].split(":")[-1] for b in json.loads(out)
                 if b["disk"] == self.path(image)]
 
     def only_nodes_of(self, *devices):
