@@ -372,6 +372,12 @@ static int coroutine_fn GRAPH_RDLOCK while_inactive(WeirPluginTransit *t)
            ? weir_plugin_pass_on(t) : -EPERM;
 }
 
+static bool is_write(const WeirPluginTransit *t)
+{
+    return t->request.kind == WEIR_PLUGIN_WRITE ||
+           t->request.kind == WEIR_PLUGIN_ZERO;
+}
+
 static int coroutine_fn GRAPH_RDLOCK run(WeirPluginTransit *t,
                                          WeirPluginRequestFn *fn, WeirIoOp op)
 {
@@ -385,7 +391,9 @@ static int coroutine_fn GRAPH_RDLOCK run(WeirPluginTransit *t,
         ret = weir_plugin_pass_on(t);
     } else {
         weir_tasks_gate_request_begin(&s->gate);
-        ret = give_ordered(t, fn);
+        ret = is_write(t) ? weir_plugin_co_grow(s->bs, t->request.offset +
+                                                t->request.bytes) : 0;
+        ret = ret < 0 ? ret : give_ordered(t, fn);
         weir_tasks_gate_request_end(&s->gate);
     }
     return weir_filter_end(&s->filter, op, t->request.bytes, begin_ns, ret);

@@ -493,6 +493,7 @@ static void state_init(BlockDriverState *bs, Config *config)
     s->is_ordered = s->plugin->capabilities & WEIR_PLUGIN_ORDERED_FLUSH;
     qemu_co_mutex_init(&s->own_serial);
     qemu_co_rwlock_init(&s->order);
+    qemu_co_mutex_init(&s->growing);
     s->serial = s->plugin->concurrency == WEIR_PLUGIN_SERIAL ?
                 &s->loaded->serial :
                 s->plugin->concurrency == WEIR_PLUGIN_SERIAL_PER_DISK ?
@@ -611,7 +612,7 @@ static int open_plugin(BlockDriverState *bs, int flags, Error **errp)
         return ret < 0 ? ret : -EINVAL;
     }
     s->is_open = true;
-    if (flags & BDRV_O_INACTIVE) {
+    if (flags & (BDRV_O_INACTIVE | BDRV_O_NO_IO)) {
         s->inactive = true;
         return 0;
     }

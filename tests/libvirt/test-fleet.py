@@ -224,7 +224,7 @@ class Looking(FleetTest):
             (status["vm"], status["disk"], status["policy"],
              status["reason"]),
             (self.name, "vda", "observe", "domain '%s': found policies, but "
-             "it was not started with them" % self.name))
+             "what it was started with is not known" % self.name))
 
     def test_default_of_the_environment(self):
         self.put(THERE, self.disk("b.img"))
@@ -300,7 +300,7 @@ class Silence(FleetTest):
     def test_server(self):
         """It goes on, and waits once for what hangs, not at each request."""
         self.put(HERE, self.disk("a.img"), name="hangs")
-        self.put(THERE, self.disk("b.img"), name="far")
+        self.put(THERE, self.disk("far.img"), name="far")
         path = os.path.join(SCRATCH, "metrics")
         with silent() as silence, subprocess.Popen(
                 [WEIR, "metrics", "--listen", path, "--timeout", str(LATE_S),
@@ -500,6 +500,17 @@ class Ssh(FleetTest):
             "Domain 'seen' is under its policies; it runs, so this holds "
             "when it is started anew\n")
         self.assertEqual(qmp("seen", "query-status")["running"], True)
+
+    def test_change_is_seen_from_afar(self):
+        far = "qemu+ssh://root@127.0.0.1/system"
+        self.policy("observe", "name: observe\nversion: 2\n"
+                    "filters: [weir-inspect: {entropy: true}]\n")
+        self.put(far, self.disk("a.img"), policies=["vda=limited"])
+        self.weir_ok("reapply", "-c", HERE, self.name, "vda", "--policy",
+                     "observe")
+        status, = self.status(*hosts(far))
+        self.assertEqual((status["policy"], status["state"]),
+                         ("observe", "compliant"))
 
 
 if __name__ == "__main__":

@@ -238,6 +238,34 @@ class Requests(Disk):
         self.assertIn('needs a disk of a multiple of 4096 bytes',
                       result.stderr)
 
+    def test_a_format_above(self):
+        """Its file gets longer by writes behind the end."""
+        for plugin in 'mask', 'late', 'probe':
+            with self.subTest(plugin):
+                path = self.image(f'{plugin}.img', size=0)
+                d = self.daemon(
+                    '--blockdev', blockdev(driver='file', filename=path,
+                                           node_name='file'),
+                    '--blockdev', blockdev(driver='weir-plugin', file='file',
+                                           plugin=plugin, node_name='flt'))
+                d.cmd('blockdev-create', {'job-id': 'c', 'options': {
+                    'driver': 'qcow2', 'file': 'flt', 'size': 16 * MIB}})
+                wait_for(lambda: d.cmd('query-jobs')[0]['status'] ==
+                         'concluded', 'its creation')
+                self.assertNotIn('error', d.cmd('query-jobs')[0])
+                d.quit()
+                chain = ('driver=qcow2,file.driver=weir-plugin,file.plugin='
+                         f'{plugin},file.file.filename={path}')
+                run('qemu-io', '-c', 'write -P 9 1M 5M', '-c', 'write -z 8M '
+                    '1M', '-c', 'flush', '--image-opts', chain)
+                run('qemu-io', '-c', 'read -P 9 1M 5M', '-c', 'read -P 0 8M '
+                    '1M', '--image-opts', chain)
+                run('qemu-img', 'check', '--image-opts', chain)
+                # looks at nothing
+                run('qemu-img', 'info', '--image-opts', chain)
+                run('qemu-img', 'info', '--image-opts', 'driver=weir-plugin,'
+                    f'plugin={plugin},file.filename={path}')
+
     def test_offloads(self):
         """A disk with a hole is copied as such through one that passes."""
         self.serve()
