@@ -144,7 +144,10 @@ static bool slot_poll(const Worker *worker, Slot *slot, GError **error)
         return false;
     }
     if (ret < 0) {
-        slot_failed(slot, error);
+        if (!worker->load->options.may_fail ||
+            nbd_aio_is_dead(worker->nbd) || nbd_aio_is_closed(worker->nbd)) {
+            slot_failed(slot, error);
+        }
         weir_model_forget(worker->load->model, slot->offset,
                           worker->load->options.cell_bytes);
         slot->kind = SLOT_IDLE;

@@ -17,6 +17,7 @@ typedef struct WeirLoadOptions {
     guint64 cell_bytes;         /* of a request; cells side by side are used at
                                    the same time */
     bool flushes;               /* among the requests */
+    bool may_fail;              /* requests; what is read has to be right */
 } WeirLoadOptions;
 
 /*

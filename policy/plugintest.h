@@ -2,7 +2,7 @@
 /*
  * weir plugin test: whether a plugin does what weir-plugin(3) asks of it.
  *
- *   weir (client) ---NBD---> qemu-storage-daemon: plugin ---NBD---> weir (below)
+ *   weir (client) --NBD--> qemu-storage-daemon: plugin --NBD--> weir (below)
  *
  * The plugin runs in a storage daemon of its own.  Above it is a client with a
  * model of the disk, which knows what each read has to return; below it is a
@@ -92,7 +92,7 @@ struct WeirTrial {
     GString *log;               /* of the daemons */
 };
 
-/* Say what is done next; a check that does not end is told to have hung there. */
+/* Say what is done next: if the check does not end, that it was at this. */
 void weir_trial_step(WeirTrial *trial, const char *format, ...)
     G_GNUC_PRINTF(2, 3);
 

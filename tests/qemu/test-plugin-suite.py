@@ -11,15 +11,12 @@ import tempfile
 import unittest
 import xml.etree.ElementTree as ElementTree
 
+from plugintest import GUARD_S, MESON_BUILD, WEIR, install, run
 from weirtest import (BIN, ONLY_TESTS, SOURCE, TESTS, TestCase, environment,
                       main)
 
-MESON_BUILD = os.environ.get('WEIR_MESON_BUILD') or os.path.join(
-    SOURCE, 'build', 'weir')
-WEIR = os.path.join(MESON_BUILD, 'policy', 'weir')
 PLUGINS = os.path.join(MESON_BUILD, 'tests', 'plugins')
 EXAMPLES = os.path.join(SOURCE, 'docs', 'examples', 'plugins')
-GUARD_S = 300
 # other tests run at the same time
 PATIENCE = '3'
 
@@ -137,25 +134,12 @@ class Good(TestCase):
     """The examples, built with what is installed."""
 
     def build(self):
-        prefix = self.path('prefix')
-        for command in (
-                [os.path.join(SOURCE, 'build', 'tools', 'meson'), 'setup',
-                 self.path('build'), SOURCE, '-Dpolicy=false', '--prefix',
-                 prefix, '--libdir', 'lib'],
-                [os.path.join(SOURCE, 'build', 'tools', 'meson'), 'install',
-                 '-C', self.path('build'), '--no-rebuild', '--tags', 'devel'],
-                ['cp', '-r', EXAMPLES, self.path('examples')],
-                ['make', '-s', '-C', self.path('examples'), 'all', 'install']):
-            result = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, timeout=GUARD_S,
-                check=False, env={
-                    **os.environ, 'PKG_CONFIG_PATH':
-                    os.path.join(prefix, 'lib', 'pkgconfig')})
-            self.assertEqual(result.returncode, 0,
-                             ' '.join(command) + '\n' + result.stdout)
-            self.assertNotIn('warning:', result.stdout)
-        return os.path.join(prefix, 'lib', 'weir', 'plugins')
+        """Returns where they are installed."""
+        env = install(self)
+        run(self, 'cp', '-r', EXAMPLES, self.path('examples'))
+        run(self, 'make', '-s', '-C', self.path('examples'), 'all', 'install',
+            **env)
+        return os.path.join(self.path('prefix'), 'lib', 'weir', 'plugins')
 
     def test_examples_pass_all(self):
         folder = self.build()
