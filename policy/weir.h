@@ -134,6 +134,9 @@ int weir_cmd_top(int argc, char **argv);
 int weir_cmd_transform(int argc, char **argv);
 int weir_cmd_watch(int argc, char **argv);
 
+/* weir plugin test */
+int weir_plugin_test_command(int argc, char **argv);
+
 /* weir policy diff */
 int weir_policy_diff_run(int argc, char **argv);
 
