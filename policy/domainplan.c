@@ -82,6 +82,25 @@ static bool domainplan_add(WeirDomainPlan *plan, const WeirDomainDisk *from,
     return true;
 }
 
+/* What libvirt alone decides on is not left to be believed. */
+static bool domainplan_check_run(const WeirPolicy *policy, const char *target,
+                                 GError **error)
+{
+    if (policy->run != WEIR_RUN_IN_PROCESS) {
+        weir_set_error(error, "disk '%s': policy '%s' has 'run: %s', expected "
+                       "in-process for a disk of libvirt", target,
+                       policy->name, weir_run_mode_name(policy->run));
+        return false;
+    }
+    if (policy->on_error != WEIR_ON_ERROR_DEFAULT) {
+        weir_set_error(error, "disk '%s': policy '%s' has 'on-error', expected "
+                       "error_policy and rerror_policy of the disk's <driver> "
+                       "in the domain", target, policy->name);
+        return false;
+    }
+    return true;
+}
+
 static bool domainplan_add_assigned(WeirDomainPlan *plan,
                                     const WeirDomain *domain,
                                     const WeirAssigned *assigned,
@@ -105,7 +124,8 @@ static bool domainplan_add_assigned(WeirDomainPlan *plan,
         }
         return false;
     }
-    return weir_daemon_check(daemon, policy, error) &&
+    return domainplan_check_run(policy, disk->target, error) &&
+           weir_daemon_check(daemon, policy, error) &&
            weir_domain_plan_check_places(policy, error) &&
            domainplan_add(plan, disk, policy, dirs, error);
 }
