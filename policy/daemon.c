@@ -12,6 +12,7 @@
 #include "qmp.h"
 
 #define WEIR_DAEMON_TIMEOUT_MS 30000
+#define DAEMON_PLUGIN "weir-plugin"
 
 struct WeirDaemon {
     char *program;
@@ -220,6 +221,19 @@ static bool daemon_try(WeirDaemon *daemon, const WeirPolicyFilter *filter,
     return true;
 }
 
+/* Whether an answer depends on files that are not stamped: on a plugin. */
+static bool daemon_has_plugin(const WeirPolicy *policy)
+{
+    for (guint i = 0; i < policy->filters->len; i++) {
+        const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
+
+        if (strcmp(filter->driver, DAEMON_PLUGIN) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
                        GError **error)
 {
@@ -242,7 +256,7 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
                             text->str);
         ok = false;
     }
-    if (ok) {
+    if (ok && !daemon_has_plugin(policy)) {
         weir_answers_accept(daemon->answers, digest);
         daemon->changed = true;
     }
