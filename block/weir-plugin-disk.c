@@ -90,6 +90,43 @@ static int coroutine_fn do_resized(BDRVWeirPluginState *s, WeirPluginIo *io,
     return 0;
 }
 
+/* With the lock: the child gets longer, and the plugin is told before. */
+static int coroutine_fn GRAPH_RDLOCK grow(BlockDriverState *bs, int64_t end)
+{
+    BDRVWeirPluginState *s = bs->opaque;
+    int64_t now = bdrv_co_getlength(bs->file->bs);
+    int ret;
+
+    if (now < 0 || now >= end) {
+        return MIN(now, 0);
+    }
+    ret = weir_plugin_call_here(s, do_resize, &end);
+    ret = ret < 0 ? ret : bdrv_co_truncate(bs->file, end, false,
+                                           PREALLOC_MODE_OFF, 0, NULL);
+    if (ret >= 0) {
+        weir_plugin_call_here(s, do_resized, &end);
+    }
+    return MIN(ret, 0);
+}
+
+int coroutine_fn GRAPH_RDLOCK weir_plugin_co_grow(BlockDriverState *bs,
+                                                  int64_t end)
+{
+    BDRVWeirPluginState *s = bs->opaque;
+    int ret;
+
+    if (end <= bs->total_sectors * BDRV_SECTOR_SIZE) {
+        return 0;
+    }
+    if (!(bs->file->perm & BLK_PERM_RESIZE)) {
+        return -EPERM;
+    }
+    qemu_co_mutex_lock(&s->growing);
+    ret = grow(bs, ROUND_UP(end, BDRV_SECTOR_SIZE));
+    qemu_co_mutex_unlock(&s->growing);
+    return ret;
+}
+
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                    PreallocMode prealloc, BdrvRequestFlags flags,

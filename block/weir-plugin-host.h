@@ -44,6 +44,7 @@ typedef struct BDRVWeirPluginState {
     CoMutex *serial;            /* own_serial, or that of the plugin */
     CoMutex own_serial;
     CoRwlock order;             /* if is_ordered: a flush writes */
+    CoMutex growing;            /* a write behind the end */
 
     WeirHolds *holds;           /* has its own lock */
     WeirPluginBuffers *buffers; /* has its own lock */
@@ -131,6 +132,13 @@ int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                         PreallocMode prealloc, BdrvRequestFlags flags,
                         Error **errp);
+
+/*
+ * A format that is above makes its file longer by writing behind its end: have
+ * the node below reach there before the plugin is asked.
+ */
+int coroutine_fn GRAPH_RDLOCK weir_plugin_co_grow(BlockDriverState *bs,
+                                                  int64_t end);
 int64_t coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_get_allocated_file_size(BlockDriverState *bs);
 int coroutine_fn GRAPH_RDLOCK

@@ -19,9 +19,15 @@ static char *search_path(void)
 {
     const char *path = g_getenv("WEIR_PLUGIN_PATH");
 
-    return path && *path ? g_strdup(path)
-                         : get_relocated_path(CONFIG_PREFIX
-                                              "/lib/weir/plugins");
+    if (path && *path) {
+        return g_strdup(path);
+    }
+    /* the packages' prefix is lib/weir itself */
+    g_autofree char *usual = get_relocated_path(CONFIG_PREFIX
+                                                "/lib/weir/plugins");
+    g_autofree char *packaged = get_relocated_path(CONFIG_PREFIX "/plugins");
+
+    return g_strjoin(":", usual, packaged, NULL);
 }
 
 static bool find_file(const char *plugin, WeirPluginFound *found,

@@ -111,7 +111,7 @@ static void recovered(BDRVWeirPluginState *s)
  * plugin is taken out.
  */
 static int coroutine_fn GRAPH_RDLOCK do_without(WeirPluginTransit *t,
-                                                const char *why, int error)
+                                                const char *why)
 {
     BDRVWeirPluginState *s = t->s;
     bool bypass = qatomic_read(&s->on_error) == WEIR_ON_ERROR_BYPASS ||
@@ -124,7 +124,7 @@ static int coroutine_fn GRAPH_RDLOCK do_without(WeirPluginTransit *t,
         return pass_late(t);
     }
     qatomic_inc(&s->failed);
-    return error;
+    return -EIO;
 }
 
 /*
@@ -311,7 +311,7 @@ static int coroutine_fn GRAPH_RDLOCK give(WeirPluginTransit *t,
         int verdict;
 
         if (!wait_until_fit(s)) {
-            return do_without(t, why_not(s), -EIO);
+            return do_without(t, why_not(s));
         }
         verdict = call_plugin(t, fn);
         if (verdict == WEIR_PLUGIN_HOLD) {
@@ -319,7 +319,7 @@ static int coroutine_fn GRAPH_RDLOCK give(WeirPluginTransit *t,
 
             if (!wait_for_plugin(t, &verdict)) {
                 end_hold(t);
-                return do_without(t, why_not(s), -ETIMEDOUT);
+                return do_without(t, why_not(s));
             }
             if (verdict <= WEIR_PLUGIN_PASS) {
                 ret = finish(t, verdict, true);
@@ -331,7 +331,7 @@ static int coroutine_fn GRAPH_RDLOCK give(WeirPluginTransit *t,
             return finish(t, verdict, is_late);
         }
         if (!may_stall(s)) {
-            return do_without(t, cannot_reason, -EIO);
+            return do_without(t, cannot_reason);
         }
         set_trouble(s, cannot_reason, false);
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, AGAIN_NS);
@@ -372,6 +372,12 @@ static int coroutine_fn GRAPH_RDLOCK while_inactive(WeirPluginTransit *t)
            ? weir_plugin_pass_on(t) : -EPERM;
 }
 
+static bool is_write(const WeirPluginTransit *t)
+{
+    return t->request.kind == WEIR_PLUGIN_WRITE ||
+           t->request.kind == WEIR_PLUGIN_ZERO;
+}
+
 static int coroutine_fn GRAPH_RDLOCK run(WeirPluginTransit *t,
                                          WeirPluginRequestFn *fn, WeirIoOp op)
 {
@@ -385,7 +391,9 @@ static int coroutine_fn GRAPH_RDLOCK run(WeirPluginTransit *t,
         ret = weir_plugin_pass_on(t);
     } else {
         weir_tasks_gate_request_begin(&s->gate);
-        ret = give_ordered(t, fn);
+        ret = is_write(t) ? weir_plugin_co_grow(s->bs, t->request.offset +
+                                                t->request.bytes) : 0;
+        ret = ret < 0 ? ret : give_ordered(t, fn);
         weir_tasks_gate_request_end(&s->gate);
     }
     return weir_filter_end(&s->filter, op, t->request.bytes, begin_ns, ret);

@@ -493,6 +493,7 @@ static void state_init(BlockDriverState *bs, Config *config)
     s->is_ordered = s->plugin->capabilities & WEIR_PLUGIN_ORDERED_FLUSH;
     qemu_co_mutex_init(&s->own_serial);
     qemu_co_rwlock_init(&s->order);
+    qemu_co_mutex_init(&s->growing);
     s->serial = s->plugin->concurrency == WEIR_PLUGIN_SERIAL ?
                 &s->loaded->serial :
                 s->plugin->concurrency == WEIR_PLUGIN_SERIAL_PER_DISK ?
@@ -567,10 +568,8 @@ static int open_children(BlockDriverState *bs, QDict *options, int flags,
                          Error **errp)
 {
     BDRVWeirPluginState *s = bs->opaque;
-    BdrvChildRole role = BDRV_CHILD_PRIMARY;
-
-    role |= weir_plugin_changes_or_holds(s) ? BDRV_CHILD_DATA
-                                            : BDRV_CHILD_FILTERED;
+    BdrvChildRole role = weir_plugin_changes_or_holds(s) ? BDRV_CHILD_IMAGE :
+                         BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY;
 
     if (!bdrv_open_child(NULL, options, "file", bs, &child_of_bds, role,
                          false, errp)) {
@@ -613,7 +612,7 @@ static int open_plugin(BlockDriverState *bs, int flags, Error **errp)
         return ret < 0 ? ret : -EINVAL;
     }
     s->is_open = true;
-    if (flags & BDRV_O_INACTIVE) {
+    if (flags & (BDRV_O_INACTIVE | BDRV_O_NO_IO)) {
         s->inactive = true;
         return 0;
     }
@@ -835,10 +834,11 @@ static int plugin_prepare_detach(BlockDriverState *bs, bool force,
 static WeirFilterDriver plugin_filter = {
     .format_name     = "weir-plugin",
     .driver          = WEIR_DRIVER_WEIR_PLUGIN,
+    /* what it is before it is known which plugin: anything */
     .capabilities    = &(const WeirFilterCapabilities) {
         .q_class      = WEIR_FILTER_CLASS_OTHER,
-        .changes_data = false,
-        .holds_data   = false,
+        .changes_data = true,
+        .holds_data   = true,
     },
     .check_options   = plugin_check_options,
     .query           = plugin_query,

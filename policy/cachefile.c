@@ -119,18 +119,26 @@ static bool cache_fail(const char *path, const char *what, GError **error)
     return false;
 }
 
+/* Read both superblocks.  Returns false if neither is that of a cache. */
+static bool cache_read(int fd, guint8 *copies)
+{
+    const gssize bytes = COPIES * SUPERBLOCK_BYTES;
+
+    return pread(fd, copies, (gsize)bytes, 0) == bytes &&
+           (memcmp(copies, cache_magic, sizeof(cache_magic)) == 0 ||
+            memcmp(copies + SUPERBLOCK_BYTES, cache_magic,
+                   sizeof(cache_magic)) == 0);
+}
+
 /* Whether there is nothing to fear from it, or @error is set. */
-static bool cache_forget(int fd, const char *path, GError **error)
+static bool cache_forget(int fd, const char *path, bool lose, GError **error)
 {
     guint8 copies[COPIES * SUPERBLOCK_BYTES];
     guint64 flags;
     guint8 *superblock;
     int newest;
 
-    if (pread(fd, copies, sizeof(copies), 0) != (ssize_t)sizeof(copies) ||
-        (memcmp(copies, cache_magic, sizeof(cache_magic)) != 0 &&
-         memcmp(copies + SUPERBLOCK_BYTES, cache_magic,
-                sizeof(cache_magic)) != 0)) {
+    if (!cache_read(fd, copies)) {
         return true;            /* the driver takes it if it is blank */
     }
     newest = cache_newest(copies);
@@ -146,7 +154,7 @@ static bool cache_forget(int fd, const char *path, GError **error)
     if (weir_file_is_locked(fd)) {
         return cache_fail(path, "is in use", error);
     }
-    if (flags & FLAG_DIRTY) {
+    if (flags & FLAG_DIRTY && !lose) {
         return cache_fail(path, "has blocks that were not written back to its "
                           "disk: end the VM and start it with both, unless "
                           "the disk was written to since; if they may be "
@@ -156,55 +164,50 @@ static bool cache_forget(int fd, const char *path, GError **error)
            cache_fail(path, "cannot be marked as old", error);
 }
 
-/*
- * The superblock in @copies that holds, if the cache is one that is in use
- * without being old; otherwise NULL: see weir_cache_file_forget().
- */
-static guint8 *cache_read(int fd, guint8 *copies)
+static bool cache_open_and_forget(const char *path, bool lose, GError **error)
 {
-    guint8 *superblock;
-    int newest;
-
-    if (pread(fd, copies, COPIES * SUPERBLOCK_BYTES, 0) !=
-        COPIES * SUPERBLOCK_BYTES) {
-        return NULL;
-    }
-    newest = cache_newest(copies);
-    if (newest < 0 || newest == COPIES) {
-        return NULL;
-    }
-    superblock = copies + newest * SUPERBLOCK_BYTES;
-    return cache_get(superblock + FLAGS_AT, 4) & FLAG_STALE ? NULL
-                                                            : superblock;
-}
-
-bool weir_cache_file_give_up(const char *path, GError **error)
-{
-    guint8 copies[COPIES * SUPERBLOCK_BYTES];
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    guint8 *superblock;
-    bool ok = true;
+    bool ok;
 
     if (fd < 0) {
         return errno == ENOENT || cache_fail(path, g_strerror(errno), error);
     }
-    superblock = cache_read(fd, copies);
-    if (superblock && weir_file_is_locked(fd)) {
-        ok = cache_fail(path, "is in use", error);
-    } else if (superblock && !cache_mark(fd, superblock)) {
-        ok = cache_fail(path, "cannot be marked as old", error);
-    }
+    ok = cache_forget(fd, path, lose, error);
     close(fd);
     return ok;
+}
+
+bool weir_cache_file_forget(const char *path, GError **error)
+{
+    return cache_open_and_forget(path, false, error);
+}
+
+bool weir_cache_file_lose(const char *path, GError **error)
+{
+    return cache_open_and_forget(path, true, error);
+}
+
+/* The flags of an open cache, or -1 if it is damaged; a blank one has none. */
+static gint64 cache_flags(int fd)
+{
+    guint8 copies[COPIES * SUPERBLOCK_BYTES];
+    int newest;
+
+    if (!cache_read(fd, copies)) {
+        return 0;
+    }
+    newest = cache_newest(copies);
+    return newest < 0 ? -1
+           : (gint64)cache_get(copies + newest * SUPERBLOCK_BYTES + FLAGS_AT,
+                               4);
 }
 
 /* Whether it has blocks that its disk does not have. */
 static bool cache_is_dirty(int fd)
 {
-    guint8 copies[COPIES * SUPERBLOCK_BYTES];
-    const guint8 *superblock = cache_read(fd, copies);
+    gint64 flags = cache_flags(fd);
 
-    return superblock && cache_get(superblock + FLAGS_AT, 4) & FLAG_DIRTY;
+    return flags >= 0 && (flags & (FLAG_DIRTY | FLAG_STALE)) == FLAG_DIRTY;
 }
 
 /* A name that no file has. */
@@ -247,15 +250,19 @@ bool weir_cache_file_set_aside(const char *path, const char *image, char **to,
     return ok;
 }
 
-bool weir_cache_file_forget(const char *path, GError **error)
+WeirCacheState weir_cache_file_state(const char *path)
 {
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    bool ok;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    gint64 flags;
 
     if (fd < 0) {
-        return errno == ENOENT || cache_fail(path, g_strerror(errno), error);
+        return errno == ENOENT ? WEIR_CACHE_MISSING : WEIR_CACHE_UNREADABLE;
     }
-    ok = cache_forget(fd, path, error);
+    flags = cache_flags(fd);
     close(fd);
-    return ok;
+    if (flags < 0) {
+        return WEIR_CACHE_DAMAGED;
+    }
+    return flags & FLAG_DIRTY && !(flags & FLAG_STALE)
+           ? WEIR_CACHE_DIRTY : WEIR_CACHE_WRITTEN_BACK;
 }

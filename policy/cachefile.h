@@ -17,6 +17,17 @@
    lacks. */
 bool weir_cache_writes_back(const char *mode);
 
+typedef enum WeirCacheState {
+    WEIR_CACHE_WRITTEN_BACK,    /* the disk has all of it; or it is old */
+    WEIR_CACHE_DIRTY,           /* the disk may lack some of it */
+    WEIR_CACHE_DAMAGED,
+    WEIR_CACHE_MISSING,
+    WEIR_CACHE_UNREADABLE,
+} WeirCacheState;
+
+/* What the file of a cache tells of its disk. */
+WeirCacheState weir_cache_file_state(const char *path);
+
 /*
  * Mark what a cache has as old.  One that is blank, or missing, stays as it
  * is; so does what is no cache.
@@ -26,12 +37,8 @@ bool weir_cache_writes_back(const char *mode);
  */
 bool weir_cache_file_forget(const char *path, GError **error);
 
-/*
- * Mark what a cache has as old, even if its disk does not have it: nobody needs
- * that disk any more.  Returns false with @error set if it is in use, or cannot
- * be written to.
- */
-bool weir_cache_file_give_up(const char *path, GError **error);
+/* The same, but blocks that a disk does not have are lost. */
+bool weir_cache_file_lose(const char *path, GError **error);
 
 /*
  * Give a cache file that has blocks which its disk does not have another name,

@@ -234,7 +234,8 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         (policy && !change_check_storage(policy, disk, bin_dir, &error)) ||
         (policy && hold && !weir_domain_plan_check_places(policy, &error)) ||
         !(change = weir_live_plan(live, policy, dirs,
-                                  weir_daemon_schema(daemon), &error))) {
+                                  weir_daemon_schema(daemon), &error)) ||
+        (hold && !weir_hold_allows(hold, disk, change, &error))) {
         return weir_fail(error);
     }
     change_print_notes(change->notes);
@@ -287,8 +288,9 @@ static int change_domain(const ChangeOptions *options, virDomainPtr domain,
 }
 
 /*
- * The domain that @name is, if it is no VM of weir run; or NULL.  Without --connect,
- * only root's libvirt is asked: that of others is started by being asked.
+ * The domain that @name is, if it is no VM of weir run; or NULL.  Without
+ * --connect, only root's libvirt is asked: that of others is started by being
+ * asked.
  */
 static virDomainPtr change_find_domain(const ChangeOptions *options,
                                        const char *dir, const char *name,

@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "binding.h"
 #include "domainplan.h"
 #include "emulator.h"
 #include "weir.h"
@@ -62,6 +63,30 @@ static bool hook_start(const WeirDomain *domain, const char *dir,
            weir_domain_plan_save(plan, dir, error);
 }
 
+/*
+ * A domain without policies is nobody's business here, whatever else is in it,
+ * unless a disk has been under one that it must not be used without.
+ */
+static bool hook_start_foreign(const char *text, gsize length, GError **error)
+{
+    g_autoptr(WeirDomain) domain = weir_domain_parse(text, length, NULL);
+    g_autoptr(GPtrArray) no_chain = g_ptr_array_new();
+
+    for (guint i = 0; domain && i < domain->disks->len; i++) {
+        const WeirDomainDisk *from = g_ptr_array_index(domain->disks, i);
+        const WeirDisk disk = {
+            .file = from->source, .id = from->target,
+            .read_only = from->read_only,
+        };
+
+        if (from->source && from->target &&
+            !weir_binding_check(&disk, no_chain, NULL, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool hook_is(char **argv, const char *operation, const char *step)
 {
     return strcmp(argv[2], operation) == 0 && strcmp(argv[3], step) == 0;
@@ -75,7 +100,7 @@ static void hook_forget(const char *text)
 
     if (domain && domain->uuid && g_uuid_string_is_valid(domain->uuid)) {
         dir = g_build_filename(WEIR_LIBVIRT_DIR, domain->uuid, NULL);
-        weir_domain_plan_remove(dir);
+        weir_domain_plan_end(dir, domain->name);
     }
 }
 
@@ -97,10 +122,13 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
         return false;
     }
     if (!strstr(text, WEIR_DOMAIN_URI)) {
-        if (!starts && !started) {
+        if (starts) {
+            return hook_start_foreign(text, length, error);
+        }
+        if (!started) {
             hook_forget(text);
         }
-        return true;    /* none of ours, whatever else is in it */
+        return true;
     }
     domain = weir_domain_parse(text, length, error);
     if (!domain) {
@@ -117,7 +145,7 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
     if (started) {
         weir_domain_plan_forget_secrets(dir);
     } else {
-        weir_domain_plan_remove(dir);
+        weir_domain_plan_end(dir, domain->name);
     }
     return true;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cachefile.h"
+#include "definition.h"
 #include "domainplan.h"
 #include "hypervisor.h"
 #include "livedomain.h"
@@ -50,51 +51,7 @@ static const char *libvirt_parse(int *argc, char ***argv,
     return (*argv)[1];
 }
 
-/* --- define, apply, remove --- */
-
-/* Whether the policies can be met, as the hook will ask again. */
-static bool libvirt_check(const LibvirtOptions *options,
-                          virConnectPtr connection, const char *xml,
-                          GError **error)
-{
-    g_autoptr(WeirDomain) domain = weir_domain_parse(xml, strlen(xml), error);
-    g_autoptr(WeirDaemon) daemon = NULL;
-    g_autoptr(WeirDomainPlan) plan = NULL;
-
-    if (!domain) {
-        return false;
-    }
-    if (domain->assigned->len == 0) {
-        weir_set_error(error, "domain '%s': found no policy for any disk, "
-                       "expected --disk, --policy or metadata that have one",
-                       domain->name);
-        return false;
-    }
-    if (!weir_hypervisor_is_local(connection)) {
-        return true;
-    }
-    daemon = weir_daemon_start(options->policy.bin_dir, error);
-    if (!daemon) {
-        return false;
-    }
-    plan = weir_domain_plan_new(domain, daemon,
-                                weir_policy_dirs(&options->policy), error);
-    return plan != NULL;
-}
-
-/* Define @xml under the options' policies. */
-static virDomainPtr libvirt_put(const LibvirtOptions *options,
-                                virConnectPtr connection, const char *xml,
-                                gsize length, GError **error)
-{
-    g_autofree char *out = weir_assign_options_transform(&options->assign,
-                                                         xml, length, error);
-
-    if (!out || !libvirt_check(options, connection, out, error)) {
-        return NULL;
-    }
-    return weir_hypervisor_define(connection, out, error);
-}
+/* --- define, remove --- */
 
 static int libvirt_cmd_define(int argc, char **argv)
 {
@@ -122,7 +79,9 @@ static int libvirt_cmd_define(int argc, char **argv)
     xml = weir_read_domain(strcmp(file, "-") == 0 ? NULL : file, &length,
                            &error);
     if (!xml || !(connection = weir_hypervisor_open(options.uri, &error)) ||
-        !(domain = libvirt_put(&options, connection, xml, length, &error))) {
+        !(domain = weir_definition_put(&options.policy,
+                                       &options.assign, connection, xml,
+                                       length, &error))) {
         return weir_fail(error);
     }
     printf("Domain '%s' defined\n", virDomainGetName(domain));
@@ -148,62 +107,13 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(LibvirtDomain, libvirt_domain_clear)
 static bool libvirt_find(LibvirtDomain *found, const char *uri,
                          const char *name, GError **error)
 {
-    int persistent;
-
     if (!(found->connection = weir_hypervisor_open(uri, error)) ||
         !(found->domain = weir_hypervisor_domain(found->connection, name,
                                                  error))) {
         return false;
     }
-    persistent = virDomainIsPersistent(found->domain);
-    if (persistent < 0) {
-        weir_hypervisor_error(error, "libvirt");
-        return false;
-    }
-    if (!persistent) {
-        weir_set_error(error, "domain '%s' is transient: its XML goes through "
-                       "'weir transform' before it is created", name);
-        return false;
-    }
-    found->xml = weir_hypervisor_xml(found->domain, false, error);
+    found->xml = weir_definition_xml(found->domain, error);
     return found->xml != NULL;
-}
-
-static void libvirt_tell(virDomainPtr domain, const char *what)
-{
-    printf("Domain '%s' %s%s\n", virDomainGetName(domain), what,
-           virDomainIsActive(domain) == 1
-               ? "; it runs, so this holds when it is started anew" : "");
-}
-
-static int libvirt_cmd_apply(int argc, char **argv)
-{
-    g_auto(LibvirtOptions) options = { 0 };
-    GOptionEntry entries[] = {
-        WEIR_OPTIONS_ASSIGN(&options.assign),
-        LIBVIRT_OPTION_CONNECT(&options),
-        LIBVIRT_OPTIONS_POLICY(&options),
-        G_OPTION_ENTRY_NULL
-    };
-    const char *name = libvirt_parse(
-        &argc, &argv, entries, "DOMAIN",
-        "Put the disks of a defined domain under policies, which are checked "
-        "before.  A\ndomain that runs is changed when it is started anew.\n\n"
-        "Exit codes: 0 done, 1 error, 2 wrong usage.");
-    g_auto(LibvirtDomain) found = { 0 };
-    g_autoptr(virDomain) defined = NULL;
-    GError *error = NULL;
-
-    if (!name) {
-        return WEIR_EXIT_USAGE;
-    }
-    if (!libvirt_find(&found, options.uri, name, &error) ||
-        !(defined = libvirt_put(&options, found.connection, found.xml,
-                                strlen(found.xml), &error))) {
-        return weir_fail(error);
-    }
-    libvirt_tell(defined, "is under its policies");
-    return WEIR_EXIT_OK;
 }
 
 /* What a disk loses with a filter, or NULL. */
@@ -286,11 +196,12 @@ static int libvirt_cmd_remove(int argc, char **argv)
         return weir_fail(error);
     }
     libvirt_note(&options, found.xml);
-    libvirt_tell(defined, "is as it was");
+    printf("Domain '%s' is as it was%s\n", virDomainGetName(defined),
+           weir_definition_note(defined));
     return WEIR_EXIT_OK;
 }
 
-/* --- start, status --- */
+/* --- start, reapply --- */
 
 /* The guest is let go when its chains were seen to be there. */
 static bool libvirt_start(virDomainPtr domain, GError **error)
@@ -337,48 +248,6 @@ static int libvirt_cmd_start(int argc, char **argv)
     }
     printf("Domain '%s' started\n", virDomainGetName(domain));
     return WEIR_EXIT_OK;
-}
-
-static int libvirt_cmd_status(int argc, char **argv)
-{
-    g_auto(LibvirtOptions) options = { 0 };
-    gboolean json = FALSE;
-    GOptionEntry entries[] = {
-        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Print JSON", NULL },
-        LIBVIRT_OPTION_CONNECT(&options),
-        G_OPTION_ENTRY_NULL
-    };
-    g_autoptr(virConnect) connection = NULL;
-    g_autoptr(GPtrArray) domains = NULL;
-    g_autoptr(GPtrArray) statuses = weir_disk_statuses_new();
-    GError *error = NULL;
-    bool unknown = false;
-    int code;
-
-    if (!weir_parse(&argc, &argv, entries, "[DOMAIN]",
-                    "Show for each disk with a policy of the domains that "
-                    "run what 'weir status'\nshows.\n\n"
-                    "Exit codes: as 'weir status'.")) {
-        return WEIR_EXIT_USAGE;
-    }
-    if (argc > 2) {
-        return weir_usage("libvirt status: found '%s', expected one domain",
-                          argv[2]);
-    }
-    if (!(connection = weir_hypervisor_open(options.uri, &error)) ||
-        !(domains = weir_hypervisor_domains(
-              connection, argc == 2 ? argv[1] : NULL, &error))) {
-        return weir_fail(error);
-    }
-    for (guint i = 0; i < domains->len; i++) {
-        if (!weir_live_domain_statuses(g_ptr_array_index(domains, i), statuses,
-                                &error)) {
-            weir_fail(g_steal_pointer(&error));
-            unknown = true;
-        }
-    }
-    code = weir_status_tell(statuses, json);
-    return code == WEIR_EXIT_OK && unknown ? WEIR_EXIT_UNKNOWN : code;
 }
 
 static void libvirt_tell_line(const char *line)
@@ -442,7 +311,7 @@ static int libvirt_cmd_reapply(int argc, char **argv)
 
 static const WeirCommand commands[] = {
     { "apply", "put disks of a defined domain under policies",
-      libvirt_cmd_apply },
+      weir_cmd_libvirt_apply },
     { "define", "define a domain with its disks under policies",
       libvirt_cmd_define },
     { "hook", "what libvirt calls when a domain starts and ends",
@@ -452,7 +321,8 @@ static const WeirCommand commands[] = {
     { "remove", "give a domain its original XML back", libvirt_cmd_remove },
     { "start", "start a domain and see that its chains are there",
       libvirt_cmd_start },
-    { "status", "show whether disks of domains comply", libvirt_cmd_status },
+    { "status", "show whether disks of domains comply",
+      weir_cmd_libvirt_status },
     { NULL, NULL, NULL }
 };
 

@@ -13,7 +13,7 @@
 #define METRICS_MAX_CONNECTIONS 16u
 #define METRICS_CONNECTION_TIMEOUT_S 30u
 
-static char *metrics_text(const WeirTargetQuery *query, GError **error)
+static char *metrics_text(const WeirWatchQuery *query, GError **error)
 {
     g_autoptr(WeirWatch) watch = weir_watch(query, error);
     g_autoptr(WeirExposition) exposition = NULL;
@@ -58,7 +58,7 @@ static enum MHD_Result metrics_handle(void *opaque,
                                       size_t *upload_bytes, void **request)
 {
     static char seen;
-    const WeirTargetQuery *query = opaque;
+    const WeirWatchQuery *query = opaque;
     g_autoptr(GError) error = NULL;
     char *text;
 
@@ -89,7 +89,7 @@ static enum MHD_Result metrics_handle(void *opaque,
 }
 
 /* Serve until a signal comes. */
-static int metrics_serve(const WeirTargetQuery *query, const char *address,
+static int metrics_serve(const WeirWatchQuery *query, const char *address,
                          bool allow_remote)
 {
     g_autoptr(WeirListener) listener = NULL;
@@ -140,7 +140,7 @@ int weir_cmd_metrics(int argc, char **argv)
         WEIR_WATCH_OPTIONS_ENTRIES(&options),
         G_OPTION_ENTRY_NULL
     };
-    g_auto(WeirTargetQuery) query = { 0 };
+    g_auto(WeirWatchQuery) query = { 0 };
     g_autofree char *text = NULL;
     GError *error = NULL;
 
@@ -154,7 +154,7 @@ int weir_cmd_metrics(int argc, char **argv)
     if (allow_remote && !address) {
         return weir_usage("metrics: found --allow-remote without --listen");
     }
-    query.traffic = true;
+    query.target.traffic = true;
     if (address) {
         return metrics_serve(&query, address, allow_remote);
     }

@@ -5,6 +5,7 @@
 #include <sys/utsname.h>
 
 #include "compile.h"
+#include "binding.h"
 #include "conflicts.h"
 #include "launchargs.h"
 #include "programs.h"
@@ -65,6 +66,8 @@ static bool run_check_disks(const Run *run, const RunOptions *options,
         if (!weir_launch_check_device(disk, policy, error) ||
             !weir_disk_check(disk, bin_dir, error) ||
             !weir_storage_check(policy->storage, disk, bin_dir, error) ||
+            !weir_binding_check(disk, g_ptr_array_index(chains, i),
+                                policy->name, error) ||
             !weir_conflicts_files(g_ptr_array_index(chains, i), disk->id,
                                   error)) {
             return false;

@@ -6,7 +6,6 @@
 #include "outdated.h"
 #include "table.h"
 #include "watch-options.h"
-#include "watch.h"
 
 /* "raw > weir-inspect > file" */
 static char *status_chain(JsonArray *nodes)
@@ -45,12 +44,21 @@ static char *status_reason(const WeirDiskStatus *status)
                        NULL);
 }
 
-static void status_print_disks(const GPtrArray *statuses)
+/* The first cell of a row, where there are several hosts. */
+static void status_add_host(WeirTable *table, bool many, const char *host)
 {
-    g_autoptr(WeirTable) table = weir_table_new(8);
+    if (many) {
+        weir_table_cell(table, host);
+    }
+}
 
-    weir_table_row(table, "VM", "DISK", "POLICY", "WANTED", "ACTUAL", "STATE",
-                   "SINCE", "REASON");
+static void status_print_disks(const GPtrArray *statuses, bool many)
+{
+    g_autoptr(WeirTable) table = weir_table_new(many ? 9 : 8);
+
+    status_add_host(table, many, "HOST");
+    weir_table_cells(table, 8, "VM", "DISK", "POLICY", "WANTED", "ACTUAL",
+                     "STATE", "SINCE", "REASON");
     for (guint i = 0; i < statuses->len; i++) {
         const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
         g_autofree char *wanted = status_chain(status->wanted);
@@ -58,19 +66,21 @@ static void status_print_disks(const GPtrArray *statuses)
         g_autofree char *since = status_time(status->since);
         g_autofree char *reason = status_reason(status);
 
-        weir_table_row(table, status->vm, status->disk, status->policy, wanted,
-                       actual, weir_compliance_name(status->state), since,
-                       reason);
+        status_add_host(table, many, status->host);
+        weir_table_cells(table, 8, status->vm, status->disk, status->policy,
+                         wanted, actual, weir_compliance_name(status->state),
+                         since, reason);
     }
     weir_table_print(table);
 }
 
-static void status_print_filters(const GPtrArray *statuses)
+static void status_print_filters(const GPtrArray *statuses, bool many)
 {
-    g_autoptr(WeirTable) table = weir_table_new(7);
+    g_autoptr(WeirTable) table = weir_table_new(many ? 8 : 7);
 
-    weir_table_row(table, "VM", "DISK", "FILTER", "STATE", "SINCE", "FACTS",
-                   "REASON");
+    status_add_host(table, many, "HOST");
+    weir_table_cells(table, 7, "VM", "DISK", "FILTER", "STATE", "SINCE",
+                     "FACTS", "REASON");
     for (guint i = 0; i < statuses->len; i++) {
         const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
 
@@ -81,10 +91,12 @@ static void status_print_filters(const GPtrArray *statuses)
             g_autofree char *text = weir_facts_text(&facts);
             g_autofree char *since = status_time(filter->since);
 
-            weir_table_row(table, status->vm, status->disk, filter->driver,
-                           weir_compliance_name(filter->state), since,
-                           *text ? text : NULL,
-                           filter->reason ? filter->reason : "");
+            status_add_host(table, many, status->host);
+            weir_table_cells(table, 7, status->vm, status->disk,
+                             filter->driver,
+                             weir_compliance_name(filter->state), since,
+                             *text ? text : NULL,
+                             filter->reason ? filter->reason : "");
         }
     }
     weir_table_print(table);
@@ -101,6 +113,16 @@ static void status_print_json(const GPtrArray *statuses)
     weir_print_json(array);
 }
 
+/*
+ * Whether what was applied can be compared with what policies say now: policies
+ * of another machine are not here, unless the user says that these are.
+ */
+static bool status_can_compare(const WeirPolicyOptions *options,
+                               const WeirTarget *target)
+{
+    return target->record && (!target->remote || options->dirs);
+}
+
 /* Whether a policy has been applied that may be another one now. */
 static bool status_has_policies(const GPtrArray *statuses)
 {
@@ -114,32 +136,44 @@ static bool status_has_policies(const GPtrArray *statuses)
     return false;
 }
 
-/* Find the disks that are not under what their policies say now. */
-static void status_check_policies(const WeirPolicyOptions *options,
-                                  WeirWatch *watch)
+/* The programs that a VM of this machine was started with. */
+static const char *status_bin_dir(const WeirPolicyOptions *options,
+                                  const WeirWatch *watch)
 {
     const char *bin_dir = options->bin_dir;
-    g_autoptr(WeirDaemon) daemon = NULL;
-    g_autoptr(GError) error = NULL;
 
     for (guint i = 0; !bin_dir && i < watch->targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(watch->targets, i);
 
-        bin_dir = target->record ? target->record->bin_dir : NULL;
+        bin_dir = target->record && !target->remote ? target->record->bin_dir
+                                                    : NULL;
     }
-    if (!status_has_policies(watch->statuses)) {
-        return;
-    }
-    daemon = weir_daemon_start(bin_dir, &error);
+    return bin_dir;
+}
+
+/* Find the disks that are not under what their policies say now. */
+static void status_check_policies(const WeirPolicyOptions *options,
+                                  WeirWatch *watch)
+{
+    g_autoptr(WeirDaemon) daemon = NULL;
+    g_autoptr(GError) error = NULL;
+
     for (guint i = 0; i < watch->targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(watch->targets, i);
+        g_autoptr(GPtrArray) statuses = weir_watch_statuses(watch, i);
 
-        if (target->record && daemon) {
+        if (!status_can_compare(options, target) ||
+            !status_has_policies(statuses)) {
+            continue;
+        }
+        if (!daemon && !error) {
+            daemon = weir_daemon_start(status_bin_dir(options, watch), &error);
+        }
+        if (daemon) {
             weir_outdated_check(target->record, options->dirs,
-                                weir_daemon_schema(daemon), watch->statuses);
-        } else if (target->record) {
-            weir_outdated_unknown(target->record, error->message,
-                                  watch->statuses);
+                                weir_daemon_schema(daemon), statuses);
+        } else {
+            weir_outdated_unknown(target->record, error->message, statuses);
         }
     }
 }
@@ -164,17 +198,19 @@ int weir_status_code(const GPtrArray *statuses)
     return ret;
 }
 
-int weir_status_tell(const GPtrArray *statuses, bool json)
+static void status_print(const WeirWatch *watch, bool filters, bool json)
 {
     if (json) {
-        status_print_json(statuses);
+        status_print_json(watch->statuses);
+    } else if (filters) {
+        status_print_filters(watch->statuses, watch->many);
     } else {
-        status_print_disks(statuses);
+        status_print_disks(watch->statuses, watch->many);
     }
-    return weir_status_code(statuses);
 }
 
-int weir_cmd_status(int argc, char **argv)
+static int status_run(int argc, char **argv, bool domains,
+                      const char *parameters, const char *help)
 {
     g_auto(WeirWatchOptions) options = WEIR_WATCH_OPTIONS_INIT;
     g_auto(WeirPolicyOptions) policy = { 0 };
@@ -189,21 +225,12 @@ int weir_cmd_status(int argc, char **argv)
         WEIR_WATCH_OPTIONS_ENTRIES(&options),
         G_OPTION_ENTRY_NULL
     };
-    g_auto(WeirTargetQuery) query = { 0 };
+    g_auto(WeirWatchQuery) query = { 0 };
     g_autoptr(WeirWatch) watch = NULL;
     GError *error = NULL;
 
-    if (!weir_parse(&argc, &argv, entries, "[VM]",
-                    "Show for each disk its policy, the chain that it wants, "
-                    "the chain that there is,\nand the state: compliant, "
-                    "non-compliant, out-of-date (the policy has\nchanged since "
-                    "it was applied), unknown (the VM cannot be asked, or a "
-                    "filter does not\ntell) or not-applicable (no policy is "
-                    "known).\n\n"
-                    "Exit codes: 0 all disks are compliant or not-applicable, "
-                    "1 error, 2 wrong usage,\n3 a disk is non-compliant, 4 "
-                    "none is, but one is unknown, 5 none is either, but one\n"
-                    "is out-of-date.") ||
+    options.domains = domains;
+    if (!weir_parse(&argc, &argv, entries, parameters, help) ||
         !weir_watch_options_query(&options, argc, argv, &query)) {
         return WEIR_EXIT_USAGE;
     }
@@ -212,9 +239,28 @@ int weir_cmd_status(int argc, char **argv)
         return weir_fail(error);
     }
     status_check_policies(&policy, watch);
-    if (filters && !json) {
-        status_print_filters(watch->statuses);
-        return weir_status_code(watch->statuses);
-    }
-    return weir_status_tell(watch->statuses, json);
+    status_print(watch, filters, json);
+    return weir_status_code(watch->statuses);
+}
+
+int weir_cmd_status(int argc, char **argv)
+{
+    return status_run(
+        argc, argv, false, "[VM]",
+        "Show for each disk its policy, the chain that it wants, the chain "
+        "that there is,\nand the state: compliant, non-compliant, out-of-date "
+        "(the policy has\nchanged since it was applied), unknown (the VM or "
+        "host cannot be asked, or a filter\ndoes not tell) or not-applicable "
+        "(no policy is known).\n\n"
+        "Exit codes: 0 all disks are compliant or not-applicable, 1 error, 2 "
+        "wrong usage,\n3 a disk is non-compliant, 4 none is, but one is "
+        "unknown, 5 none is either, but one\nis out-of-date.");
+}
+
+int weir_cmd_libvirt_status(int argc, char **argv)
+{
+    return status_run(
+        argc, argv, true, "[DOMAIN]",
+        "Show what 'weir status' shows, for domains of libvirt only.\n\n"
+        "Exit codes: as 'weir status'.");
 }

@@ -16,7 +16,7 @@
 #define TOP_INTERVAL_S_MAX 3600
 
 typedef struct Top {
-    WeirTargetQuery query;
+    WeirWatchQuery query;
     gint64 interval_us;
     WeirTopColumn column;
     bool reverse;
@@ -31,9 +31,9 @@ typedef struct Top {
 
 static void top_clear(Top *top)
 {
-    weir_target_query_clear(&top->query);
     weir_watch_free(top->watch);
     weir_watch_free(top->before);
+    weir_watch_query_clear(&top->query);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Top, top_clear)
@@ -66,25 +66,33 @@ static int top_left(const Top *top)
     return (int)(CLAMP(left_us, 0, top->interval_us) + 999) / 1000;
 }
 
+static void top_add_row(const Top *top, WeirTable *table,
+                        const WeirTopRow *row)
+{
+    for (guint i = 0; i < WEIR_TOP_COLUMNS; i++) {
+        WeirTopColumn column = (WeirTopColumn)i;
+        g_autofree char *cell = row ? weir_top_cell(row, column)
+                                    : g_strdup(weir_top_title(column));
+
+        if (weir_top_has(top->watch, column)) {
+            weir_table_cell(table, cell);
+        }
+    }
+}
+
 static char *top_table(const Top *top)
 {
     double seconds = (double)(top->watch_us - top->before_us) /
                      G_USEC_PER_SEC;
     g_autoptr(GPtrArray) rows = weir_top_rows(top->watch, top->before,
                                               seconds);
-    g_autoptr(WeirTable) table = weir_table_new(WEIR_TOP_COLUMNS);
+    guint hidden = weir_top_has(top->watch, WEIR_TOP_HOST) ? 0 : 1;
+    g_autoptr(WeirTable) table = weir_table_new(WEIR_TOP_COLUMNS - hidden);
 
     weir_top_sort(rows, top->column, top->reverse);
-    for (guint j = 0; j < WEIR_TOP_COLUMNS; j++) {
-        weir_table_cell(table, weir_top_title((WeirTopColumn)j));
-    }
+    top_add_row(top, table, NULL);
     for (guint i = 0; i < rows->len; i++) {
-        for (guint j = 0; j < WEIR_TOP_COLUMNS; j++) {
-            g_autofree char *cell = weir_top_cell(g_ptr_array_index(rows, i),
-                                                  (WeirTopColumn)j);
-
-            weir_table_cell(table, cell);
-        }
+        top_add_row(top, table, g_ptr_array_index(rows, i));
     }
     return weir_table_text(table);
 }
@@ -94,13 +102,17 @@ static char *top_table(const Top *top)
 static char *top_headline(const Top *top)
 {
     guint counts[WEIR_COMPLIANCES] = { 0 };
+    guint disks = 0;
     GString *text = g_string_new(NULL);
 
     for (guint i = 0; i < top->watch->statuses->len; i++) {
         const WeirDiskStatus *status = g_ptr_array_index(top->watch->statuses,
                                                          i);
 
-        counts[status->state]++;
+        if (status->disk) {
+            counts[status->state]++;
+            disks++;
+        }
     }
     g_string_append_printf(text, "%u VMs, %u disks:",
                            weir_targets_vms(top->watch->targets),
@@ -115,11 +127,20 @@ static char *top_headline(const Top *top)
     return g_string_free(text, FALSE);
 }
 
-/* Returns whether to go on. */
-static bool top_do_key(Top *top, char key)
+/* The next column that is shown, or with -1 the one before. */
+static WeirTopColumn top_next_column(const Top *top, int step)
 {
     guint column = top->column;
 
+    do {
+        column = (column + WEIR_TOP_COLUMNS + (guint)step) % WEIR_TOP_COLUMNS;
+    } while (!weir_top_has(top->watch, (WeirTopColumn)column));
+    return (WeirTopColumn)column;
+}
+
+/* Returns whether to go on. */
+static bool top_do_key(Top *top, char key)
+{
     switch (key) {
     case 'q':
         return false;
@@ -127,11 +148,10 @@ static bool top_do_key(Top *top, char key)
         top->reverse = !top->reverse;
         break;
     case '>':
-        top->column = (WeirTopColumn)((column + 1) % WEIR_TOP_COLUMNS);
+        top->column = top_next_column(top, 1);
         break;
     case '<':
-        top->column = (WeirTopColumn)((column + WEIR_TOP_COLUMNS - 1) %
-                                      WEIR_TOP_COLUMNS);
+        top->column = top_next_column(top, -1);
         break;
     case ' ':
         top->watch_us -= top->interval_us;
@@ -283,7 +303,7 @@ int weir_cmd_top(int argc, char **argv)
         return weir_usage("top: found interval %g, expected %g to %d seconds",
                           interval_s, TOP_INTERVAL_S_MIN, TOP_INTERVAL_S_MAX);
     }
-    top.query.traffic = true;
+    top.query.target.traffic = true;
     top.reverse = reverse;
     top.interval_us = (gint64)(interval_s * G_USEC_PER_SEC);
     return once || !isatty(STDOUT_FILENO) ? top_run_batch(&top, once)

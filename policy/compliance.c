@@ -17,6 +17,7 @@ static void compliance_filter_free(WeirFilterStatus *filter)
 
 static void compliance_status_free(WeirDiskStatus *status)
 {
+    g_free(status->host);
     g_free(status->vm);
     g_free(status->disk);
     g_free(status->policy);
@@ -232,7 +233,7 @@ static void compliance_check_present(const WeirGraphNode *node,
     WeirFacts facts = weir_facts_read(node->filter);
 
     facts.driver = wanted->driver;
-    if (facts.place && strcmp(facts.place, wanted->place) != 0) {
+    if (!weir_graph_is_at(node, wanted->place)) {
         weir_verdict_add(verdict, WEIR_NON_COMPLIANT,
                          "%s is at place %s instead of %s", wanted->driver,
                          facts.place, wanted->place);
@@ -585,6 +586,17 @@ void weir_compliance_graph(const char *vm, const WeirGraph *graph,
     }
 }
 
+void weir_compliance_unknown(const char *vm, const char *disk,
+                             const char *policy, const char *reason,
+                             GPtrArray *statuses)
+{
+    WeirDiskStatus *status = compliance_status_new(vm, disk, WEIR_UNKNOWN);
+
+    status->policy = g_strdup(policy);
+    status->reason = g_strdup(reason);
+    g_ptr_array_add(statuses, status);
+}
+
 static JsonObject *compliance_filter_json(const WeirFilterStatus *filter)
 {
     WeirFacts facts = weir_facts_read(filter->filter);
@@ -612,8 +624,11 @@ JsonObject *weir_disk_status_json(const WeirDiskStatus *status)
     JsonObject *object = json_object_new();
     JsonArray *filters = json_array_new();
 
+    if (status->host) {
+        json_object_set_string_member(object, "host", status->host);
+    }
     weir_json_set_string(object, "vm", status->vm);
-    json_object_set_string_member(object, "disk", status->disk);
+    weir_json_set_string(object, "disk", status->disk);
     weir_json_set_string(object, "policy", status->policy);
     if (status->policy) {
         json_object_set_int_member(object, "policy-version",

@@ -21,8 +21,9 @@ typedef struct WeirFilterStatus {
 
 /* A disk's compliance. */
 typedef struct WeirDiskStatus {
-    char *vm;
-    char *disk;
+    char *host;             /* NULL: not to be told */
+    char *vm;               /* NULL: of a host that cannot be asked */
+    char *disk;             /* NULL: it is not known which there are */
     char *policy;           /* NULL: none */
     gint64 policy_version;
     WeirCompliance state;
@@ -55,6 +56,15 @@ void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
 /* Add a not-applicable status for each device or export of @graph. */
 void weir_compliance_graph(const char *vm, const WeirGraph *graph,
                            GPtrArray *statuses);
+
+/*
+ * Add the unknown status of a disk whose record is not known, for @reason.
+ *
+ * @vm, @disk, @policy: NULL: not known either
+ */
+void weir_compliance_unknown(const char *vm, const char *disk,
+                             const char *policy, const char *reason,
+                             GPtrArray *statuses);
 
 /* A WeirDiskStatus as a JSON object that the caller unrefs. */
 JsonObject *weir_disk_status_json(const WeirDiskStatus *status);

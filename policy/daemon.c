@@ -12,7 +12,6 @@
 #include "qmp.h"
 
 #define WEIR_DAEMON_TIMEOUT_MS 30000
-#define DAEMON_PLUGIN "weir-plugin"
 
 struct WeirDaemon {
     char *program;
@@ -169,6 +168,19 @@ const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon)
     return daemon->schema;
 }
 
+WeirQmp *weir_daemon_qmp(WeirDaemon *daemon, GError **error)
+{
+    return daemon_need(daemon, error) ? daemon->qmp : NULL;
+}
+
+bool weir_daemon_quit(WeirDaemon *daemon, GError **error)
+{
+    g_autoptr(JsonNode) answer = weir_qmp_execute(
+        daemon->qmp, "quit", NULL, WEIR_DAEMON_TIMEOUT_MS, error);
+
+    return answer && g_subprocess_wait_check(daemon->process, NULL, error);
+}
+
 /* What a driver is asked about @filter; the caller unrefs it. */
 static JsonObject *daemon_question(const WeirPolicyFilter *filter)
 {
@@ -221,17 +233,36 @@ static bool daemon_try(WeirDaemon *daemon, const WeirPolicyFilter *filter,
     return true;
 }
 
-/* Whether an answer depends on files that are not stamped: on a plugin. */
-static bool daemon_has_plugin(const WeirPolicy *policy)
+/*
+ * Whether what is said of @policy depends on more than the programs: options
+ * that the driver itself looks up in another file.
+ */
+static bool daemon_asks_others(const WeirDaemon *daemon,
+                               const WeirPolicy *policy)
 {
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
+        const WeirFilterType *type = weir_schema_find(daemon->schema,
+                                                      filter->driver);
 
-        if (strcmp(filter->driver, DAEMON_PLUGIN) == 0) {
+        if (type && weir_schema_has_open(&type->options)) {
             return true;
         }
     }
     return false;
+}
+
+JsonNode *weir_daemon_ask(WeirDaemon *daemon, const char *command,
+                          JsonObject *arguments, GError **error)
+{
+    if (!daemon_need(daemon, error)) {
+        if (arguments) {
+            json_object_unref(arguments);
+        }
+        return NULL;
+    }
+    return weir_qmp_execute(daemon->qmp, command, arguments,
+                            WEIR_DAEMON_TIMEOUT_MS, error);
 }
 
 bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
@@ -241,7 +272,8 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
     g_autofree char *digest = daemon_digest(policy);
     bool ok = true;
 
-    if (weir_answers_accepted(daemon->answers, digest)) {
+    if (!daemon_asks_others(daemon, policy) &&
+        weir_answers_accepted(daemon->answers, digest)) {
         return true;
     }
     if (!daemon_need(daemon, error)) {
@@ -256,7 +288,7 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
                             text->str);
         ok = false;
     }
-    if (ok && !daemon_has_plugin(policy)) {
+    if (ok) {
         weir_answers_accept(daemon->answers, digest);
         daemon->changed = true;
     }

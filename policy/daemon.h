@@ -8,6 +8,7 @@
 #define WEIR_DAEMON_H
 
 #include "policy.h"
+#include "qmp.h"
 
 typedef struct WeirDaemon WeirDaemon;
 
@@ -26,6 +27,19 @@ void weir_daemon_free(WeirDaemon *daemon);
 
 /* The installed filters, owned by @daemon. */
 const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon);
+
+/* Its monitor, owned by @daemon, which is started; or NULL with @error set. */
+WeirQmp *weir_daemon_qmp(WeirDaemon *daemon, GError **error);
+
+/* Have it close all that it has opened and end; it is of no use then. */
+bool weir_daemon_quit(WeirDaemon *daemon, GError **error);
+
+/*
+ * Ask a process with a QMP command.  @arguments: consumed; NULL: none.
+ * Returns the answer, which the caller frees, or NULL with @error set.
+ */
+JsonNode *weir_daemon_ask(WeirDaemon *daemon, const char *command,
+                          JsonObject *arguments, GError **error);
 
 /*
  * Have each driver look at its options in @policy, the lowest first.

@@ -542,16 +542,21 @@ WeirDomainDisk *weir_domain_disk(const WeirDomain *domain, const char *target)
     return NULL;
 }
 
-const char *weir_domain_policy(const WeirDomain *domain, const char *target)
+const char *weir_assigned_find(const GPtrArray *assigned, const char *target)
 {
-    for (guint i = 0; i < domain->assigned->len; i++) {
-        const WeirAssigned *assigned = g_ptr_array_index(domain->assigned, i);
+    for (guint i = 0; i < assigned->len; i++) {
+        const WeirAssigned *entry = g_ptr_array_index(assigned, i);
 
-        if (strcmp(assigned->target, target) == 0) {
-            return assigned->policy;
+        if (strcmp(entry->target, target) == 0) {
+            return entry->policy;
         }
     }
     return NULL;
+}
+
+const char *weir_domain_policy(const WeirDomain *domain, const char *target)
+{
+    return weir_assigned_find(domain->assigned, target);
 }
 
 bool weir_domain_disk_check(const WeirDomainDisk *disk, GError **error)

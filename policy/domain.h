@@ -99,6 +99,9 @@ WeirAssigned *weir_assigned_new(const char *target, const char *policy);
 /* An array of WeirAssigned that owns them. */
 GPtrArray *weir_assigned_array(void);
 
+/* The policy that an array of them has for a disk, or NULL. */
+const char *weir_assigned_find(const GPtrArray *assigned, const char *target);
+
 /* The disk with that target, or NULL. */
 WeirDomainDisk *weir_domain_disk(const WeirDomain *domain,
                                  const char *target);

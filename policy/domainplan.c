@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "binding.h"
 #include "conflicts.h"
 #include "emulator.h"
 
@@ -18,6 +19,7 @@ void weir_domain_plan_free(WeirDomainPlan *plan)
     if (plan) {
         weir_plan_free(plan->plan);
         weir_record_free(plan->record);
+        g_ptr_array_unref(plan->disks);
         g_free(plan);
     }
 }
@@ -71,6 +73,7 @@ static bool domainplan_add(WeirDomainPlan *plan, const WeirDomainDisk *from,
 
     if (!weir_storage_check(policy->storage, disk, NULL, error) ||
         !(chain = weir_plan_add(plan->plan, disk, policy, error)) ||
+        !weir_binding_check(disk, chain, policy->name, error) ||
         !weir_conflicts_files(chain, disk->id, error)) {
         return false;
     }
@@ -79,6 +82,7 @@ static bool domainplan_add(WeirDomainPlan *plan, const WeirDomainDisk *from,
                               plan->record->disks->len - 1);
     g_free(entry->device);
     entry->device = g_strdup(from->alias);
+    g_ptr_array_add(plan->disks, g_steal_pointer(&disk));
     return true;
 }
 
@@ -145,6 +149,8 @@ WeirDomainPlan *weir_domain_plan_new(const WeirDomain *domain,
     plan = g_new0(WeirDomainPlan, 1);
     plan->plan = weir_plan_new(domain->name);
     plan->record = weir_record_new(domain->name, 0, "", NULL);
+    plan->disks = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)weir_disk_free);
     plan->uid = domain->uid;
     plan->gid = domain->gid;
     for (guint i = 0; i < domain->assigned->len; i++) {
@@ -265,6 +271,25 @@ bool weir_domain_plan_mkdir(const char *dir, GError **error)
            domainplan_mkdir(dir, 0711, error);
 }
 
+static bool domainplan_note_bindings(const WeirDomainPlan *plan,
+                                     GError **error)
+{
+    const GPtrArray *chains = weir_plan_chains(plan->plan);
+
+    for (guint i = 0; i < plan->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(plan->disks, i);
+        const WeirRecordDisk *entry = g_ptr_array_index(plan->record->disks,
+                                                        i);
+
+        if (!weir_binding_note(disk, g_ptr_array_index(chains, i),
+                               plan->record->name, entry->policy,
+                               disk->read_only, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool domainplan_save(const WeirDomainPlan *plan, const char *dir,
                             GError **error)
 {
@@ -273,6 +298,7 @@ static bool domainplan_save(const WeirDomainPlan *plan, const char *dir,
 
     if (!weir_domain_plan_mkdir(dir, error) ||
         !domainplan_create_files(plan, error) ||
+        !domainplan_note_bindings(plan, error) ||
         !domainplan_save_secrets(plan, dir, error) ||
         !weir_record_save(plan->record, dir, error)) {
         return false;
@@ -315,6 +341,18 @@ void weir_domain_plan_forget_secrets(const char *dir)
     g_autofree char *path = g_build_filename(dir, WEIR_LIBVIRT_SECRETS, NULL);
 
     domainplan_rmdir(path);
+}
+
+void weir_domain_plan_end(const char *dir, const char *name)
+{
+    g_autoptr(WeirRecord) record = weir_record_load(dir, name, NULL);
+
+    for (guint i = 0; record && i < record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+
+        weir_binding_settle(disk->file);
+    }
+    weir_domain_plan_remove(dir);
 }
 
 void weir_domain_plan_remove(const char *dir)

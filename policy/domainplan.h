@@ -17,6 +17,7 @@
 typedef struct WeirDomainPlan {
     WeirPlan *plan;
     WeirRecord *record;     /* its disks have the devices' ids, if known */
+    GPtrArray *disks;       /* WeirDisk, one for each chain of @plan */
     gint64 uid, gid;        /* of QEMU; -1: root */
 } WeirDomainPlan;
 
@@ -48,7 +49,8 @@ bool weir_domain_plan_check_places(const WeirPolicy *policy, GError **error);
 void weir_domain_plan_free(WeirDomainPlan *plan);
 
 /*
- * Make the files that are to be made, and leave the chains in directory @dir of
+ * Make the files that are to be made, note what the disks must not be used
+ * without from now on, and leave the chains in directory @dir of
  * the domain.  If it fails, nothing is left there.
  */
 bool weir_domain_plan_save(const WeirDomainPlan *plan, const char *dir,
@@ -60,7 +62,10 @@ bool weir_domain_plan_mkdir(const char *dir, GError **error);
 /* QEMU has read the secrets. */
 void weir_domain_plan_forget_secrets(const char *dir);
 
-/* The domain has ended. */
+/* The domain @name has ended. */
+void weir_domain_plan_end(const char *dir, const char *name);
+
+/* Remove what was left. */
 void weir_domain_plan_remove(const char *dir);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(WeirDomainPlan, weir_domain_plan_free)

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "carried.h"
+
 #define EMULATOR_MAX_DEPTH 16
 
 /* A block node of the command line. */
@@ -248,6 +250,17 @@ static void line_put_secret(Line *line, const char *dir, const char *id)
     g_ptr_array_add(line->args, weir_json_object_text(object, false));
 }
 
+/* One that is too long is known on this machine only. */
+static void line_put_record(Line *line, const WeirRecord *record)
+{
+    char *object = weir_carried_object(record);
+
+    if (object) {
+        g_ptr_array_add(line->args, g_strdup("-object"));
+        g_ptr_array_add(line->args, object);
+    }
+}
+
 GPtrArray *weir_emulator_rewrite(char *const *args, const WeirRecord *record,
                                  const char *secrets_dir,
                                  const GPtrArray *secrets, GError **error)
@@ -264,6 +277,7 @@ GPtrArray *weir_emulator_rewrite(char *const *args, const WeirRecord *record,
     for (guint i = 0; i < secrets->len; i++) {
         line_put_secret(&line, secrets_dir, g_ptr_array_index(secrets, i));
     }
+    line_put_record(&line, record);
     g_ptr_array_add(line.args, NULL);
     return g_steal_pointer(&line.args);
 }

@@ -18,6 +18,8 @@
  * The chain has the name of the storage node, so that all that libvirt does
  * with that node it does with the chain: open the format node anew over it, ask
  * for its statistics, delete it.  All below is inline, and goes with it.
+ *
+ * QEMU carries the record as well, see carried.h.
  */
 #ifndef WEIR_EMULATOR_H
 #define WEIR_EMULATOR_H

@@ -40,7 +40,7 @@ void weir_exposition_family(WeirExposition *exposition, const char *name,
 
 static void exposition_append_value(GString *out, const char *value)
 {
-    g_autofree char *valid = g_utf8_make_valid(value ? value : "", -1);
+    g_autofree char *valid = g_utf8_make_valid(value, -1);
 
     for (const char *p = valid; *p; p++) {
         if (*p == '\n') {
@@ -72,14 +72,18 @@ void weir_exposition_sample(WeirExposition *exposition, const char *suffix,
                             const char *const *labels, double value)
 {
     GString *series = g_string_new(exposition->family);
+    char separator = '{';
 
     g_string_append(series, suffix);
     for (guint i = 0; labels[i]; i += 2) {
-        g_string_append_printf(series, "%c%s=\"", i ? ',' : '{', labels[i]);
-        exposition_append_value(series, labels[i + 1]);
-        g_string_append_c(series, '"');
+        if (labels[i + 1]) {
+            g_string_append_printf(series, "%c%s=\"", separator, labels[i]);
+            exposition_append_value(series, labels[i + 1]);
+            g_string_append_c(series, '"');
+            separator = ',';
+        }
     }
-    if (labels[0]) {
+    if (separator == ',') {
         g_string_append_c(series, '}');
     }
     if (!g_hash_table_contains(exposition->seen, series->str)) {

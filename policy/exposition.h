@@ -27,7 +27,7 @@ void weir_exposition_family(WeirExposition *exposition, const char *name,
  *
  * @suffix: of the family's name: "", or "_bucket" and so on
  * @labels: names and values in turn, NULL at the end; values may have anything
- *     in them
+ *     in them, and a label whose value is NULL is left out
  */
 void weir_exposition_sample(WeirExposition *exposition, const char *suffix,
                             const char *const *labels, double value);

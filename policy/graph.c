@@ -233,6 +233,30 @@ GPtrArray *weir_graph_chain(WeirGraphNode *root)
     return chain;
 }
 
+/* Whether there are but filters between a filter and the storage node. */
+static bool graph_is_over_storage(const WeirGraphNode *filter)
+{
+    g_autoptr(GPtrArray) chain = weir_graph_chain((WeirGraphNode *)filter);
+
+    for (guint i = 0; i + 1 < chain->len; i++) {
+        const WeirGraphNode *node = g_ptr_array_index(chain, i);
+
+        if (!node->filter) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool weir_graph_is_at(const WeirGraphNode *filter, const char *place)
+{
+    const char *found = weir_json_string(filter->filter, "place");
+
+    return !found || strcmp(found, place) == 0 ||
+           (strcmp(found, "disk") == 0 && strcmp(place, "storage") == 0 &&
+            graph_is_over_storage(filter));
+}
+
 bool weir_graph_reaches(const WeirGraphNode *root, const WeirGraphNode *node)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);

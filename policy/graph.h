@@ -60,6 +60,13 @@ WeirGraphNode *weir_graph_root(const WeirGraphNode *backend);
  */
 GPtrArray *weir_graph_chain(WeirGraphNode *root);
 
+/*
+ * Whether a filter is at a place.  Without a format node, which newer libvirt
+ * leaves out over raw images, a disk has but one place: what is right over
+ * the storage node is at place storage as well, whatever QEMU calls it.
+ */
+bool weir_graph_is_at(const WeirGraphNode *filter, const char *place);
+
 /* Whether @node is @root or can be reached from it, backing files included. */
 bool weir_graph_reaches(const WeirGraphNode *root, const WeirGraphNode *node);
 

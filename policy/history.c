@@ -15,7 +15,7 @@
  */
 struct WeirHistory {
     char *path;
-    char *record_path;
+    char *record_path;      /* NULL: the record is elsewhere */
     pid_t pid;
     gint64 start_time;
     gint64 now;
@@ -59,6 +59,11 @@ WeirHistory *weir_history_load(const char *dir, const WeirRecord *record,
     history->before = history_read(history);
     history->disks = json_object_new();
     return history;
+}
+
+void weir_history_apart(WeirHistory *history)
+{
+    g_clear_pointer(&history->record_path, g_free);
 }
 
 void weir_history_free(WeirHistory *history)
@@ -238,7 +243,7 @@ void weir_history_save(const WeirHistory *history)
     if (g_file_set_contents_full(history->path, text, -1,
                                  G_FILE_SET_CONTENTS_CONSISTENT, 0644,
                                  NULL) &&
-        access(history->record_path, F_OK) != 0) {
+        history->record_path && access(history->record_path, F_OK) != 0) {
         unlink(history->path);  /* the VM has ended meanwhile */
     }
 }

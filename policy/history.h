@@ -2,8 +2,9 @@
 /*
  * What was seen of a VM before: since when its disks are in their states, and
  * latencies of some time ago.  It is in a JSON file NAME.status next to the
- * VM's record, and for that QEMU process only.  Where it cannot be written,
- * each look is the first one.
+ * VM's record, or, for a domain on another machine, in a directory of that
+ * host; and for that QEMU process only.  Where it cannot be written, each look
+ * is the first one.
  */
 #ifndef WEIR_HISTORY_H
 #define WEIR_HISTORY_H
@@ -16,13 +17,16 @@
 /*
  * Read the history of a VM.
  *
- * @dir: of the records
+ * @dir: of the records, or of the host
  * @now: seconds since 1970
  * Returns it, empty if there is none or it is damaged; the caller frees it with
  * weir_history_free().
  */
 WeirHistory *weir_history_load(const char *dir, const WeirRecord *record,
                                gint64 now);
+
+/* The record is not in the directory, so that it may lack. */
+void weir_history_apart(WeirHistory *history);
 
 /* NULL is fine. */
 void weir_history_free(WeirHistory *history);

@@ -8,8 +8,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cachefile.h"
+#include "carried.h"
 #include "compliance.h"
 #include "domainplan.h"
+#include "domainrecord.h"
 #include "emulator.h"
 #include "programs.h"
 #include "reassign.h"
@@ -88,132 +91,11 @@ static void hold_unlock(WeirHold *hold)
 
 /* --- the disks --- */
 
-/* An entry of the record for a disk under no policy. */
-static void hold_add_entry(WeirHold *hold, const WeirDomainDisk *from)
-{
-    g_autoptr(WeirDisk) disk = weir_domain_plan_disk(from);
-    g_autoptr(GPtrArray) none = g_ptr_array_new();
-    const WeirPolicy no_policy = { .name = (char *)"", .filters = none };
-    g_autoptr(GPtrArray) chain = weir_chain_new(disk, &no_policy, none, none);
-    WeirRecordDisk *entry;
-
-    weir_record_add_disk(hold->record, disk, NULL, NULL, chain);
-    entry = g_ptr_array_index(hold->record->disks,
-                              hold->record->disks->len - 1);
-    entry->device = g_strdup(from->alias);
-}
-
-static void hold_take_node(WeirRecordDisk *entry, const WeirChainNode *node)
-{
-    for (guint i = 0; i < entry->wanted->len; i++) {
-        WeirWanted *wanted = g_ptr_array_index(entry->wanted, i);
-
-        if (strcmp(wanted->role, weir_role_name(node->role)) == 0) {
-            g_free(wanted->driver);
-            wanted->driver = g_strdup(node->driver);
-            json_object_unref(wanted->options);
-            wanted->options = json_object_ref(node->options);
-        }
-    }
-}
-
-/* A snapshot, or a copy, has given the disk another image. */
-static void hold_describe(WeirRecordDisk *entry, const WeirDomainDisk *from)
-{
-    g_autoptr(WeirDisk) disk = weir_domain_plan_disk(from);
-    g_autoptr(GPtrArray) none = g_ptr_array_new();
-    const WeirPolicy no_policy = { .name = (char *)"", .filters = none };
-    g_autoptr(GPtrArray) chain = weir_chain_new(disk, &no_policy, none, none);
-
-    g_free(entry->file);
-    entry->file = g_strdup(disk->file);
-    g_free(entry->device);
-    entry->device = g_strdup(from->alias);
-    for (guint i = 0; i < chain->len; i++) {
-        hold_take_node(entry, g_ptr_array_index(chain, i));
-    }
-}
-
-/* The record becomes one of the disks that there are. */
-static void hold_follow(WeirHold *hold)
-{
-    for (guint i = hold->record->disks->len; i-- > 0;) {
-        WeirRecordDisk *entry = g_ptr_array_index(hold->record->disks, i);
-        const WeirDomainDisk *now = weir_domain_disk(hold->parsed, entry->id);
-
-        if (now && now->alias) {
-            hold_describe(entry, now);
-        } else {
-            g_ptr_array_remove_index(hold->record->disks, i);
-        }
-    }
-    for (guint i = 0; i < hold->parsed->assigned->len; i++) {
-        const WeirAssigned *a = g_ptr_array_index(hold->parsed->assigned, i);
-        const WeirDomainDisk *disk = weir_domain_disk(hold->parsed, a->target);
-
-        if (disk && disk->alias &&
-            !weir_record_disk(hold->record, a->target, NULL)) {
-            hold_add_entry(hold, disk);
-        }
-    }
-}
-
 /* --- names --- */
 
 static bool hold_is_libvirts(const char *name, const char *suffix)
 {
     return g_str_has_prefix(name, HOLD_NODE) && g_str_has_suffix(name, suffix);
-}
-
-/* The node that a filter of the record is, if its name is the recorded one. */
-static bool hold_has_node(const WeirHold *hold, const WeirGraphNode *root,
-                          const WeirWanted *wanted)
-{
-    const WeirGraphNode *node = weir_graph_node(hold->graph,
-                                                wanted->node_name);
-
-    return node && weir_graph_reaches(root, node);
-}
-
-/*
- * weir-qemu has given the highest filter the name of libvirt's storage node.
- * It is there also below a backing file, and again after a commit.
- */
-static void hold_take_name(const WeirHold *hold, const WeirGraphNode *root,
-                           WeirWanted *wanted)
-{
-    GPtrArray *nodes = weir_graph_nodes(hold->graph);
-
-    for (guint i = 0; i < nodes->len; i++) {
-        const WeirGraphNode *node = g_ptr_array_index(nodes, i);
-
-        if (node->filter && g_strcmp0(node->driver, wanted->driver) == 0 &&
-            hold_is_libvirts(node->name, HOLD_STORAGE) &&
-            weir_graph_reaches(root, node)) {
-            g_free(wanted->node_name);
-            wanted->node_name = g_strdup(node->name);
-            json_object_set_string_member(wanted->options, "node-name",
-                                          node->name);
-            return;
-        }
-    }
-}
-
-static void hold_take_names(const WeirHold *hold)
-{
-    for (guint i = 0; i < hold->record->disks->len; i++) {
-        const WeirRecordDisk *entry = g_ptr_array_index(hold->record->disks,
-                                                        i);
-        const WeirGraphNode *root = weir_record_disk_root(entry, hold->graph);
-
-        for (guint j = 0; root && j < entry->wanted->len; j++) {
-            WeirWanted *wanted = g_ptr_array_index(entry->wanted, j);
-
-            if (wanted->place && !hold_has_node(hold, root, wanted)) {
-                hold_take_name(hold, root, wanted);
-            }
-        }
-    }
 }
 
 /*
@@ -257,30 +139,54 @@ static bool hold_ask(WeirHold *hold, GError **error)
         hold_forget(hold);
         return false;
     }
-    hold_take_names(hold);
+    weir_domain_record_take_names(hold->record, hold->graph);
+    return true;
+}
+
+/* Whether there is something of ours in it, or is going to be. */
+static bool hold_is_ours(const WeirHold *hold)
+{
+    g_autofree char *path = weir_record_path(hold->dir, hold->name, "json");
+
+    return hold->lock >= 0 || strstr(hold->xml, WEIR_DOMAIN_URI) ||
+           g_file_test(path, G_FILE_TEST_EXISTS);
+}
+
+static bool hold_find_record(WeirHold *hold, GError **error)
+{
+    g_autoptr(WeirQmp) qmp = weir_hypervisor_qmp(hold->domain);
+    bool here = weir_hypervisor_is_local(virDomainGetConnect(hold->domain));
+
+    if (hold->parsed->assigned->len > 0) {
+        hold->record = weir_domain_record(hold->parsed, here, qmp, HOLD_QMP_MS,
+                                          NULL, error);
+        return hold->record != NULL;
+    }
+    hold->record = here ? weir_record_load(hold->dir, hold->name, NULL) : NULL;
+    if (!hold->record) {
+        hold->record = weir_record_new(hold->name, 0, "", NULL);
+    }
+    weir_domain_record_follow(hold->record, hold->parsed, here);
     return true;
 }
 
 bool weir_hold_refresh(WeirHold *hold, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-
     hold_forget(hold);
     hold->xml = weir_hypervisor_xml(hold->domain, true, error);
-    hold->parsed = hold->xml ? weir_domain_parse(hold->xml, strlen(hold->xml),
-                                                 error) : NULL;
-    if (!hold->parsed) {
+    if (!hold->xml) {
         return false;
     }
-    hold->record = weir_record_load(hold->dir, hold->name, &local);
-    if (!hold->record && (hold->lock >= 0 || hold->parsed->assigned->len > 0)) {
-        hold->record = weir_record_new(hold->name, 0, "", NULL);
+    if (!hold_is_ours(hold)) {
+        return true;            /* whatever else is in it */
     }
-    if (!hold->record) {
-        return true;
+    hold->parsed = weir_domain_parse(hold->xml, strlen(hold->xml), error);
+    if (!hold->parsed || !hold_find_record(hold, error) ||
+        !hold_ask(hold, error)) {
+        hold_forget(hold);
+        return false;
     }
-    hold_follow(hold);
-    return hold_ask(hold, error);
+    return true;
 }
 
 static bool hold_check(const WeirHold *hold, GError **error)
@@ -367,7 +273,7 @@ bool weir_hold_add(WeirHold *hold, const char *target, GError **error)
         return false;
     }
     if (!weir_record_disk(hold->record, target, NULL)) {
-        hold_add_entry(hold, disk);
+        weir_domain_record_add(hold->record, disk);
     }
     return true;
 }
@@ -385,6 +291,15 @@ static bool hold_is_alive(void *opaque)
             virConnectIsAlive(virDomainGetConnect(hold->domain)) != 1);
 }
 
+/* Who asks QEMU on another host sees it as well. */
+static void hold_carry(void *opaque, const WeirRecord *record)
+{
+    const WeirHold *hold = opaque;
+    g_autoptr(WeirQmp) qmp = weir_hypervisor_qmp(hold->domain);
+
+    weir_carried_replace(qmp, record, HOLD_QMP_MS);
+}
+
 WeirLive *weir_hold_live(WeirHold *hold, const char *target,
                          const WeirLiveReport *report, GError **error)
 {
@@ -399,11 +314,64 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
         .top_name = hold_top_name(hold, entry),
         .record = g_steal_pointer(&hold->record),
         .qmp = weir_hypervisor_qmp(hold->domain),
-        .is_alive = hold_is_alive, .opaque = hold,
+        .is_alive = hold_is_alive, .saved = hold_carry, .opaque = hold,
         .uid = hold->parsed->uid, .gid = hold->parsed->gid,
         .keeps_policy = true,
     };
     return weir_live_open_vm(hold->dir, &vm, target, report, error);
+}
+
+static bool hold_writes_back(const WeirStep *step)
+{
+    return step->class == WEIR_CLASS_CACHE &&
+           weir_cache_writes_back(weir_json_string(step->options, "mode"));
+}
+
+/* Whether libvirt has a format node above its storage node @name. */
+static bool hold_has_format(const WeirHold *hold, const char *name)
+{
+    g_autofree char *format = g_strdup_printf(
+        "%.*s" HOLD_FORMAT, (int)(strlen(name) - strlen(HOLD_STORAGE)), name);
+
+    return weir_graph_node(hold->graph, format) != NULL;
+}
+
+static bool hold_allows_step(const WeirHold *hold, const WeirRecordDisk *disk,
+                             const WeirStep *step, GError **error)
+{
+    g_autofree char *top = hold_top_name(hold, disk);
+
+    if (step->kind == WEIR_STEP_ATTACH && hold_writes_back(step) &&
+        virDomainListAllCheckpoints(hold->domain, NULL, 0) > 0) {
+        weir_set_error(error, "domain '%s' has checkpoints, with which libvirt "
+                       "opens images past a cache that was attached: delete "
+                       "them, take another mode than write-back, or start the "
+                       "domain anew under the policy", hold->name);
+        return false;
+    }
+    if ((step->kind == WEIR_STEP_ATTACH && !top) ||
+        (step->kind == WEIR_STEP_DETACH &&
+         hold_is_libvirts(step->node_name, HOLD_STORAGE) &&
+         !hold_has_format(hold, step->node_name))) {
+        weir_set_error(error, "domain '%s', disk %s: libvirt has no format "
+                       "node for it, and knows it by the node that would "
+                       "change: start the domain anew under the policy",
+                       hold->name, disk->id);
+        return false;
+    }
+    return true;
+}
+
+bool weir_hold_allows(const WeirHold *hold, const WeirRecordDisk *disk,
+                      const WeirChange *change, GError **error)
+{
+    for (guint i = 0; i < change->steps->len; i++) {
+        if (!hold_allows_step(hold, disk, g_ptr_array_index(change->steps, i),
+                              error)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* --- what libvirt knows --- */

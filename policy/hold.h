@@ -22,12 +22,13 @@ typedef struct WeirHold {
     char *uuid;
     char *dir;              /* of the domain */
     char *xml;              /* as it runs */
-    WeirDomain *parsed;     /* of @xml */
+    WeirDomain *parsed;     /* of @xml; NULL as the record is */
     int id;                 /* libvirt's number for this run of it */
     int lock;               /* descriptor; -1: it is only looked at */
     /*
      * Its disks are those that the domain has now and that the record or the
-     * metadata know.  These two are NULL if there is neither.
+     * metadata know.  These two are NULL if there is neither, and it is only
+     * looked at.
      */
     WeirRecord *record;
     WeirGraph *graph;
@@ -61,6 +62,18 @@ bool weir_hold_add(WeirHold *hold, const char *target, GError **error);
  */
 WeirLive *weir_hold_live(WeirHold *hold, const char *target,
                          const WeirLiveReport *report, GError **error);
+
+/*
+ * Whether libvirt can go on with the disk as @change makes it.  @error tells
+ * why not:
+ *
+ *   With checkpoints it opens images of a backing chain anew, past what was
+ *   attached meanwhile: the data of a write-back cache would be missing.
+ *   Without a format node, it knows the disk by the node that a filter would
+ *   be above, or that is the filter which goes.
+ */
+bool weir_hold_allows(const WeirHold *hold, const WeirRecordDisk *disk,
+                      const WeirChange *change, GError **error);
 
 /*
  * Assign policies (NULL: none) to a disk: @next in the XML of the next start,

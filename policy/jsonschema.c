@@ -228,6 +228,16 @@ static JsonObject *builder_enum(const cyaml_schema_value_t *value)
     return object;
 }
 
+/* A mapping whose keys only the driver knows. */
+static JsonObject *builder_open(void)
+{
+    JsonObject *object = builder_object("type", "object");
+    g_autofree char *variables = builder_variables();
+
+    builder_set(object, "additionalProperties", builder_text(variables));
+    return object;
+}
+
 static JsonObject *builder_value(Builder *builder,
                                  const cyaml_schema_value_t *value,
                                  const char *path)
@@ -251,6 +261,8 @@ static JsonObject *builder_value(Builder *builder,
         return builder_number("integer", PATTERN_INT);
     case CYAML_UINT:
         return builder_number("integer", PATTERN_UINT);
+    case CYAML_IGNORE:
+        return builder_open();
     case CYAML_FLOAT:
         return builder_number("number", PATTERN_NUMBER);
     default:

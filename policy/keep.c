@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ours.h"
+
 /* "sha256:", 64 digits and a newline */
 #define KEEP_PREFIX "sha256:"
 #define KEEP_HEAD_BYTES (sizeof(KEEP_PREFIX) - 1 + 64 + 1)
@@ -29,15 +31,6 @@ static char *keep_dir(void)
                             "weir", NULL);
 }
 
-/* Whether nobody but us can write to it. */
-static bool keep_is_ours(int fd, mode_t type)
-{
-    struct stat st;
-
-    return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == type &&
-           st.st_uid == geteuid() && !(st.st_mode & (S_IWGRP | S_IWOTH));
-}
-
 static int keep_open_dir(bool create)
 {
     g_autofree char *dir = keep_dir();
@@ -47,7 +40,7 @@ static int keep_open_dir(bool create)
         return -1;
     }
     fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0 && !keep_is_ours(fd, S_IFDIR)) {
+    if (fd >= 0 && !weir_is_ours(fd, S_IFDIR)) {
         close(fd);
         fd = -1;
     }
@@ -105,7 +98,7 @@ char *weir_keep_read(const char *name, gsize *length)
     /* O_NONBLOCK: it could be a FIFO. */
     fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd >= 0) {
-        text = keep_is_ours(fd, S_IFREG) ? keep_read_fd(fd, length) : NULL;
+        text = weir_is_ours(fd, S_IFREG) ? keep_read_fd(fd, length) : NULL;
         close(fd);
     }
     close(dir);

@@ -25,6 +25,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "binding.h"
 #include "compliance.h"
 #include "launchargs.h"
 #include "launchstorage.h"
@@ -494,6 +495,15 @@ static void launch_tell_changes(const WeirRecord *start, WeirRecord *last)
     weir_record_free(last);
 }
 
+static void launch_settle_bindings(const WeirLaunch *launch)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+
+        weir_binding_settle(disk->file);
+    }
+}
+
 /* QEMU has ended. */
 static void launch_clean(const Vm *vm)
 {
@@ -505,7 +515,25 @@ static void launch_clean(const Vm *vm)
         launch_tell_changes(vm->storage_record, weir_record_load_storage(
             launch->dir, launch->name, NULL));
     }
+    launch_settle_bindings(launch);
     weir_record_remove(launch->dir, launch->name);
+}
+
+/* What the disks must not be used without from now on. */
+static bool launch_note_bindings(const WeirLaunch *launch, GError **error)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+        const WeirPolicy *policy = g_ptr_array_index(launch->policies, i);
+
+        /* who only reads leaves it as it is */
+        if (!weir_binding_note(disk, g_ptr_array_index(launch->chains, i),
+                               launch->name, policy->name, disk->read_only,
+                               error)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool launch_run(Vm *vm, int *exit_code, GError **error)
@@ -516,7 +544,8 @@ static bool launch_run(Vm *vm, int *exit_code, GError **error)
     if (lock < 0) {
         return false;
     }
-    if (!launch_claim(vm->launch, error)) {
+    if (!launch_claim(vm->launch, error) ||
+        !launch_note_bindings(vm->launch, error)) {
         close(lock);
         return false;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "binding.h"
 #include "cachefile.h"
 #include "digest.h"
 #include "job.h"
@@ -35,6 +36,7 @@ struct WeirLive {
     WeirSight sight;
     WeirChange *change;
     GArray *created;            /* bool, one for each step: it made a file */
+    WeirBinding *bound;         /* that the disk had before; NULL: none */
     bool undoing;
     char *left;                 /* what is wrong with a cache that has gone */
 };
@@ -251,6 +253,7 @@ void weir_live_free(WeirLive *live)
         weir_change_free(live->change);
         g_array_unref(live->created);
         g_free(live->vm.top_name);
+        weir_binding_free(live->bound);
         g_free(live->left);
         g_free(live->dir);
         g_free(live);
@@ -698,8 +701,16 @@ static bool live_undo(WeirLive *live, guint count, GError **error)
 static bool live_save(const WeirLive *live, GError **error)
 {
     /* not back, after weir run has removed it */
-    return !live_is_alive(live) ||
-           weir_record_save(live->record, live->dir, error);
+    if (!live_is_alive(live)) {
+        return true;
+    }
+    if (!weir_record_save(live->record, live->dir, error)) {
+        return false;
+    }
+    if (live->vm.saved) {
+        live->vm.saved(live->vm.opaque, live->record);
+    }
+    return true;
 }
 
 /* What is to be known when QEMU has ended in one of the first @count steps. */
@@ -738,6 +749,7 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
         end = g_strdup(local->message);
     } else {
         weir_record_end_change(live->disk, false);
+        weir_binding_put_back(live->disk->file, live->bound);
         if (live_save(live, &local)) {
             code = WEIR_ERROR_FAILED;
             end = g_strdup("everything is as before");
@@ -752,11 +764,23 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
                 "goes on from here" : "");
 }
 
+/* @done: what the disk is bound to is that of its chain only. */
+static bool live_note_binding(const WeirLive *live, bool done, GError **error)
+{
+    g_autoptr(WeirDisk) disk = weir_record_describe(live->disk, error);
+
+    return disk && weir_binding_note(disk, live->chain, live->record->name,
+                                     live->policy ? live->policy->name : "",
+                                     !done, error);
+}
+
 /* All steps are done. */
 static bool live_end(WeirLive *live, GError **error)
 {
     g_autoptr(GError) unsaved = NULL;
 
+    /* if that fails, it is bound to more than it needs */
+    live_note_binding(live, true, NULL);
     weir_record_end_change(live->disk, true);
     if (!live_save(live, &unsaved)) {
         g_prefix_error(&unsaved, "the record does not tell: ");
@@ -774,6 +798,12 @@ bool weir_live_run(WeirLive *live, GError **error)
     const GPtrArray *steps = live->change->steps;
 
     if (!weir_present_mend(&live->sight, error)) {
+        live_explain(live, error);
+        return false;
+    }
+    weir_binding_free(live->bound);
+    live->bound = weir_binding_find(live->disk->file);
+    if (!live_note_binding(live, false, error)) {
         live_explain(live, error);
         return false;
     }

@@ -9,10 +9,10 @@
 /*
  * Add the compliance of a domain's disks that have policies: what is assigned
  * and recorded, compared with the graph, for which QEMU is asked through
- * libvirt; and when they were without (see gaps.h).  Blocks.  Returns false with @error set if that is not known.
+ * libvirt.  Blocks.  Returns false with @error set if that is not known.
  */
 bool weir_live_domain_statuses(virDomainPtr domain, GPtrArray *statuses,
-                        GError **error);
+                               GError **error);
 
 /* Whether all disks comply; otherwise @error tells the first that does not. */
 bool weir_live_domain_complies(virDomainPtr domain, GError **error);

@@ -31,6 +31,9 @@ typedef struct Field {
 #define JOURNAL(name, type, member, help) \
     { "weir_journal_" name, type, help, "weir-journal", NULL, member, 1, \
       NULL, NULL }
+#define PLUGIN(name, type, member, help) \
+    { "weir_plugin_" name, type, help, "weir-plugin", NULL, member, 1, \
+      NULL, NULL }
 #define CACHE_BLOCK_BYTES 4096
 
 static const Field metrics_fields[] = {
@@ -96,6 +99,25 @@ static const Field metrics_fields[] = {
             "The last epoch that is in the base images."),
     JOURNAL("refused_requests_total", "counter", "refused",
             "Requests to write that were refused."),
+    PLUGIN("held_requests", "gauge", "held",
+           "Requests that the plugin holds."),
+    PLUGIN("overdue_requests", "gauge", "overdue",
+           "Of these, for longer than it may."),
+    PLUGIN("expired_requests", "gauge", "expired",
+           "Requests that ended without it and that it has not given back."),
+    PLUGIN("bypassed_requests_total", "counter", "bypassed",
+           "Requests that went past it."),
+    PLUGIN("failed_requests_total", "counter", "failed",
+           "Requests that failed because it could not do them."),
+};
+
+/* What a plugin tells of itself; the member says whether it only grows. */
+static const Field metrics_figures[] = {
+    { "weir_plugin_gauge", "gauge", "A figure of the plugin's own.",
+      "weir-plugin", NULL, NULL, 1, NULL, NULL },
+    { "weir_plugin_counter_total", "counter",
+      "A figure of the plugin's own that only grows.", "weir-plugin", NULL,
+      "counter", 1, NULL, NULL },
 };
 
 /* An operation's statistics, which each filter has. */
@@ -140,8 +162,9 @@ static void metrics_add_sample(WeirExposition *out,
                                double value)
 {
     const char *const labels[] = {
-        "vm", status->vm, "disk", status->disk, "node", filter->node_name,
-        "driver", filter->driver, label, label_value, NULL
+        "host", status->host, "vm", status->vm, "disk", status->disk, "node",
+        filter->node_name ? filter->node_name : "", "driver", filter->driver,
+        label, label_value, NULL
     };
 
     weir_exposition_sample(out, "", labels, value);
@@ -177,6 +200,26 @@ static void metrics_add_operation(WeirExposition *out,
         if (operation && value >= 0) {
             metrics_add_sample(out, status, filter, "operation", operation,
                                value * field->scale);
+        }
+    }
+}
+
+static void metrics_add_figure(WeirExposition *out,
+                               const WeirDiskStatus *status,
+                               const WeirFilterStatus *filter,
+                               const Field *field)
+{
+    JsonArray *figures = strcmp(filter->driver, field->driver) == 0
+        ? weir_json_array(filter->filter, "gauges") : NULL;
+
+    for (guint i = 0; i < weir_json_length(figures); i++) {
+        JsonObject *object = weir_json_object_at(figures, i);
+        const char *name = weir_json_string(object, "name");
+        double value = weir_json_number(object, "value", -1);
+
+        if (name && value >= 0 &&
+            weir_json_bool(object, "counter", false) == !!field->member) {
+            metrics_add_sample(out, status, filter, "name", name, value);
         }
     }
 }
@@ -262,5 +305,9 @@ void weir_metrics_add_filters(WeirExposition *exposition,
     for (guint i = 0; i < G_N_ELEMENTS(metrics_fields); i++) {
         metrics_add_field(exposition, statuses, &metrics_fields[i],
                           metrics_add_member);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(metrics_figures); i++) {
+        metrics_add_field(exposition, statuses, &metrics_figures[i],
+                          metrics_add_figure);
     }
 }

@@ -8,13 +8,26 @@
 
 /* --- machines --- */
 
+static void metrics_add_hosts(WeirExposition *out, const GPtrArray *hosts)
+{
+    weir_exposition_family(out, "weir_host_up", "gauge",
+                           "Whether libvirt on the host could be asked.");
+    for (guint i = 0; hosts && i < hosts->len; i++) {
+        const WeirHostSeen *seen = g_ptr_array_index(hosts, i);
+        const char *const labels[] = { "host", seen->name, NULL };
+
+        weir_exposition_sample(out, "", labels, seen->reason == NULL);
+    }
+}
+
 static void metrics_add_vms(WeirExposition *out, const GPtrArray *targets)
 {
     weir_exposition_family(out, "weir_vm_up", "gauge",
                            "Whether the VM could be asked.");
     for (guint i = 0; i < targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(targets, i);
-        const char *const labels[] = { "vm", target->name, NULL };
+        const char *const labels[] = { "host", target->host, "vm",
+                                       target->name, NULL };
 
         if (!target->record || !target->record->is_storage) {
             weir_exposition_sample(out, "", labels, target->graph != NULL);
@@ -56,8 +69,8 @@ static void metrics_add_infos(WeirExposition *out, const GPtrArray *statuses)
         g_autofree char *version = g_strdup_printf(
             "%" G_GINT64_FORMAT, status->policy_version);
         const char *const labels[] = {
-            "vm", status->vm, "disk", status->disk, "policy", status->policy,
-            "policy_version", version, NULL
+            "host", status->host, "vm", status->vm, "disk", status->disk,
+            "policy", status->policy, "policy_version", version, NULL
         };
 
         if (status->policy) {
@@ -74,10 +87,10 @@ static void metrics_add_compliances(WeirExposition *out,
     for (guint i = 0; i < statuses->len; i++) {
         const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
 
-        for (guint j = 0; j < WEIR_COMPLIANCES; j++) {
+        for (guint j = 0; status->disk && j < WEIR_COMPLIANCES; j++) {
             const char *const labels[] = {
-                "vm", status->vm, "disk", status->disk, "state",
-                weir_compliance_name((WeirCompliance)j), NULL
+                "host", status->host, "vm", status->vm, "disk", status->disk,
+                "state", weir_compliance_name((WeirCompliance)j), NULL
             };
 
             weir_exposition_sample(out, "", labels, status->state == j);
@@ -91,8 +104,8 @@ static void metrics_add_disks(WeirExposition *out, const GPtrArray *statuses,
 {
     for (guint i = 0; i < statuses->len; i++) {
         const WeirDiskStatus *status = g_ptr_array_index(statuses, i);
-        const char *const labels[] = { "vm", status->vm, "disk", status->disk,
-                                       NULL };
+        const char *const labels[] = { "host", status->host, "vm", status->vm,
+                                       "disk", status->disk, NULL };
         double value = get(status);
 
         if (!isnan(value)) {
@@ -163,8 +176,8 @@ static void metrics_add_traffic(WeirExposition *out, const WeirWatch *watch,
 
         for (guint j = 0; traffic->known && j < WEIR_TRAFFIC_KINDS; j++) {
             const char *const labels[] = {
-                "vm", status->vm, "disk", status->disk, "operation",
-                weir_traffic_name((WeirTrafficKind)j), NULL
+                "host", status->host, "vm", status->vm, "disk", status->disk,
+                "operation", weir_traffic_name((WeirTrafficKind)j), NULL
             };
             gint64 value;
 
@@ -226,8 +239,8 @@ static void metrics_add_bucket(WeirExposition *out,
                                double count)
 {
     const char *const labels[] = {
-        "vm", status->vm, "disk", status->disk, "operation", operation, "le",
-        le, NULL
+        "host", status->host, "vm", status->vm, "disk", status->disk,
+        "operation", operation, "le", le, NULL
     };
 
     weir_exposition_sample(out, "_bucket", labels, count);
@@ -242,7 +255,8 @@ static void metrics_add_histogram(WeirExposition *out,
     double sum_ns = weir_json_number(operation, "latency-total", 0);
     double count = metrics_count(histogram, G_MAXUINT);
     const char *const labels[] = {
-        "vm", status->vm, "disk", status->disk, "operation", name, NULL
+        "host", status->host, "vm", status->vm, "disk", status->disk,
+        "operation", name, NULL
     };
 
     for (guint i = METRICS_BUCKET_FIRST; i <= METRICS_BUCKET_LAST;
@@ -289,6 +303,7 @@ static void metrics_add_histograms(WeirExposition *out,
 
 void weir_metrics_add(WeirExposition *exposition, const WeirWatch *watch)
 {
+    metrics_add_hosts(exposition, watch->hosts);
     metrics_add_vms(exposition, watch->targets);
     metrics_add_daemons(exposition, watch->targets, false);
     metrics_add_daemons(exposition, watch->targets, true);

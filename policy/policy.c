@@ -402,6 +402,38 @@ static char **policy_strings(const GPtrArray *array)
     return strings;
 }
 
+/* The single values of a mapping, as texts. */
+static JsonObject *policy_open_option(const WeirYaml *mapping)
+{
+    JsonObject *object = json_object_new();
+
+    for (guint i = 0; i < mapping->keys->len; i++) {
+        const WeirYaml *key = g_ptr_array_index(mapping->keys, i);
+        const WeirYaml *value = g_ptr_array_index(mapping->values, i);
+
+        json_object_set_string_member(object, key->text, value->text);
+    }
+    return object;
+}
+
+/* What libcyaml has passed over, from the tree. */
+static void policy_add_open(WeirPolicyFilter *filter,
+                            const WeirFilterType *type,
+                            const WeirYaml *options)
+{
+    const cyaml_schema_field_t *field = type->options.mapping.fields;
+
+    for (; field->key; field++) {
+        const WeirYaml *mapping = weir_yaml_member_of(options, field->key,
+                                                      WEIR_YAML_MAPPING);
+
+        if (mapping && weir_schema_is_open(&field->value)) {
+            json_object_set_object_member(filter->options, field->key,
+                                          policy_open_option(mapping));
+        }
+    }
+}
+
 static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
                                            const WeirMember *members,
                                            const WeirSchema *installed)
@@ -419,6 +451,8 @@ static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
             filter->nodes = policy_strings(type->nodes);
             filter->options = weir_schema_options_json(&type->options,
                                                        members[i].value);
+            policy_add_open(filter, type,
+                            weir_yaml_member(entry, type->driver));
         }
     }
     if (members[types->len].value) {

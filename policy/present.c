@@ -207,13 +207,30 @@ static void present_set_known(const Look *look, WeirPresent *present,
     present_set_options(look, present, type, wanted);
 }
 
+/*
+ * One that nobody uses is above all others.  @recorded tells which place is
+ * meant where both are one; NULL: not known.
+ */
+static WeirPlace present_place(const WeirGraphNode *node,
+                               const WeirWanted *recorded)
+{
+    const char *storage = weir_place_name(WEIR_PLACE_STORAGE);
+    const char *place = weir_json_string(node->filter, "place");
+
+    if (recorded && g_strcmp0(recorded->place, storage) == 0 && place &&
+        weir_graph_is_at(node, storage)) {
+        return WEIR_PLACE_STORAGE;
+    }
+    return g_strcmp0(place, storage) == 0 ? WEIR_PLACE_STORAGE
+                                          : WEIR_PLACE_DISK;
+}
+
 static void present_add(const Look *look, const WeirGraphNode *node,
                         const WeirFilterType *type, bool backing)
 {
     const WeirRecordDisk *disk = look->sight->disk;
     const WeirWanted *applied = present_recorded(disk, node->name);
     const WeirWanted *pending = present_recorded(disk->change, node->name);
-    const char *place = weir_json_string(node->filter, "place");
     WeirPresent *present = g_new0(WeirPresent, 1);
     const WeirWanted *alike;
 
@@ -223,9 +240,7 @@ static void present_add(const Look *look, const WeirGraphNode *node,
     present->owned = g_ptr_array_new_with_free_func(
         (GDestroyNotify)json_object_unref);
     present->backing = backing;
-    /* one that nobody uses is above all others */
-    present->place = g_strcmp0(place, weir_place_name(WEIR_PLACE_STORAGE)) == 0
-                     ? WEIR_PLACE_STORAGE : WEIR_PLACE_DISK;
+    present->place = present_place(node, applied ? applied : pending);
     present->note = present_note(node, type);
     present->leaves = present_leaves(node, type);
     if (applied || pending) {

@@ -357,14 +357,10 @@ static const char *record_suffix(bool is_storage)
     return is_storage ? "storage" : "json";
 }
 
-bool weir_record_save(const WeirRecord *record, const char *dir,
-                      GError **error)
+JsonObject *weir_record_json(const WeirRecord *record)
 {
-    g_autofree char *path = weir_record_path(
-        dir, record->name, record_suffix(record->is_storage));
-    g_autoptr(JsonObject) object = json_object_new();
+    JsonObject *object = json_object_new();
     JsonArray *disks = json_array_new();
-    g_autofree char *text = NULL;
 
     json_object_set_string_member(object, "name", record->name);
     json_object_set_int_member(object, "pid", record->pid);
@@ -378,7 +374,17 @@ bool weir_record_save(const WeirRecord *record, const char *dir,
             disks, record_disk_json(g_ptr_array_index(record->disks, i)));
     }
     json_object_set_array_member(object, "disks", disks);
-    text = weir_json_object_text(object, true);
+    return object;
+}
+
+bool weir_record_save(const WeirRecord *record, const char *dir,
+                      GError **error)
+{
+    g_autofree char *path = weir_record_path(
+        dir, record->name, record_suffix(record->is_storage));
+    g_autoptr(JsonObject) object = weir_record_json(record);
+    g_autofree char *text = weir_json_object_text(object, true);
+
     return g_file_set_contents(path, text, -1, error);
 }
 
@@ -503,15 +509,23 @@ static bool record_read(WeirRecord *record, JsonObject *object)
            record_secrets_read(record, weir_json_array(object, "secrets"));
 }
 
+WeirRecord *weir_record_from_json(const char *name, JsonObject *object)
+{
+    g_autoptr(WeirRecord) record = record_alloc(name);
+
+    return object && record_read(record, object) ? g_steal_pointer(&record)
+                                                 : NULL;
+}
+
 WeirRecord *weir_record_read(const char *dir, const char *name,
                              bool is_storage, GError **error)
 {
     g_autofree char *path = weir_record_path(dir, name,
                                              record_suffix(is_storage));
-    g_autoptr(WeirRecord) record = record_alloc(name);
     g_autoptr(GError) local = NULL;
     g_autoptr(JsonNode) node = NULL;
     g_autofree char *text = NULL;
+    WeirRecord *record;
     gsize length;
 
     if (!g_file_get_contents(path, &text, &length, &local)) {
@@ -524,12 +538,13 @@ WeirRecord *weir_record_read(const char *dir, const char *name,
         return NULL;
     }
     node = weir_json_parse(text, length, NULL);
-    if (!node || !record_read(record, weir_json_as_object(node))) {
+    record = weir_record_from_json(name, weir_json_as_object(node));
+    if (!record) {
         weir_set_error(error, "%s is not a record of a VM", path);
         return NULL;
     }
     record->is_storage = is_storage;
-    return g_steal_pointer(&record);
+    return record;
 }
 
 WeirRecord *weir_record_load(const char *dir, const char *name,

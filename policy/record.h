@@ -112,6 +112,12 @@ void weir_record_end_change(WeirRecordDisk *disk, bool done);
 /* NULL is fine. */
 void weir_record_free(WeirRecord *record);
 
+/* A record as JSON, which the caller unrefs. */
+JsonObject *weir_record_json(const WeirRecord *record);
+
+/* The record of VM @name from that, or NULL if @object is none. */
+WeirRecord *weir_record_from_json(const char *name, JsonObject *object);
+
 /* Write the record of a VM to @dir, at once or not at all. */
 bool weir_record_save(const WeirRecord *record, const char *dir,
                       GError **error);

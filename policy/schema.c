@@ -28,6 +28,21 @@ bool weir_schema_is_bool(const cyaml_schema_value_t *value)
            value->enumeration.strings == schema_bool;
 }
 
+bool weir_schema_is_open(const cyaml_schema_value_t *value)
+{
+    return value->type == CYAML_IGNORE;
+}
+
+bool weir_schema_has_open(const cyaml_schema_value_t *mapping)
+{
+    const cyaml_schema_field_t *field = mapping->mapping.fields;
+
+    while (field->key && !weir_schema_is_open(&field->value)) {
+        field++;
+    }
+    return field->key != NULL;
+}
+
 cyaml_schema_value_t weir_schema_bool(void)
 {
     return (cyaml_schema_value_t) {
@@ -98,6 +113,9 @@ static bool schema_builtin(JsonObject *type, cyaml_schema_value_t *value)
         value->type = CYAML_STRING;
         value->data_size = sizeof(char);
         value->string.max = CYAML_UNLIMITED;
+    } else if (g_strcmp0(json_type, "value") == 0) {
+        value->type = CYAML_IGNORE;     /* see weir_schema_is_open() */
+        value->flags = CYAML_FLAG_DEFAULT;
     } else {
         return false;
     }

@@ -77,7 +77,15 @@ cyaml_schema_value_t weir_schema_bool(void);
 bool weir_schema_is_bool(const cyaml_schema_value_t *value);
 
 /*
- * Loaded options as the arguments of blockdev-add.
+ * Whether @value is a mapping whose keys only the driver knows: names of
+ * options, each with a single value.  libcyaml passes over it; it is taken from
+ * the YAML tree.  Or whether options have such a member.
+ */
+bool weir_schema_is_open(const cyaml_schema_value_t *value);
+bool weir_schema_has_open(const cyaml_schema_value_t *mapping);
+
+/*
+ * Loaded options as the arguments of blockdev-add, but for open ones.
  *
  * @mapping: schema of a mapping of WeirMembers
  * @members: what libcyaml loaded with it; NULL for no options

@@ -17,7 +17,7 @@ typedef struct Work {
     WeirHold *hold;
     WeirGaps *gaps;
     WeirDaemon *daemon;         /* NULL: it was not needed yet */
-    GHashTable *images;         /* target -> the file that it was, as recorded */
+    GHashTable *images;         /* target -> its file, as it was recorded */
 } Work;
 
 static void work_clear(Work *work)
@@ -270,9 +270,13 @@ static bool settle_change(const Work *work, const char *disk,
 {
     const WeirLiveReport quiet = { 0 };
     g_autoptr(WeirLive) live = weir_hold_live(work->hold, disk, &quiet, error);
+    const WeirChange *change = live ? weir_live_plan(
+                                   live, policy, dirs,
+                                   weir_daemon_schema(work->daemon), error)
+                                    : NULL;
 
-    return live && weir_live_plan(live, policy, dirs,
-                                  weir_daemon_schema(work->daemon), error) &&
+    return change && weir_hold_allows(
+               work->hold, weir_live_disk(live), change, error) &&
            (weir_live_complies(live) || weir_live_run(live, error));
 }
 
@@ -389,7 +393,7 @@ static bool settle_give_up(const Work *work, const WeirGraphNode *highest,
             continue;
         }
         path = weir_change_memory(WEIR_CLASS_CACHE, wanted->settings);
-        if (path && !weir_cache_file_give_up(path, error)) {
+        if (path && !weir_cache_file_lose(path, error)) {
             return false;
         }
     }

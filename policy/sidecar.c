@@ -197,6 +197,21 @@ static bool sidecar_is_used(const guint8 *copies)
     return false;
 }
 
+bool weir_sidecar_tells(const char *path)
+{
+    guint8 copies[COPIES * HEADER_BYTES];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool tells;
+
+    if (fd < 0) {
+        return errno != ENOENT;
+    }
+    tells = pread(fd, copies, sizeof(copies), 0) == (ssize_t)sizeof(copies) &&
+            sidecar_is_used(copies);
+    close(fd);
+    return tells;
+}
+
 /* The driver refuses it, and it may still be of use to the other disk. */
 static bool sidecar_is_of_another(const guint8 *copies, const char *disk)
 {

@@ -45,6 +45,9 @@ void weir_sidecar_drop(WeirSidecar *sidecar);
  */
 void weir_sidecar_restore(const char *path);
 
+/* Whether a source has used it, or it cannot be read. */
+bool weir_sidecar_tells(const char *path);
+
 /*
  * Make a sidecar blank that a source has used before, since the disk is in use
  * without it now.  One that is blank, missing, or was made for a disk in use

@@ -43,6 +43,17 @@ void weir_table_row(WeirTable *table, ...)
     va_end(args);
 }
 
+void weir_table_cells(WeirTable *table, guint count, ...)
+{
+    va_list args;
+
+    va_start(args, count);
+    for (guint i = 0; i < count; i++) {
+        weir_table_cell(table, va_arg(args, const char *));
+    }
+    va_end(args);
+}
+
 static glong table_width(const WeirTable *table, guint column)
 {
     glong width = 0;

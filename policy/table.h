@@ -20,6 +20,9 @@ void weir_table_row(WeirTable *table, ...);
 /* Add one cell of a row, likewise. */
 void weir_table_cell(WeirTable *table, const char *text);
 
+/* Add @count cells, likewise. */
+void weir_table_cells(WeirTable *table, guint count, ...);
+
 /* All rows, a line each, to be freed. */
 char *weir_table_text(const WeirTable *table);
 

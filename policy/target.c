@@ -12,25 +12,30 @@ void weir_target_query_clear(WeirTargetQuery *query)
     g_free(query->qmp);
 }
 
-static void target_free(WeirTarget *target)
+void weir_target_free(WeirTarget *target)
 {
-    weir_record_free(target->record);
-    weir_graph_free(target->graph);
-    g_clear_pointer(&target->blockstats, json_node_unref);
-    g_free(target->dir);
-    g_free(target->name);
-    g_free(target->reason);
-    g_free(target);
+    if (target) {
+        weir_record_free(target->record);
+        weir_graph_free(target->graph);
+        g_clear_pointer(&target->blockstats, json_node_unref);
+        g_clear_pointer(&target->assigned, g_ptr_array_unref);
+        g_clear_pointer(&target->next, g_ptr_array_unref);
+        g_free(target->uuid);
+        g_free(target->dir);
+        g_free(target->host);
+        g_free(target->name);
+        g_free(target->reason);
+        g_free(target);
+    }
 }
 
-/* Another program than QEMU may lack the command. */
-static bool target_ask_traffic(WeirTarget *target, WeirQmp *qmp,
-                               gint64 deadline_us, GError **error)
+bool weir_target_ask_traffic(WeirTarget *target, WeirQmp *qmp, int timeout_ms,
+                             GError **error)
 {
     g_autoptr(GError) local = NULL;
 
     target->blockstats = weir_qmp_execute(qmp, "query-blockstats", NULL,
-                                          weir_qmp_left(deadline_us), &local);
+                                          timeout_ms, &local);
     if (!target->blockstats &&
         !g_error_matches(local, WEIR_ERROR, WEIR_ERROR_NO_COMMAND)) {
         g_propagate_error(error, g_steal_pointer(&local));
@@ -49,7 +54,8 @@ static bool target_ask_socket(WeirTarget *target, const char *path,
     if (!qmp || !weir_qmp_negotiate(qmp, weir_qmp_left(deadline_us), error) ||
         !(graph = weir_graph_query(qmp, weir_qmp_left(deadline_us), error)) ||
         (query->traffic &&
-         !target_ask_traffic(target, qmp, deadline_us, error))) {
+         !weir_target_ask_traffic(target, qmp, weir_qmp_left(deadline_us),
+                                  error))) {
         return false;
     }
     target->graph = g_steal_pointer(&graph);
@@ -191,10 +197,14 @@ guint weir_targets_vms(const GPtrArray *targets)
     return count;
 }
 
+GPtrArray *weir_targets_new(void)
+{
+    return g_ptr_array_new_with_free_func((GDestroyNotify)weir_target_free);
+}
+
 GPtrArray *weir_targets_ask(const WeirTargetQuery *query, GError **error)
 {
-    g_autoptr(GPtrArray) targets = g_ptr_array_new_with_free_func(
-        (GDestroyNotify)target_free);
+    g_autoptr(GPtrArray) targets = weir_targets_new();
 
     if (query->qmp ? !target_add_socket(targets, query, error)
                    : !target_add_records(targets, query, error) ||

@@ -12,6 +12,7 @@ static const struct {
     bool is_number;
     char *(*format)(double number);
 } top_columns[WEIR_TOP_COLUMNS] = {
+    [WEIR_TOP_HOST] = { "HOST", "host", false, NULL },
     [WEIR_TOP_VM] = { "VM", "vm", false, NULL },
     [WEIR_TOP_DISK] = { "DISK", "disk", false, NULL },
     [WEIR_TOP_STATE] = { "STATE", "state", false, NULL },
@@ -38,6 +39,11 @@ const char *weir_top_name(WeirTopColumn column)
     return top_columns[column].name;
 }
 
+bool weir_top_has(const WeirWatch *watch, WeirTopColumn column)
+{
+    return column != WEIR_TOP_HOST || watch->many;
+}
+
 static void top_row_free(WeirTopRow *row)
 {
     for (guint i = 0; i < WEIR_TOP_COLUMNS; i++) {
@@ -53,7 +59,8 @@ static const WeirTraffic *top_find(const WeirWatch *before,
     for (guint i = 0; before && i < before->statuses->len; i++) {
         const WeirDiskStatus *old = g_ptr_array_index(before->statuses, i);
 
-        if (g_strcmp0(old->vm, status->vm) == 0 &&
+        if (g_strcmp0(old->host, status->host) == 0 &&
+            g_strcmp0(old->vm, status->vm) == 0 &&
             g_strcmp0(old->disk, status->disk) == 0) {
             return &g_array_index(before->traffics, WeirTraffic, i);
         }
@@ -115,6 +122,7 @@ static WeirTopRow *top_row_new(const WeirDiskStatus *status)
         row->numbers[i] = NAN;
     }
     row->state = status->state;
+    row->texts[WEIR_TOP_HOST] = g_strdup(status->host);
     row->texts[WEIR_TOP_VM] = g_strdup(status->vm);
     row->texts[WEIR_TOP_DISK] = g_strdup(status->disk);
     row->texts[WEIR_TOP_STATE] = g_strdup(weir_compliance_name(status->state));
@@ -186,6 +194,7 @@ static gint top_compare(gconstpointer left, gconstpointer right,
               top_compare_texts(a, b, order->column);
         ret = order->reverse ? -ret : ret;
     }
+    ret = ret ? ret : top_compare_texts(a, b, WEIR_TOP_HOST);
     ret = ret ? ret : top_compare_texts(a, b, WEIR_TOP_VM);
     return ret ? ret : top_compare_texts(a, b, WEIR_TOP_DISK);
 }

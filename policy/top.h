@@ -6,6 +6,7 @@
 #include "watch.h"
 
 typedef enum WeirTopColumn {
+    WEIR_TOP_HOST,          /* only where hosts are to be told apart */
     WEIR_TOP_VM,
     WEIR_TOP_DISK,
     WEIR_TOP_STATE,
@@ -42,12 +43,15 @@ GPtrArray *weir_top_rows(const WeirWatch *watch, const WeirWatch *before,
 /*
  * Sort by a column: texts from A, states from the worst, numbers from the
  * largest, what is unknown at the end; with @reverse the other way round, but
- * the unknown.  Rows that are equal stay by VM and disk.
+ * the unknown.  Rows that are equal stay by host, VM and disk.
  */
 void weir_top_sort(GPtrArray *rows, WeirTopColumn column, bool reverse);
 
 /* A cell as text, to be freed; NULL: unknown. */
 char *weir_top_cell(const WeirTopRow *row, WeirTopColumn column);
+
+/* Whether a column is to be shown. */
+bool weir_top_has(const WeirWatch *watch, WeirTopColumn column);
 
 /* "RD/S", and "reads" as on the command line. */
 const char *weir_top_title(WeirTopColumn column);

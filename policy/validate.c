@@ -296,10 +296,34 @@ static bool validate_mapping(const Place *place, const WeirYaml *node,
     return validate_present(place, node, schema) && ok;
 }
 
+/* The driver knows its keys. */
+static bool validate_open(const Place *place, const WeirYaml *node)
+{
+    bool ok = node->kind == WEIR_YAML_MAPPING;
+
+    if (!ok) {
+        validate_expected(place, node, "a mapping");
+    }
+    for (guint i = 0; node->kind == WEIR_YAML_MAPPING &&
+                      i < node->values->len; i++) {
+        const WeirYaml *value = g_ptr_array_index(node->values, i);
+
+        if (value->kind != WEIR_YAML_SCALAR) {
+            validate_expected(place, value, "a single value");
+            ok = false;
+        }
+    }
+    return ok;
+}
+
 static bool validate_value(const Place *place, const WeirYaml *node,
                            const cyaml_schema_value_t *schema)
 {
     WeirYamlKind wanted = WEIR_YAML_SCALAR;
+
+    if (weir_schema_is_open(schema)) {
+        return validate_open(place, node);
+    }
 
     if ((schema->flags & CYAML_FLAG_POINTER_NULL) == CYAML_FLAG_POINTER_NULL &&
         node->kind == WEIR_YAML_SCALAR && !*node->text && !node->quoted) {

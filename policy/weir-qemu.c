@@ -67,6 +67,8 @@ static GPtrArray *emulator_args(char **argv, const char *name,
                        "/etc/libvirt/hooks/qemu.d/weir?", local->message);
         return NULL;
     }
+    record->pid = getpid();         /* it becomes QEMU */
+    record->start_time = weir_process_start_time(record->pid);
     return weir_emulator_rewrite(argv, record, secrets_dir, secrets, error);
 }
 

@@ -10,9 +10,14 @@
 #include "json.h"
 #include "programs.h"
 
+/* Options before the command, which are those of the command. */
+static GPtrArray *weir_leading;
+
 static const WeirCommand commands[] = {
     { "advise", "recommend a cache for a disk", weir_cmd_advise },
     { "attach", "bring a disk in use under a policy", weir_cmd_attach },
+    { "binding", "which disks must not be used without which filters",
+      weir_cmd_binding },
     { "compile", "print the chain that puts a disk under a policy",
       weir_cmd_compile },
     { "detach", "take the filters of its policy from a disk in use",
@@ -23,6 +28,8 @@ static const WeirCommand commands[] = {
       weir_cmd_libvirt },
     { "metrics", "print or serve metrics of running disks for Prometheus",
       weir_cmd_metrics },
+    { "plugin", "filters of other people: list, show or check them",
+      weir_cmd_plugin },
     { "policy", "check, compare, list, show or choose policies",
       weir_cmd_policy },
     { "reapply", "bring a disk in use to what its policy says now",
@@ -113,6 +120,46 @@ int weir_dispatch(const WeirCommand *table, const char *program, int argc,
                       "'%s --help' lists", name, program);
 }
 
+/* Put the options that came before the command behind it. */
+static void weir_insert_leading(int *argc, char ***argv)
+{
+    static GPtrArray *all;      /* stays, as argv does */
+
+    all = g_ptr_array_new();
+    g_ptr_array_add(all, (*argv)[0]);
+    g_ptr_array_extend(all, weir_leading, NULL, NULL);
+    for (int i = 1; i < *argc; i++) {
+        g_ptr_array_add(all, (*argv)[i]);
+    }
+    *argc = (int)all->len;
+    g_ptr_array_add(all, NULL);
+    *argv = (char **)all->pdata;
+}
+
+/*
+ * Take "-c URI" and the like from before the command.  Returns how many words
+ * they are.
+ */
+static int weir_take_leading(int argc, char **argv)
+{
+    int i = 1;
+
+    weir_leading = g_ptr_array_new();
+    while (i < argc) {
+        bool alone = strcmp(argv[i], "-c") == 0 ||
+                     strcmp(argv[i], "--connect") == 0;
+
+        if (!alone && !g_str_has_prefix(argv[i], "--connect=")) {
+            break;
+        }
+        g_ptr_array_add(weir_leading, argv[i++]);
+        if (alone && i < argc) {
+            g_ptr_array_add(weir_leading, argv[i++]);
+        }
+    }
+    return i - 1;
+}
+
 bool weir_parse(int *argc, char ***argv, const GOptionEntry *entries,
                 const char *parameters, const char *help)
 {
@@ -120,6 +167,9 @@ bool weir_parse(int *argc, char ***argv, const GOptionEntry *entries,
     g_autoptr(GError) error = NULL;
     bool ok;
 
+    if (weir_leading->len > 0) {
+        weir_insert_leading(argc, argv);
+    }
     g_option_context_add_main_entries(context, entries, NULL);
     g_option_context_set_description(context, help);
     ok = g_option_context_parse(context, argc, argv, &error);
@@ -156,6 +206,8 @@ void weir_policy_options_clear(WeirPolicyOptions *options)
 
 int main(int argc, char **argv)
 {
+    int leading;
+
     setlocale(LC_CTYPE, "");
     signal(SIGPIPE, SIG_IGN);
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
@@ -163,5 +215,6 @@ int main(int argc, char **argv)
         return WEIR_EXIT_OK;
     }
     weir_programs_init(argc > 0 ? argv[0] : "weir");
-    return weir_dispatch(commands, "weir", argc, argv);
+    leading = weir_take_leading(argc, argv);
+    return weir_dispatch(commands, "weir", argc - leading, argv + leading);
 }

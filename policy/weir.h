@@ -14,6 +14,7 @@ typedef enum WeirExit {
     WEIR_EXIT_NON_COMPLIANT = 3,
     WEIR_EXIT_UNKNOWN = 4,
     WEIR_EXIT_OUT_OF_DATE = 5,
+    WEIR_EXIT_SOME = 6,     /* done for some of those that were named */
 } WeirExit;
 
 typedef struct WeirCommand {
@@ -64,6 +65,10 @@ typedef struct WeirPolicyOptions {
     { "runtime-dir", 0, 0, G_OPTION_ARG_FILENAME, target, \
       "Directory of the records of running VMs", "DIR" }
 
+#define WEIR_OPTION_CONNECT(target) \
+    { "connect", 'c', 0, G_OPTION_ARG_STRING_ARRAY, target, \
+      "A host with libvirt, may be repeated", "URI" }
+
 /* Print @array, which is consumed, on standard output. */
 void weir_print_json(JsonArray *array);
 
@@ -101,20 +106,21 @@ char *weir_assign_options_transform(const WeirAssignOptions *options,
  */
 char *weir_read_domain(const char *file, gsize *length, GError **error);
 
-/* Print what weir status prints of WeirDiskStatus; returns its exit code. */
-int weir_status_tell(const GPtrArray *statuses, bool json);
-
 /* The exit code of weir status for WeirDiskStatus. */
 int weir_status_code(const GPtrArray *statuses);
 
 int weir_cmd_advise(int argc, char **argv);
 int weir_cmd_attach(int argc, char **argv);
+int weir_cmd_binding(int argc, char **argv);
 int weir_cmd_compile(int argc, char **argv);
 int weir_cmd_detach(int argc, char **argv);
 int weir_cmd_inspect(int argc, char **argv);
 int weir_cmd_libvirt(int argc, char **argv);
+int weir_cmd_libvirt_apply(int argc, char **argv);
 int weir_cmd_libvirt_hook(int argc, char **argv);
+int weir_cmd_libvirt_status(int argc, char **argv);
 int weir_cmd_metrics(int argc, char **argv);
+int weir_cmd_plugin(int argc, char **argv);
 int weir_cmd_policy(int argc, char **argv);
 int weir_cmd_policy_schema(int argc, char **argv);
 int weir_cmd_policy_which(int argc, char **argv);

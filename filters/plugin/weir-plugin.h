@@ -361,9 +361,10 @@ typedef struct WeirPlugin {
 
     /*
      * The disk is going to be so long; the node below is resized next, and
-     * then "resized" tells the length that it has.  Coroutine.  Returns 0, or
-     * a negative errno to refuse.  Held requests that are behind the end when
-     * they are resumed fail.
+     * then "resized" tells the length that it has.  So it is when a format that
+     * is above writes behind the end.  Coroutine.  Returns 0, or a negative
+     * errno to refuse.  Held requests that are behind the end when they are
+     * resumed fail.
      */
     int (*resize)(void *handle, WeirPluginIo *io, uint64_t bytes);
     void (*resized)(void *handle, WeirPluginIo *io, uint64_t bytes);

@@ -80,7 +80,7 @@ def enter():
     os.environ[INSIDE] = "1"
     # the machine's settings are of no use in there
     for name in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
-                 "WEIR_KEEP_DIR", "LIBVIRT_DEFAULT_URI"):
+                 "WEIR_KEEP_DIR", "WEIR_STATE_DIR", "LIBVIRT_DEFAULT_URI"):
         os.environ.pop(name, None)
     # the shell reaps what QEMU and libvirtd leave behind as daemons
     os.execvp("unshare", [
@@ -161,9 +161,9 @@ class OtherHost:
         set -e
         cp -a /etc/libvirt etc-libvirt
         mount --bind etc-libvirt /etc/libvirt
-        mkdir -p /run/weir-libvirt
         for dir in /run/weir-libvirt /run/libvirt /var/lib/libvirt \\
-                /var/log/libvirt ssd; do
+                /var/lib/weir /var/log/libvirt ssd; do
+            mkdir -p $dir
             mount -t tmpfs tmpfs $dir
         done
         cat >> /etc/libvirt/libvirtd.conf <<END
@@ -183,9 +183,12 @@ END
                 stdout=log, stderr=log)
         end = time.monotonic() + GUARD_S
         while self.run("virsh", "-c", self.URI, "list").returncode != 0:
-            if time.monotonic() > end:
+            if time.monotonic() > end or self.daemon.poll() is not None:
                 self.close()
-                raise AssertionError("the other libvirtd does not answer")
+                with open(os.path.join(SCRATCH, "other.log"),
+                          encoding="utf-8", errors="replace") as file:
+                    raise AssertionError("the other libvirtd does not "
+                                         "answer: " + file.read())
             time.sleep(0.05)
 
     def run(self, *command):

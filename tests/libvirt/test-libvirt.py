@@ -462,6 +462,47 @@ class Hook(LibvirtTest):
         self.assertEqual(self.drivers(), ["file"])
 
 
+class Binding(LibvirtTest):
+    """A cache is not forgotten, neither with the domain's metadata nor with
+    its policy."""
+
+    def test_domain_without_its_cache(self):
+        image = self.image("bound.img")
+        cache = self.path("ssd/%s-vda.cache" % self.name)
+        self.policy("bound", "name: bound\nfilters:\n  - weir-cache: "
+                    "{cache-file: 'create:16M:%s', dirty-age: 0, idle: 0}\n"
+                    % cache)
+        self.start(("vda", "virtio", image, "raw"), policies=["vda=bound"])
+        write(self.name, DISK, 7, 0)
+        virsh("destroy", self.name)
+        # another policy
+        xml = virsh("dumpxml", self.name, "--inactive")
+        virsh("define", self.write_xml(xml.replace('"bound"', '"observe"')))
+        self.refused("policy 'observe' leaves that out", cache)
+        code, _, errors = self.weir("libvirt", "apply", self.name, "--disk",
+                                    "vda=observe")
+        self.assertEqual(code, 1)
+        self.assertIn("policy 'observe' leaves that out", errors)
+        # none
+        self.assertEqual(self.weir("libvirt", "remove", self.name)[0], 0)
+        self.refused("it is under no policy now", cache)
+        self.weir_ok("binding", "drain", image)
+        virsh("start", self.name)
+        with open(image, "rb") as file:
+            self.assertEqual(file.read(65536), bytes([7]) * 65536)
+
+    def write_xml(self, text):
+        with open(self.path("bound.xml"), "w", encoding="utf-8") as file:
+            file.write(text)
+        return file.name
+
+    def refused(self, why, cache):
+        code, errors = virsh("start", self.name, check=False)
+        self.assertNotEqual(code, 0)
+        self.assertIn("its cache %s has blocks that were not written back; %s"
+                      % (cache, why), errors)
+
+
 class Defining(LibvirtTest):
     def original(self):
         """A domain without policies; returns its XML as libvirt has it."""

@@ -180,6 +180,17 @@ class Refusals(Live):
         self.fails("is under policy 'observe': weir reapply", "attach",
                    self.name, "vda", "--policy", "cached")
 
+    def test_write_back_beside_checkpoints(self):
+        """libvirt would open an image past the cache."""
+        path = self.image("h.qcow2", qcow2=True)
+        self.run_plain(("vda", "virtio", path, "qcow2"))
+        virsh("checkpoint-create-as", self.name, "c")
+        self.fails("has checkpoints, with which libvirt opens images past a "
+                   "cache", "attach", self.name, "vda", "--policy", "cached")
+        self.assertEqual(self.drivers(), ["qcow2", "file"])
+        self.does("policy 'observe', version 1", "attach", self.name, "vda",
+                  "--policy", "observe")
+
     def test_of_whom(self):
         self.run_plain(("vda", "virtio", self.image("g.img"), "raw"))
         self.assertEqual(self.weir("detach", "nobody", "vda"), (

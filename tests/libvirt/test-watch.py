@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from libvirttest import (GUARD_S, SCRATCH, WEIR, LibvirtTest, main, qmp,
+from libvirttest import (BIN, GUARD_S, SCRATCH, WEIR, LibvirtTest, main, qmp,
                          virsh, write)
 
 OBSERVED = ["weir-inspect", "file"]
@@ -280,6 +280,32 @@ class Losses(WatchTest):
         self.assertEqual(self.found()[0]["end"], "it is there again")
 
 
+    def test_encryption_is_refused(self):
+        """The overlay is in plain text, and that is told."""
+        key = self.path("key")
+        with open(key, "w", encoding="utf-8") as file:
+            file.write("open sesame")
+        image = self.path("p.img")
+        subprocess.run(
+            [os.path.join(BIN, "qemu-img"), "create", "-q", "-f",
+             "weir-encryption", "--object", "secret,id=s,file=" + key, "-o",
+             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000", image, "4M"],
+            check=True)
+        self.policy("secret", "name: secret\nfilters:\n  - weir-encryption: "
+                    "{key-secret: 'file:%s'}\n" % key)
+        self.start(("vda", "virtio", image, "raw"), policies=["vda=secret"])
+        self.run_watch()
+        self.snapshot("p.over")
+        wait_for(lambda: "cannot be re-established" in self.told(), "refusal")
+        self.assertIn("weir-encryption cannot be attached to a disk in use: "
+                      "the data on it is not encrypted", self.told())
+        self.assertEqual(self.status()[0], 3)
+        self.assertEqual(self.drivers(), ["qcow2", "file"])
+        self.commit()
+        wait_for(lambda: "to-ms" in self.found()[0], "the end of the gap")
+        self.assertEqual(self.drivers(), ["weir-encryption", "file"])
+
+
 class Interruptions(WatchTest):
     def test_libvirtd_is_restarted(self):
         self.start(("vda", "virtio", self.image("j.img"), "raw"))
@@ -347,10 +373,13 @@ class Interruptions(WatchTest):
 
 class Others(WatchTest):
     def test_domain_that_is_not_ours(self):
-        """Also one with a filter of ours that somebody else has attached."""
-        image = self.image("o.img")
+        """Also one with a filter of ours that somebody else has attached, and
+        with metadata that Weir would not read."""
+        deep = "<d xmlns='urn:d'>" + "<d>" * 70 + "</d>" * 71
         with open(self.path("o.xml"), "w", encoding="utf-8") as file:
-            file.write(self.xml(("vda", "virtio", image, "raw")))
+            file.write(self.xml(
+                ("vda", "virtio", self.image("o.img"), "raw"),
+                metadata="<metadata>%s</metadata>" % deep))
         virsh("define", self.path("o.xml"))
         virsh("start", self.name)
         qmp(self.name, "blockdev-add", driver="null-co",

@@ -23,7 +23,7 @@ DEB = os.path.join(BUILD, 'deb')
 CACHE = os.path.join(os.environ.get('WEIR_CACHE_DIR') or os.path.expanduser(
     '~/.cache/weir'), 'debootstrap')
 PACKAGES = ('weir', 'weir-qemu', 'weir-qemu-utils', 'weir-qemu-block-extra',
-            'libweir-policy0', 'libweir-policy-dev')
+            'libweir-policy0', 'libweir-policy-dev', 'weir-plugin-dev')
 BIN = '/usr/lib/weir/bin'
 EXAMPLES = '/usr/share/doc/weir/examples'
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import threading
@@ -127,6 +128,10 @@ class Change(VmTest):
         self.qmp("block-export-add", {
             "id": "x", "type": "nbd", "writable": True, "name": "x",
             "node-name": node})
+
+    def forget_bindings(self):
+        """As on a host that does not know what its disks must not lack."""
+        shutil.rmtree(self.path("state"), ignore_errors=True)
 
     def qmp(self, command, arguments=None):
         """One command: the monitor is free for weir afterwards."""

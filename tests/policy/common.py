@@ -97,6 +97,7 @@ class WeirTest(unittest.TestCase):
         self.policies = os.path.join(self.dir, "policies")
         self.runtime = os.path.join(self.dir, "run")
         os.mkdir(self.policies)
+        os.environ["WEIR_STATE_DIR"] = self.path("state")
 
     def path(self, name):
         return os.path.join(self.dir, name)

@@ -120,6 +120,7 @@ class Replica(Change):
         self.check_replica()
         self.client.shutdown()
         self.stop(self.process)
+        self.forget_bindings()
         self.vm()
         self.client = self.connect()
         self.write_blocks(2)
@@ -240,6 +241,7 @@ class OldCache(Change):
         if kill:
             os.kill(self.qemu_pid(), signal.SIGKILL)
         self.stop(self.process)
+        self.forget_bindings()
         self.vm()
         self.client = self.connect()
 

@@ -100,9 +100,13 @@ static void expect_chain(const char *const *args, guint index)
             "\"discard\":\"unmap\"}}}");
     }
     assert_string_equal(
-        g_ptr_array_index(out, out->len - 2),
+        g_ptr_array_index(out, out->len - 4),
         "{\"qom-type\":\"secret\",\"id\":\"weir-vda-key\","
         "\"file\":\"/s/weir-vda-key\"}");
+    assert_string_equal(g_ptr_array_index(out, out->len - 5), "-object");
+    assert_true(g_str_has_prefix(
+        g_ptr_array_index(out, out->len - 2),
+        "{\"qom-type\":\"secret\",\"id\":\"weir-record\","));
     assert_string_equal(g_ptr_array_index(out, out->len - 3), "-object");
     assert_null(g_ptr_array_index(out, out->len - 1));
 }

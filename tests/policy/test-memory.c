@@ -398,6 +398,61 @@ static void test_no_cache(void **state)
     assert_true(is_zero(after));
 }
 
+/* Its image is used without it from now on. */
+static void test_cache_set_aside(void **state)
+{
+    const Place *place = *state;
+    g_autofree char *first = g_strconcat(place->path, ".of-a.img", NULL);
+    g_autofree char *second = g_strconcat(first, "-2", NULL);
+    g_autoptr(GError) error = NULL;
+    char *to;
+    int fd;
+
+    assert_true(weir_cache_file_set_aside(place->path, "/x/a.img", &to, NULL));
+    assert_null(to);
+    write_superblock(place, 6, 0);
+    write_superblock(place, 7, 2 | 8);
+    assert_true(weir_cache_file_set_aside(place->path, "/x/a.img", &to, NULL));
+    assert_null(to);
+    write_superblock(place, 8, 0);
+    write_superblock(place, 9, 2);
+    fd = lock(place->path);
+    assert_false(weir_cache_file_set_aside(place->path, "/x/a.img", &to,
+                                           &error));
+    assert_non_null(strstr(error->message, "is in use"));
+    close(fd);
+    assert_true(weir_cache_file_set_aside(place->path, "/x/a.img", &to, NULL));
+    assert_string_equal(to, first);
+    g_free(to);
+    write_superblock(place, 7, 2);
+    assert_true(weir_cache_file_set_aside(place->path, "/y/a.img", &to, NULL));
+    assert_string_equal(to, second);
+    g_free(to);
+    assert_int_equal(count(place), 2);
+    unlink(first);
+    unlink(second);
+}
+
+static void test_cache_given_up(void **state)
+{
+    const Place *place = *state;
+    g_autofree guint8 *after = NULL;
+    g_autoptr(GError) error = NULL;
+    int fd;
+
+    assert_true(weir_cache_file_lose(place->path, NULL));
+    write_superblock(place, 6, 0);
+    write_superblock(place, 7, 2);
+    fd = lock(place->path);
+    assert_false(weir_cache_file_lose(place->path, &error));
+    assert_non_null(strstr(error->message, "is in use"));
+    close(fd);
+    assert_true(weir_cache_file_lose(place->path, NULL));
+    after = read_copies(place->path);
+    assert_int_equal(after[128], 2 | 8);
+    assert_true(weir_cache_file_forget(place->path, NULL));
+}
+
 #define CASE(function) \
     cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
@@ -418,6 +473,8 @@ int main(void)
         CASE(test_cache_is_marked_already),
         CASE(test_cache_is_refused),
         CASE(test_no_cache),
+        CASE(test_cache_set_aside),
+        CASE(test_cache_given_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,8 @@ import unittest
 from common import FakeTest
 
 HEAD = "name: p\nfilters:\n"
-OPTIONS = ("log, level, mode, ratio, where, tags, hops, when, amount, quiet")
+OPTIONS = ("log, level, mode, ratio, where, tags, hops, when, amount, "
+           "anything, quiet")
 KEYS = ("name, description, version, allow-before-encryption, limits, "
         "filters, component, inherit, remove, storage")
 FILTERS = ("weir-acme, weir-copy, weir-dots, weir-far, weir-lock, weir-pair")

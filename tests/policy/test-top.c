@@ -25,12 +25,7 @@ static JsonNode *parse(const char *text)
 
 static WeirWatch *watch_new(void)
 {
-    WeirWatch *watch = g_new0(WeirWatch, 1);
-
-    watch->targets = g_ptr_array_new();
-    watch->statuses = weir_disk_statuses_new();
-    watch->traffics = g_array_new(FALSE, TRUE, sizeof(WeirTraffic));
-    return watch;
+    return weir_watch_new(weir_targets_new(), NULL, false);
 }
 
 /* Add a disk with one filter; returns its traffic. */
@@ -201,9 +196,10 @@ static void test_traffic_of_a_device(void **state)
 static void test_sample(void **state)
 {
     g_autoptr(WeirExposition) out = weir_exposition_new();
-    const char *const labels[] = { "vm", HOSTILE, "disk", NULL, NULL };
+    const char *const labels[] = { "host", NULL, "vm", HOSTILE, "disk", "",
+                                   NULL };
     const char *const same[] = { "vm", HOSTILE, "disk", "", NULL };
-    const char *const none[] = { NULL };
+    const char *const none[] = { "host", NULL, NULL };
 
     (void)state;
     weir_exposition_family(out, "weir_x", "gauge", "Help.");
@@ -223,7 +219,7 @@ static void test_sample(void **state)
 static void print_metrics(void)
 {
     WeirWatch *watch = watch_new();
-    WeirTarget target = { .name = (char *)HOSTILE };
+    WeirTarget *target = g_new0(WeirTarget, 1);
     g_autoptr(WeirExposition) out = weir_exposition_new();
 
     add_disk(watch, HOSTILE, HOSTILE, WEIR_COMPLIANT,
@@ -232,7 +228,8 @@ static void print_metrics(void)
              "\"latency-total\":5000,\"latency-histogram\":[0,0,0,0,0,0,0,0,"
              "0,0,0,0,0,0,1,-7,\"x\",2]}]}");
     add_disk(watch, HOSTILE, HOSTILE, WEIR_NON_COMPLIANT, CACHE("6"));
-    g_ptr_array_add(watch->targets, &target);
+    target->name = g_strdup(HOSTILE);
+    g_ptr_array_add(watch->targets, target);
     weir_metrics_add(out, watch);
     fputs(weir_exposition_text(out), stdout);
     watch_end(watch);

@@ -137,9 +137,11 @@ class Create(Base):
         run('qemu-img', 'create', '-q', '-f', 'weir-encryption',
             *self.objects('first'), '-o', 'key-secret=first',
             self.path('disk'), str(SIZE))
-        self.assertEqual(self.kdf(), {
-            'type': 'argon2id', 'time': 4, 'memory': 262144,
-            'cpus': min(4, os.cpu_count())})
+        kdf = self.kdf()
+        # libcryptsetup 2.6 takes no more than the machine has
+        self.assertIn(kdf.pop('cpus'), (4, min(4, os.cpu_count())))
+        self.assertEqual(kdf, {'type': 'argon2id', 'time': 4,
+                               'memory': 262144})
         self.assertEqual(self.metadata()['segments']['0']['sector_size'], 512)
         self.assertEqual(len(self.check_data('disk', 512)), 64)
 

@@ -23,6 +23,7 @@ TESTS = os.environ.get('WEIR_QEMU_TESTS') or os.path.join(BUILD, 'qemu-tests')
 ONLY_TESTS = 'WEIR_QEMU_TESTS' in os.environ
 # the machine's own is left alone
 os.environ.setdefault('WEIR_KEEP_DIR', '')
+os.environ.setdefault('WEIR_STATE_DIR', '')
 # a guard against hanging, not a criterion
 PATIENCE_S = 120
 

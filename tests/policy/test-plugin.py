@@ -1,0 +1,124 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""weir plugin, and plugins in policies, with the real storage daemon."""
+import json
+import os
+import shutil
+import subprocess
+import unittest
+
+import common
+
+PLUGINS = os.path.join(os.environ["WEIR_MESON_BUILD"], "tests", "plugins")
+PROBE = os.path.join(PLUGINS, "probe.so")
+
+POLICY = """name: limited
+filters:
+  - weir-plugin:
+      plugin: %s
+      on-error: fail
+      options: %s
+"""
+
+
+class Plugin(common.WeirTest):
+    def setUp(self):
+        super().setUp()
+        common.need("qemu-storage-daemon")
+        self.folder = self.path("plugins")
+        os.mkdir(self.folder)
+        shutil.copy(PROBE, self.folder)
+
+    def weir(self, *args, **env):
+        return super().weir(*args, WEIR_PLUGIN_PATH=self.folder, **env)
+
+    def plugin(self, *args):
+        return self.weir("plugin", *args, "--qemu-bin-dir",
+                         common.QEMU_BIN_DIR)
+
+    def test_list_runs_nothing(self):
+        # what runs code when it is loaded
+        mark = self.path("ran")
+        source = self.write("evil.c", "#include <stdio.h>\n"
+                            "__attribute__((constructor)) void f(void) "
+                            "{ fclose(fopen(\"%s\", \"w\")); }\n" % mark)
+        evil = os.path.join(self.folder, "evil.so")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", evil, source],
+                       check=True)
+        with open(os.path.join(self.folder, "text.so"), "w") as file:
+            file.write("not a shared object")
+        code, out, err = self.plugin("list")
+        self.assertEqual((code, err), (0, ""))
+        rows = [line.split(None, 3) for line in out.splitlines()]
+        self.assertEqual([row[0] for row in rows],
+                         ["NAME", "evil", "probe", "text"])
+        self.assertEqual(rows[1][3], "refused: it is not a plugin of Weir")
+        self.assertEqual(rows[2][1:], ["1", os.path.join(self.folder,
+                                                         "probe.so"), "ok"])
+        self.assertEqual(self.plugin("check", evil)[0], 1)
+        self.assertFalse(os.path.exists(mark))
+        code, out, _ = self.plugin("list", "--json")
+        self.assertEqual([f["name"] for f in json.loads(out)],
+                         ["evil", "probe", "text"])
+
+    def test_info(self):
+        code, out, err = self.plugin("info", "probe")
+        self.assertEqual((code, err), (0, ""))
+        self.assertRegex(out, r"(?m)^class +inspection$")
+        self.assertRegex(out, r"(?m)^capabilities +may be bypassed$")
+        self.assertRegex(out, r"(?m)^hold-ms +int 0\.\.10000 ms +- +yes ")
+        code, out, _ = self.plugin("info", "--json", PROBE)
+        self.assertEqual(json.loads(out)["path"], PROBE)
+        self.assertEqual(self.plugin("info")[0], 2)
+
+    def test_check(self):
+        self.assertEqual(self.plugin("check", "probe", PROBE), (0, "", ""))
+        code, _, err = self.plugin("check", "probe", "none",
+                                   os.path.join(PLUGINS, "bad-name.so"))
+        self.assertEqual(code, 1)
+        self.assertEqual(err.splitlines(), [
+            "weir: weir-plugin: no plugin 'none' in %s" % self.folder,
+            "weir: weir-plugin: '%s/bad-name.so' is refused: it is called "
+            "'good', not as its file" % PLUGINS])
+
+    def policy(self, options, plugin="probe"):
+        path = self.write("limited.yaml", POLICY % (plugin, options))
+        return self.weir("policy", "check", path, "--qemu-bin-dir",
+                         common.QEMU_BIN_DIR)
+
+    def test_policies(self):
+        self.assertEqual(self.policy("{mode: forward, hold-ms: 5}"),
+                         (0, "", ""))
+        for options, text in {
+                "{hold-ms: 50000}": "option 'hold-ms' is 50000, it has to be "
+                                    "0 to 10000 ms",
+                "{held: 1}": "there is no option 'held', expected one of: "
+                             "mode, ",
+                "[1]": "found a list, expected a mapping for "
+                       "'weir-plugin.options'",
+                "{mode: [x]}": "found a list, expected a single value for "
+                               "'weir-plugin.options'"}.items():
+            code, _, err = self.policy(options)
+            self.assertEqual(code, 1)
+            self.assertIn(text, err)
+        # it is another file now: what was accepted is asked again
+        self.assertEqual(self.policy("{label: x}"), (0, "", ""))
+        shutil.copy(os.path.join(PLUGINS, "mask.so"), self.folder)
+        self.assertIn("there is no option 'label'", self.policy(
+            "{label: x}", "mask")[2])
+
+    def test_compiled(self):
+        path = self.write("limited.yaml", POLICY % ("probe",
+                                                    "{mode: forward}"))
+        code, out, err = self.weir(
+            "compile", "--policies", os.path.dirname(path), "--qemu-bin-dir",
+            common.QEMU_BIN_DIR, "--disk",
+            "id=d,file=%s,format=raw,policy=limited" % self.disk())
+        self.assertEqual((code, err), (0, ""))
+        node = json.loads(out.splitlines()[1])
+        self.assertEqual((node["driver"], node["plugin"], node["options"]),
+                         ("weir-plugin", "probe", {"mode": "forward"}))
+
+
+if __name__ == "__main__":
+    unittest.main()
