@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "storagerecord.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "plan.h"
@@ -133,6 +137,47 @@ bool weir_record_save_daemon(const WeirRecord *record, const char *dir,
     return g_file_set_contents(path, text, -1, error);
 }
 
+/* The directory of the sockets; -1 with errno set. */
+static int record_open_sockets(const char *path)
+{
+    return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+int weir_record_lock_storage(const char *dir, const char *name,
+                             GError **error)
+{
+    g_autofree char *path = weir_record_path(dir, name, "disks");
+    int fd = -1;
+
+    if ((mkdir(path, 0700) < 0 && errno != EEXIST) ||
+        (fd = record_open_sockets(path)) < 0) {
+        weir_set_error(error, "cannot use %s: %s", path, g_strerror(errno));
+        return -1;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        g_set_error(error, WEIR_ERROR,
+                    errno == EWOULDBLOCK ? WEIR_ERROR_CLOSED
+                                         : WEIR_ERROR_FAILED,
+                    "cannot lock %s: %s", path, g_strerror(errno));
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+bool weir_record_storage_is_locked(const char *dir, const char *name)
+{
+    g_autofree char *path = weir_record_path(dir, name, "disks");
+    int fd = record_open_sockets(path);
+    bool locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 &&
+                  errno == EWOULDBLOCK;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return locked;
+}
+
 void weir_record_remove_storage(const char *dir, const char *name)
 {
     static const char *const suffixes[] = {
@@ -141,7 +186,9 @@ void weir_record_remove_storage(const char *dir, const char *name)
     g_autoptr(WeirRecord) record = weir_record_load_storage(dir, name, NULL);
     g_autofree char *sockets = record && record->sockets
         ? g_strdup(record->sockets) : weir_record_sockets(dir, name);
-    g_autoptr(GDir) stream = g_dir_open(sockets, 0, NULL);
+    /* not what a symbolic link leads to */
+    g_autoptr(GDir) stream = g_file_test(sockets, G_FILE_TEST_IS_SYMLINK)
+        ? NULL : g_dir_open(sockets, 0, NULL);
     const char *base;
 
     while (stream && (base = g_dir_read_name(stream))) {

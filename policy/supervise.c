@@ -27,6 +27,9 @@
 /* who has run for so long was well: it does not die by what comes first */
 #define SUPERVISE_WELL_US G_USEC_PER_SEC
 #define SUPERVISE_LINE 1000
+/* one of us that was killed may still be about to end */
+#define SUPERVISE_LOCK_US (2 * G_USEC_PER_SEC)
+#define SUPERVISE_POLL_US 20000
 
 typedef struct Supervisor {
     const WeirSupervise *options;
@@ -38,6 +41,7 @@ typedef struct Supervisor {
     WeirQmp *qmp;           /* NULL once it is ready */
     GMainLoop *loop;
     GPid pid;               /* 0: none */
+    pid_t self;
     int output_fd;          /* what it says */
     GString *line;          /* the last line of that */
     bool line_is_over;
@@ -338,6 +342,9 @@ static void supervise_child_setup(gpointer opaque)
     const Supervisor *s = opaque;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != s->self) {
+        _exit(1);           /* it was killed before that */
+    }
     fcntl(s->qmp_fd, F_SETFD, 0);
     for (guint i = 0; i < s->secret_fds->len; i++) {
         fcntl(g_array_index(s->secret_fds, int, i), F_SETFD, 0);
@@ -523,19 +530,51 @@ static void supervise_clean(const WeirSupervise *options)
     }
 }
 
+/* Returns a descriptor, or -1 with @error set. */
+static int supervise_lock(const Supervisor *s, GError **error)
+{
+    gint64 end_us = g_get_monotonic_time() + SUPERVISE_LOCK_US;
+    int fd;
+
+    for (;;) {
+        g_autoptr(GError) local = NULL;
+
+        fd = weir_record_lock_storage(s->options->dir, s->options->name,
+                                      &local);
+        if (fd >= 0) {
+            return fd;
+        }
+        if (!g_error_matches(local, WEIR_ERROR, WEIR_ERROR_CLOSED)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return -1;
+        }
+        if (g_get_monotonic_time() >= end_us) {
+            weir_set_error(error, "VM '%s': another process (%d) starts its "
+                           "storage daemon already", s->options->name,
+                           (int)s->record->daemon.supervisor);
+            return -1;
+        }
+        g_usleep(SUPERVISE_POLL_US);
+    }
+}
+
 bool weir_supervise(const WeirSupervise *options, GError **error)
 {
     Supervisor s = {
         .options = options, .qmp_fd = -1, .ready_fd = options->ready_fd,
+        .self = getpid(),
     };
+    int lock = -1;
 
     if (!supervise_load(&s, error)) {
         return false;
     }
     s.program = weir_program_find(s.record->bin_dir, "qemu-storage-daemon",
                                   error);
-    if (!s.program) {
+    lock = s.program ? supervise_lock(&s, error) : -1;
+    if (lock < 0) {
         weir_record_free(s.record);
+        g_free(s.program);
         return false;
     }
     s.qmp_path = g_strdup(s.record->qmp);
@@ -573,5 +612,6 @@ bool weir_supervise(const WeirSupervise *options, GError **error)
     g_free(s.program);
     g_free(s.qmp_path);
     g_free(s.told);
+    close(lock);
     return !s.failed;
 }

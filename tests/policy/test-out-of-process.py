@@ -174,6 +174,21 @@ class Life(OutOfProcessTest):
         self.stop(process)
         self.assert_nothing_left()
 
+    def test_second_supervisor(self):
+        """Two daemons would write to the disks."""
+        process = self.start(self.out())
+        before = self.daemon()
+        second = subprocess.run(
+            [WEIR, "supervise", "--runtime-dir", self.runtime, "vm"],
+            stderr=subprocess.PIPE, text=True, timeout=GUARD_S, check=False)
+        self.assertEqual((second.returncode, second.stderr), (
+            1, "weir: VM 'vm': another process (%d) starts its storage daemon "
+            "already\n" % before["supervisor"]))
+        self.assertEqual(self.daemon(), before)
+        self.assertTrue(alive(before["pid"]))
+        self.stop(process)
+        self.assert_nothing_left()
+
     def test_weir_run_that_is_killed(self):
         """The guest goes on with its daemon, and takes it along."""
         process = self.start(self.out())
