@@ -426,27 +426,6 @@ void weir_binding_move(const char *disk, const char *from, const char *to)
     }
 }
 
-void weir_binding_move(const char *disk, const char *from, const char *to)
-{
-    g_autoptr(WeirBinding) binding = weir_binding_find(disk);
-
-    for (guint i = binding ? binding->filters->len : 0; i-- > 0;) {
-        WeirBound *bound = g_ptr_array_index(binding->filters, i);
-
-        if (!weir_bound_is_in(bound, from)) {
-            continue;
-        }
-        if (to) {
-            weir_bound_move(bound, to);
-        } else {
-            g_ptr_array_remove_index(binding->filters, i);
-        }
-    }
-    if (binding) {
-        binding_write(binding, NULL);
-    }
-}
-
 /* Whether @policy, which leaves @bound out, may have the disk. */
 static bool binding_check_left_out(const WeirBinding *binding,
                                    const WeirBound *bound,
