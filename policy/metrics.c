@@ -47,7 +47,8 @@ static void metrics_add_daemons(WeirExposition *out, const GPtrArray *targets,
                  : "Whether the storage daemon of the VM could be asked.");
     for (guint i = 0; i < targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(targets, i);
-        const char *const labels[] = { "vm", target->name, NULL };
+        const char *const labels[] = { "host", target->host, "vm",
+                                       target->name, NULL };
 
         if (target->record && target->record->is_storage && restarts) {
             weir_exposition_sample(out, "", labels,
