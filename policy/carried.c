@@ -44,13 +44,13 @@ static JsonNode *carried_expand(const char *text)
     return weir_json_parse(json, json_length, NULL);
 }
 
-char *weir_carried_object(const WeirRecord *record)
+static JsonObject *carried_object(const WeirRecord *record)
 {
     g_autoptr(JsonObject) json = weir_record_json(record);
     g_autofree char *text = weir_json_object_text(json, false);
     g_autoptr(GBytes) bytes = carried_compress(text);
-    g_autoptr(JsonObject) object = json_object_new();
     g_autofree char *data = NULL;
+    JsonObject *object;
     gconstpointer start;
     gsize length;
 
@@ -62,11 +62,34 @@ char *weir_carried_object(const WeirRecord *record)
     if (strlen(data) > WEIR_CARRIED_MAX_BYTES) {
         return NULL;
     }
+    object = json_object_new();
     json_object_set_string_member(object, "qom-type", "secret");
     json_object_set_string_member(object, "id", WEIR_CARRIED_ID);
     json_object_set_string_member(object, "format", "base64");
     json_object_set_string_member(object, "data", data);
-    return weir_json_object_text(object, false);
+    return object;
+}
+
+char *weir_carried_object(const WeirRecord *record)
+{
+    g_autoptr(JsonObject) object = carried_object(record);
+
+    return object ? weir_json_object_text(object, false) : NULL;
+}
+
+void weir_carried_replace(WeirQmp *qmp, const WeirRecord *record,
+                          int timeout_ms)
+{
+    JsonObject *old = json_object_new();
+    JsonObject *object = carried_object(record);
+    g_autoptr(JsonNode) deleted = NULL;
+    g_autoptr(JsonNode) added = NULL;
+
+    json_object_set_string_member(old, "id", WEIR_CARRIED_ID);
+    deleted = weir_qmp_execute(qmp, "object-del", old, timeout_ms, NULL);
+    if (object) {
+        added = weir_qmp_execute(qmp, "object-add", object, timeout_ms, NULL);
+    }
 }
 
 WeirRecord *weir_carried_ask(WeirQmp *qmp, const char *name, int timeout_ms,

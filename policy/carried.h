@@ -27,6 +27,13 @@
 char *weir_carried_object(const WeirRecord *record);
 
 /*
+ * Have a QEMU that runs carry @record instead.  Between the two it carries none,
+ * and afterwards if @record is too long or QEMU does not answer.  Blocks.
+ */
+void weir_carried_replace(WeirQmp *qmp, const WeirRecord *record,
+                          int timeout_ms);
+
+/*
  * Ask QEMU for what it carries.
  *
  * @name: of the VM

@@ -271,10 +271,10 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
 {
     g_autoptr(GString) text = g_string_new(NULL);
     g_autofree char *digest = daemon_digest(policy);
+    bool kept = !daemon_asks_others(daemon, policy);
     bool ok = true;
 
-    if (!daemon_asks_others(daemon, policy) &&
-        weir_answers_accepted(daemon->answers, digest)) {
+    if (kept && weir_answers_accepted(daemon->answers, digest)) {
         return true;
     }
     if (!daemon_need(daemon, error)) {
@@ -284,7 +284,7 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
         ok = daemon_try(daemon, g_ptr_array_index(policy->filters, i), text,
                         error);
     }
-    if (ok && text->len == 0 && daemon_asks_others(daemon, policy)) {
+    if (ok && text->len == 0 && !kept) {
         ok = weir_plugins_check(daemon, policy, text, error);
     }
     if (ok && text->len > 0) {
@@ -292,7 +292,7 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
                             text->str);
         ok = false;
     }
-    if (ok) {
+    if (ok && kept) {
         weir_answers_accept(daemon->answers, digest);
         daemon->changed = true;
     }

@@ -8,6 +8,7 @@
 #include "domainplan.h"
 #include "emulator.h"
 #include "policy.h"
+#include "transform.h"
 
 /* What libvirt calls its storage nodes. */
 #define DOMAINRECORD_NODE "libvirt-"
@@ -148,6 +149,13 @@ void weir_domain_record_take_names(WeirRecord *record, const WeirGraph *graph)
 
 /* --- the record --- */
 
+/* Whether it was started by weir-qemu, which does so with a record only. */
+static bool domainrecord_is_ours(const WeirDomain *domain)
+{
+    return domain->emulator &&
+           weir_transform_check_emulator(domain->emulator, NULL);
+}
+
 /*
  * What the hook has left comes first: a QEMU that somebody has got hold of
  * could carry anything.
@@ -177,6 +185,11 @@ WeirRecord *weir_domain_record(const WeirDomain *domain, bool here,
     if (!record &&
         !g_error_matches(local, WEIR_ERROR, WEIR_ERROR_NOT_FOUND)) {
         g_propagate_error(error, g_steal_pointer(&local));
+        return NULL;
+    }
+    if (!record && domainrecord_is_ours(domain)) {
+        weir_set_error(error, "domain '%s': found policies, but what it was "
+                       "started with is not known", domain->name);
         return NULL;
     }
     if (!record) {      /* it was started without policies */

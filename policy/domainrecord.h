@@ -10,7 +10,8 @@
 
 /*
  * The record of a domain: what the hook has left, or, on another host, what
- * QEMU carries, or an empty one; it follows the domain, see below.
+ * QEMU carries; an empty one, if it was started without policies.  It follows
+ * the domain, see below.
  *
  * @here: whether the domain runs on this machine
  * @qmp: of the domain

@@ -32,17 +32,28 @@ void weir_domain_target_begin(WeirDomainTarget *found, virDomainPtr domain)
 }
 
 /*
- * What is assigned from the next start on; NULL for a domain that has none, or
- * if that may not be seen.
+ * What is assigned from the next start on: as now to a disk that is in for this
+ * one only.  NULL for a domain that has no next start, or if that may not be
+ * seen.
  */
-static GPtrArray *domaintarget_next(virDomainPtr domain)
+static GPtrArray *domaintarget_next(virDomainPtr domain, GPtrArray *assigned)
 {
     g_autofree char *xml = virDomainIsPersistent(domain) == 1
         ? weir_hypervisor_xml(domain, false, NULL) : NULL;
     g_autoptr(WeirDomain) parsed = xml ? weir_domain_parse(xml, strlen(xml),
                                                            NULL) : NULL;
+    GPtrArray *next = parsed ? weir_assigned_array() : NULL;
 
-    return parsed ? g_ptr_array_ref(parsed->assigned) : NULL;
+    for (guint i = 0; next && i < assigned->len; i++) {
+        const WeirAssigned *now = g_ptr_array_index(assigned, i);
+        const char *policy = weir_domain_disk(parsed, now->target)
+            ? weir_domain_policy(parsed, now->target) : now->policy;
+
+        if (policy) {
+            g_ptr_array_add(next, weir_assigned_new(now->target, policy));
+        }
+    }
+    return next;
 }
 
 static bool domaintarget_ask(WeirDomainTarget *found, virDomainPtr domain,
@@ -61,7 +72,7 @@ static bool domaintarget_ask(WeirDomainTarget *found, virDomainPtr domain,
     if (!target->record) {
         return false;
     }
-    target->next = domaintarget_next(domain);
+    target->next = domaintarget_next(domain, target->assigned);
     target->uuid = here ? g_strdup(found->domain->uuid) : NULL;
     target->remote = !here;
     if (!target->dir) {

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cachefile.h"
+#include "carried.h"
 #include "compliance.h"
 #include "domainplan.h"
 #include "domainrecord.h"
@@ -87,8 +89,6 @@ static void hold_unlock(WeirHold *hold)
     hold->lock = -1;
 }
 
-/* --- the disks --- */
-
 /* --- names --- */
 
 static bool hold_is_libvirts(const char *name, const char *suffix)
@@ -125,6 +125,23 @@ static void hold_forget(WeirHold *hold)
     g_clear_pointer(&hold->xml, g_free);
     g_clear_pointer(&hold->record, weir_record_free);
     g_clear_pointer(&hold->graph, weir_graph_free);
+    g_clear_pointer(&hold->images, g_hash_table_unref);
+}
+
+/* As they are recorded, not as they are now. */
+static GHashTable *hold_images(const WeirHold *hold)
+{
+    g_autoptr(WeirRecord) record = weir_record_load(hold->dir, hold->name,
+                                                    NULL);
+    GHashTable *images = g_hash_table_new_full(g_str_hash, g_str_equal,
+                                               g_free, g_free);
+
+    for (guint i = 0; record && i < record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+
+        g_hash_table_insert(images, g_strdup(disk->id), g_strdup(disk->file));
+    }
+    return images;
 }
 
 static bool hold_ask(WeirHold *hold, GError **error)
@@ -141,30 +158,51 @@ static bool hold_ask(WeirHold *hold, GError **error)
     return true;
 }
 
+/* Whether there is something of ours in it, or is going to be. */
+static bool hold_is_ours(const WeirHold *hold)
+{
+    g_autofree char *path = weir_record_path(hold->dir, hold->name, "json");
+
+    return hold->lock >= 0 || strstr(hold->xml, WEIR_DOMAIN_URI) ||
+           g_file_test(path, G_FILE_TEST_EXISTS);
+}
+
+static bool hold_find_record(WeirHold *hold, GError **error)
+{
+    g_autoptr(WeirQmp) qmp = weir_hypervisor_qmp(hold->domain);
+    bool here = weir_hypervisor_is_local(virDomainGetConnect(hold->domain));
+
+    if (hold->parsed->assigned->len > 0) {
+        hold->record = weir_domain_record(hold->parsed, here, qmp, HOLD_QMP_MS,
+                                          NULL, error);
+        return hold->record != NULL;
+    }
+    hold->record = here ? weir_record_load(hold->dir, hold->name, NULL) : NULL;
+    if (!hold->record) {
+        hold->record = weir_record_new(hold->name, 0, "", NULL);
+    }
+    weir_domain_record_follow(hold->record, hold->parsed, here);
+    return true;
+}
+
 bool weir_hold_refresh(WeirHold *hold, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-
     hold_forget(hold);
     hold->xml = weir_hypervisor_xml(hold->domain, true, error);
     if (!hold->xml) {
         return false;
     }
-    hold->record = weir_record_load(hold->dir, hold->name, &local);
-    if (!hold->record && hold->lock < 0 &&
-        !strstr(hold->xml, WEIR_DOMAIN_URI)) {
-        return true;            /* none of ours, whatever else is in it */
+    if (!hold_is_ours(hold)) {
+        return true;            /* whatever else is in it */
     }
     hold->parsed = weir_domain_parse(hold->xml, strlen(hold->xml), error);
-    if (!hold->parsed) {
+    if (!hold->parsed || !hold_find_record(hold, error) ||
+        !hold_ask(hold, error)) {
         hold_forget(hold);
         return false;
     }
-    if (!hold->record) {
-        hold->record = weir_record_new(hold->name, 0, "", NULL);
-    }
-    weir_domain_record_follow(hold->record, hold->parsed, true);
-    return hold_ask(hold, error);
+    hold->images = hold_images(hold);
+    return true;
 }
 
 static bool hold_check(const WeirHold *hold, GError **error)
@@ -269,6 +307,15 @@ static bool hold_is_alive(void *opaque)
             virConnectIsAlive(virDomainGetConnect(hold->domain)) != 1);
 }
 
+/* Who asks QEMU on another host sees it as well. */
+static void hold_carry(void *opaque, const WeirRecord *record)
+{
+    const WeirHold *hold = opaque;
+    g_autoptr(WeirQmp) qmp = weir_hypervisor_qmp(hold->domain);
+
+    weir_carried_replace(qmp, record, HOLD_QMP_MS);
+}
+
 WeirLive *weir_hold_live(WeirHold *hold, const char *target,
                          const WeirLiveReport *report, GError **error)
 {
@@ -283,7 +330,7 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
         .top_name = hold_top_name(hold, entry),
         .record = g_steal_pointer(&hold->record),
         .qmp = weir_hypervisor_qmp(hold->domain),
-        .is_alive = hold_is_alive, .opaque = hold,
+        .is_alive = hold_is_alive, .saved = hold_carry, .opaque = hold,
         .uid = hold->parsed->uid, .gid = hold->parsed->gid,
         .keeps_policy = true,
     };
@@ -292,10 +339,8 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
 
 static bool hold_writes_back(const WeirStep *step)
 {
-    const char *mode = weir_json_string(step->options, "mode");
-
     return step->class == WEIR_CLASS_CACHE &&
-           (!mode || strcmp(mode, "write-back") == 0);
+           weir_cache_writes_back(weir_json_string(step->options, "mode"));
 }
 
 /* Whether libvirt has a format node above its storage node @name. */

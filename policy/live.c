@@ -701,8 +701,16 @@ static bool live_undo(WeirLive *live, guint count, GError **error)
 static bool live_save(const WeirLive *live, GError **error)
 {
     /* not back, after weir run has removed it */
-    return !live_is_alive(live) ||
-           weir_record_save(live->record, live->dir, error);
+    if (!live_is_alive(live)) {
+        return true;
+    }
+    if (!weir_record_save(live->record, live->dir, error)) {
+        return false;
+    }
+    if (live->vm.saved) {
+        live->vm.saved(live->vm.opaque, live->record);
+    }
+    return true;
 }
 
 /* What is to be known when QEMU has ended in one of the first @count steps. */

@@ -35,6 +35,8 @@ typedef struct WeirLiveVm {
     WeirQmp *qmp;
     /* Whether it is the same QEMU still; gets @opaque. */
     bool (*is_alive)(void *opaque);
+    /* The record was written; gets @opaque. */
+    void (*saved)(void *opaque, const WeirRecord *record);
     void *opaque;
     gint64 uid, gid;        /* whom a file that is made belongs to; -1: us */
     /*

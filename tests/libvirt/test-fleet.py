@@ -224,7 +224,7 @@ class Looking(FleetTest):
             (status["vm"], status["disk"], status["policy"],
              status["reason"]),
             (self.name, "vda", "observe", "domain '%s': found policies, but "
-             "it was not started with them" % self.name))
+             "what it was started with is not known" % self.name))
 
     def test_default_of_the_environment(self):
         self.put(THERE, self.disk("b.img"))
@@ -235,6 +235,18 @@ class Looking(FleetTest):
                                  stdout=subprocess.PIPE).stdout
             # nothing was started under policies on this machine
             self.assertEqual(self.name in out, found, out)
+
+    def test_names_of_hosts(self):
+        """Of such that cannot be asked, too."""
+        uris = ["qemu+tcp://127.0.0.1:1/system", "qemu+tcp://[::1]:1/system",
+                "qemu+tcp://user@127.0.0.1:1/", "alias", "test:///default"]
+        found = self.status(*hosts(*uris, uris[0]), code=4)
+        self.assertEqual(brief(found), [
+            (name, None, None, "unknown")
+            for name in (uris[0], "[::1]:1", uris[2], "alias")])
+        self.assertEqual(self.status(*hosts("test:///default")), [])
+        filters = self.weir("status", "--filters", *hosts("alias"))[1]
+        self.assertRegex(filters, "^HOST +VM +DISK +FILTER ")
 
     def test_wrong_command_lines(self):
         for args, said in (
@@ -300,7 +312,7 @@ class Silence(FleetTest):
     def test_server(self):
         """It goes on, and waits once for what hangs, not at each request."""
         self.put(HERE, self.disk("a.img"), name="hangs")
-        self.put(THERE, self.disk("b.img"), name="far")
+        self.put(THERE, self.disk("far.img"), name="far")
         path = os.path.join(SCRATCH, "metrics")
         with silent() as silence, subprocess.Popen(
                 [WEIR, "metrics", "--listen", path, "--timeout", str(LATE_S),
@@ -500,6 +512,17 @@ class Ssh(FleetTest):
             "Domain 'seen' is under its policies; it runs, so this holds "
             "when it is started anew\n")
         self.assertEqual(qmp("seen", "query-status")["running"], True)
+
+    def test_change_is_seen_from_afar(self):
+        far = "qemu+ssh://root@127.0.0.1/system"
+        self.policy("observe", "name: observe\nversion: 2\n"
+                    "filters: [weir-inspect: {entropy: true}]\n")
+        self.put(far, self.disk("a.img"), policies=["vda=limited"])
+        self.weir_ok("reapply", "-c", HERE, self.name, "vda", "--policy",
+                     "observe")
+        status, = self.status(*hosts(far))
+        self.assertEqual((status["policy"], status["state"]),
+                         ("observe", "compliant"))
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ class Binding(TestCase):
                 f.truncate(length)
         daemon = self.daemon(*self.secret, *self.nodes())
         self.job(daemon, 'weir-encrypt', node_name='disk', header='head',
-                 filter_node_name='crypt', key_secret='key0', speed=0)
+                 filter_node_name='crypt', key_secret='key0', speed=0, **FAST)
         self.assertEqual(self.filter_info(daemon, 'crypt')['bound-length'],
                          SIZE)
         daemon.quit()
@@ -167,7 +167,7 @@ class Binding(TestCase):
                                       node_name='crypt', file='disk',
                                       header='head', key_secret='key0'))
         self.job(daemon, 'weir-rekey', node_name='crypt', key_secret='key0',
-                 speed=0)
+                 speed=0, **FAST)
         self.assertFails('cannot be resized', daemon.cmd, 'block_resize', {
             'node-name': 'crypt', 'size': 2 * SIZE})
         daemon.quit()
@@ -202,7 +202,7 @@ class Binding(TestCase):
         daemon.cmd('weir-encrypt', {
             'job-id': 'j', 'node-name': 'disk', 'header': 'head',
             'filter-node-name': 'crypt', 'key-secret': 'key0', 'speed': 1,
-            'hotzone-size': 65536})
+            'hotzone-size': 65536, **FAST})
         daemon.cmd('job-cancel', id='j')
         wait_for(lambda: daemon.cmd('query-jobs')[0]['status'] == 'concluded',
                  'the end')

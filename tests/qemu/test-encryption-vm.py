@@ -226,7 +226,7 @@ class EncryptionVM(TestCase):
         daemon.cmd('weir-encrypt', {
             'job-id': 'j', 'node-name': 'plain', 'header': 'head',
             'filter-node-name': 'crypt', 'key-secret': 'pass0', 'speed': 1,
-            'hotzone-size': 65536})
+            'hotzone-size': 65536, 'kdf': 'pbkdf2', 'kdf-iterations': 1000})
         daemon.cmd('job-cancel', id='j')
         wait_for(lambda: self.concluded(daemon), 'the end')
         daemon.quit()
