@@ -8,6 +8,7 @@
 
 #include "answers.h"
 #include "plan.h"
+#include "plugins.h"
 #include "programs.h"
 #include "qmp.h"
 
@@ -282,6 +283,9 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
     for (guint i = policy->filters->len; ok && i-- > 0;) {
         ok = daemon_try(daemon, g_ptr_array_index(policy->filters, i), text,
                         error);
+    }
+    if (ok && text->len == 0 && !kept) {
+        ok = weir_plugins_check(daemon, policy, text, error);
     }
     if (ok && text->len > 0) {
         g_set_error_literal(error, WEIR_ERROR, WEIR_ERROR_POSITION,
