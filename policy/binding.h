@@ -53,8 +53,14 @@ GPtrArray *weir_binding_list(void);
 /* That of @disk, a file or address, which the caller frees; or NULL. */
 WeirBinding *weir_binding_find(const char *disk);
 
-/* Nobody uses @disk now: what it does not need any more is dropped. */
+/* Drop what @disk does not need any more, unless somebody uses it. */
 void weir_binding_settle(const char *disk);
+
+/*
+ * What the filters of @disk keep in file @from is in @to from now on; NULL: it
+ * is not needed any more.
+ */
+void weir_binding_move(const char *disk, const char *from, const char *to);
 
 /*
  * Forget it, after its filters have been released: what a cache has is lost.

@@ -94,6 +94,22 @@ static char *bound_path(const char *text)
     return location ? g_strdup(location->path) : NULL;
 }
 
+bool weir_bound_is_in(const WeirBound *bound, const char *path)
+{
+    g_autofree char *own = bound_path(weir_bound_memory(bound));
+
+    return g_strcmp0(own, path) == 0;
+}
+
+void weir_bound_move(WeirBound *bound, const char *path)
+{
+    JsonObject *settings = weir_json_copy(bound->settings);
+
+    json_object_set_string_member(settings, bound_option(bound->driver), path);
+    json_object_unref(bound->settings);
+    bound->settings = settings;
+}
+
 static bool bound_same_file(const char *a, const char *b)
 {
     g_autofree char *path_a = bound_path(a);

@@ -58,6 +58,10 @@ bool weir_bound_release(const WeirBound *bound, GError **error);
 /* Where it keeps what it knows, owned by @bound; NULL: in the disk. */
 const char *weir_bound_memory(const WeirBound *bound);
 
+/* Whether that is file @path, and let it be another one. */
+bool weir_bound_is_in(const WeirBound *bound, const char *path);
+void weir_bound_move(WeirBound *bound, const char *path);
+
 /* As JSON, which the caller unrefs, and back: NULL if it makes no sense. */
 JsonObject *weir_bound_json(const WeirBound *bound);
 WeirBound *weir_bound_read(JsonObject *object);

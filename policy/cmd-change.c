@@ -7,6 +7,7 @@
 
 #include "domainplan.h"
 #include "launch.h"
+#include "moved.h"
 
 void weir_change_options_clear(ChangeOptions *options)
 {
@@ -69,6 +70,13 @@ static void change_print_notes(const GPtrArray *notes)
     for (guint i = 0; i < notes->len; i++) {
         printf("note: %s\n", (char *)g_ptr_array_index(notes, i));
     }
+}
+
+static void change_print_moved(const WeirMoved *moved)
+{
+    g_autoptr(GPtrArray) notes = weir_moved_notes(moved);
+
+    change_print_notes(notes);
 }
 
 static void change_print_result(const WeirLive *live, bool already)
@@ -221,6 +229,7 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
     g_auto(Assigned) assigned = assigned_read(hold, disk);
     g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirPolicy) policy = NULL;
+    g_autoptr(WeirMoved) moved = NULL;
     g_autoptr(GPtrArray) ails = NULL;
     const WeirChange *change;
     const char *name = NULL;
@@ -248,11 +257,19 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         change_print_plan(change);
         return WEIR_EXIT_OK;
     }
+    moved = hold ? weir_moved_new(g_hash_table_lookup(hold->images, disk->id),
+                                  disk, weir_daemon_schema(daemon)) : NULL;
+    if (moved && !weir_moved_set_aside(moved, disk, hold->graph,
+                                       weir_daemon_schema(daemon), &error)) {
+        return weir_fail(error);
+    }
+    change_print_moved(moved);
     done = change_do(live, &assigned, policy ? policy->name : NULL, &error);
     change_end_progress();
     if (!done) {
         return change_fail(error);
     }
+    weir_moved_end(moved);
     change_print_result(live, false);
     ails = weir_live_ails(live);
     change_print_notes(ails);

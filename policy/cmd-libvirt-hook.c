@@ -4,24 +4,35 @@
  * domains.  If it fails, the domain is not started, and who wanted that is told
  * why.
  *
+ *   restore begin    before the domain is made from an XML that was saved or
+ *   migrate begin        comes from another host; what is printed replaces it
  *   start begin      before QEMU is run; aliases and users are known
  *   started begin    QEMU has read its command line
  *   release end      QEMU has ended, or was not started
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "binding.h"
 #include "domainplan.h"
 #include "emulator.h"
+#include "programs.h"
 #include "weir.h"
+
+static bool hook_is_emulator(const WeirDomain *domain)
+{
+    const char *path = domain->emulator ? domain->emulator : "";
+    g_autofree char *base = g_path_get_basename(path);
+
+    return strcmp(base, WEIR_EMULATOR) == 0;
+}
 
 /* A domain with policies starts as weir-qemu, or past all filters. */
 static bool hook_check_emulator(const WeirDomain *domain, GError **error)
 {
     const char *path = domain->emulator ? domain->emulator : "";
-    g_autofree char *base = g_path_get_basename(path);
 
-    if (strcmp(base, WEIR_EMULATOR) != 0) {
+    if (!hook_is_emulator(domain)) {
         weir_set_error(error, "domain '%s': found policies and emulator '%s', "
                        "expected " WEIR_EMULATOR ": 'weir libvirt apply %s' "
                        "sets it", domain->name, path, domain->name);
@@ -51,10 +62,11 @@ static bool hook_start(const WeirDomain *domain, const char *dir,
     g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirDomainPlan) plan = NULL;
 
-    if (domain->assigned->len == 0) {
+    if (domain->assigned->len == 0 && !hook_is_emulator(domain)) {
         weir_domain_plan_remove(dir);
         return true;
     }
+    /* its policies may all have been taken away while it ran */
     return hook_check_emulator(domain, error) &&
            (daemon = weir_daemon_start(options->bin_dir, error)) &&
            (plan = weir_domain_plan_new(domain, daemon,
@@ -67,9 +79,9 @@ static bool hook_start(const WeirDomain *domain, const char *dir,
  * A domain without policies is nobody's business here, whatever else is in it,
  * unless a disk has been under one that it must not be used without.
  */
-static bool hook_start_foreign(const char *text, gsize length, GError **error)
+static bool hook_start_foreign(const char *text, GError **error)
 {
-    g_autoptr(WeirDomain) domain = weir_domain_parse(text, length, NULL);
+    g_autoptr(WeirDomain) domain = weir_domain_parse(text, strlen(text), NULL);
     g_autoptr(GPtrArray) no_chain = g_ptr_array_new();
 
     for (guint i = 0; domain && i < domain->disks->len; i++) {
@@ -92,6 +104,31 @@ static bool hook_is(char **argv, const char *operation, const char *step)
     return strcmp(argv[2], operation) == 0 && strcmp(argv[3], step) == 0;
 }
 
+/*
+ * A domain whose disks were brought under policies while it ran has another
+ * emulator in the XML of that run.
+ */
+static bool hook_adopt(const WeirDomain *domain, GError **error)
+{
+    WeirTransform options = { 0 };
+    g_autofree char *emulator = NULL;
+    g_autofree char *out = NULL;
+
+    if (domain->assigned->len == 0 || hook_is_emulator(domain)) {
+        return true;
+    }
+    emulator = weir_program_find(NULL, WEIR_EMULATOR, error);
+    if (!emulator) {
+        return false;
+    }
+    options.emulator = emulator;
+    out = weir_transform(domain->text, domain->length, &options, error);
+    if (out) {
+        fputs(out, stdout);
+    }
+    return out != NULL;
+}
+
 /* Its policies may have been taken away while it ran. */
 static void hook_forget(const char *text)
 {
@@ -109,12 +146,14 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
 {
     bool starts = hook_is(argv, "start", "begin");
     bool started = hook_is(argv, "started", "begin");
+    bool made = hook_is(argv, "restore", "begin") ||
+                hook_is(argv, "migrate", "begin");
     gsize length;
     g_autofree char *text = NULL;
     g_autoptr(WeirDomain) domain = NULL;
     g_autofree char *dir = NULL;
 
-    if (!starts && !started && !hook_is(argv, "release", "end")) {
+    if (!starts && !started && !made && !hook_is(argv, "release", "end")) {
         return true;
     }
     text = weir_read_domain(NULL, &length, error);
@@ -123,9 +162,9 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
     }
     if (!strstr(text, WEIR_DOMAIN_URI)) {
         if (starts) {
-            return hook_start_foreign(text, length, error);
+            return hook_start_foreign(text, error);
         }
-        if (!started) {
+        if (!started && !made) {
             hook_forget(text);
         }
         return true;
@@ -133,6 +172,9 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
     domain = weir_domain_parse(text, length, error);
     if (!domain) {
         return false;
+    }
+    if (made) {
+        return hook_adopt(domain, error);
     }
     if (!domain->uuid || !g_uuid_string_is_valid(domain->uuid)) {
         weir_set_error(error, "domain '%s': found no UUID", domain->name);

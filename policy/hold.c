@@ -89,8 +89,6 @@ static void hold_unlock(WeirHold *hold)
     hold->lock = -1;
 }
 
-/* --- the disks --- */
-
 /* --- names --- */
 
 static bool hold_is_libvirts(const char *name, const char *suffix)
@@ -127,6 +125,23 @@ static void hold_forget(WeirHold *hold)
     g_clear_pointer(&hold->xml, g_free);
     g_clear_pointer(&hold->record, weir_record_free);
     g_clear_pointer(&hold->graph, weir_graph_free);
+    g_clear_pointer(&hold->images, g_hash_table_unref);
+}
+
+/* As they are recorded, not as they are now. */
+static GHashTable *hold_images(const WeirHold *hold)
+{
+    g_autoptr(WeirRecord) record = weir_record_load(hold->dir, hold->name,
+                                                    NULL);
+    GHashTable *images = g_hash_table_new_full(g_str_hash, g_str_equal,
+                                               g_free, g_free);
+
+    for (guint i = 0; record && i < record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+
+        g_hash_table_insert(images, g_strdup(disk->id), g_strdup(disk->file));
+    }
+    return images;
 }
 
 static bool hold_ask(WeirHold *hold, GError **error)
@@ -186,6 +201,7 @@ bool weir_hold_refresh(WeirHold *hold, GError **error)
         hold_forget(hold);
         return false;
     }
+    hold->images = hold_images(hold);
     return true;
 }
 

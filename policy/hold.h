@@ -32,6 +32,7 @@ typedef struct WeirHold {
      */
     WeirRecord *record;
     WeirGraph *graph;
+    GHashTable *images;     /* target -> image that the record has told of */
 } WeirHold;
 
 /*

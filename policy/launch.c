@@ -487,15 +487,6 @@ static void launch_tell_changes(const WeirRecord *start, WeirRecord *last)
     weir_record_free(last);
 }
 
-static void launch_settle_bindings(const WeirLaunch *launch)
-{
-    for (guint i = 0; i < launch->disks->len; i++) {
-        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
-
-        weir_binding_settle(disk->file);
-    }
-}
-
 /* QEMU has ended. */
 static void launch_clean(const Vm *vm)
 {
@@ -507,7 +498,6 @@ static void launch_clean(const Vm *vm)
         launch_tell_changes(vm->storage_record, weir_record_load_storage(
             launch->dir, launch->name, NULL));
     }
-    launch_settle_bindings(launch);
     weir_record_remove(launch->dir, launch->name);
 }
 
@@ -563,6 +553,16 @@ static void launch_restore_terminal(const struct termios *saved)
     }
 }
 
+/* By now, nobody uses the disks. */
+static void launch_settle_bindings(const WeirLaunch *launch)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+
+        weir_binding_settle(disk->file);
+    }
+}
+
 bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
 {
     Vm vm = { .launch = launch, .listen_fd = -1 };
@@ -583,6 +583,9 @@ bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
     vm.socket_path = weir_record_path(launch->dir, launch->name, "qmp");
     ok = launch_run(&vm, exit_code, error);
     weir_launch_storage_end(vm.storage);
+    if (vm.record) {
+        launch_settle_bindings(launch);
+    }
     if (terminal) {
         launch_restore_terminal(&saved);
     }

@@ -91,7 +91,7 @@ char *weir_reassign_element(const WeirDomain *domain, const char *target,
     const WeirElement *original = &domain->original;
     GString *out;
 
-    if (assigned->len == 0) {
+    if (assigned->len == 0 && !original->present) {
         return NULL;
     }
     out = g_string_new("<policies>");

@@ -19,6 +19,8 @@ char *weir_reassign(const char *text, gsize length, const char *target,
 /*
  * The element <policies> alone, without a namespace, for
  * virDomainSetMetadata(), which the caller frees; NULL: there is none any more.
+ * It stays, without disks, as long as the emulator is the one of
+ * weir_transform().
  */
 char *weir_reassign_element(const WeirDomain *domain, const char *target,
                             const char *policy);

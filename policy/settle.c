@@ -10,6 +10,7 @@
 #include "domainplan.h"
 #include "hold.h"
 #include "leftover.h"
+#include "moved.h"
 
 typedef struct Work {
     const WeirSettle *settle;
@@ -17,7 +18,6 @@ typedef struct Work {
     WeirHold *hold;
     WeirGaps *gaps;
     WeirDaemon *daemon;         /* NULL: it was not needed yet */
-    GHashTable *images;         /* target -> its file, as it was recorded */
 } Work;
 
 static void work_clear(Work *work)
@@ -25,7 +25,6 @@ static void work_clear(Work *work)
     weir_hold_free(work->hold);
     weir_gaps_free(work->gaps);
     weir_daemon_free(work->daemon);
-    g_clear_pointer(&work->images, g_hash_table_unref);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Work, work_clear)
@@ -203,33 +202,21 @@ static void settle_save_gaps(const Work *work)
 
 /* --- one disk --- */
 
-/* The node of a cache has gone with its image: what it has is that one's. */
-static bool settle_free_cache(const Work *work, const WeirRecordDisk *entry,
-                              GError **error)
+/* What filters keep of the image before is not what they will keep. */
+static WeirMoved *settle_moved(const Work *work, const WeirRecordDisk *entry)
 {
-    const char *image = g_hash_table_lookup(work->images, entry->id);
+    return weir_moved_new(g_hash_table_lookup(work->hold->images, entry->id),
+                          entry, weir_daemon_schema(work->daemon));
+}
 
-    for (guint i = 0; i < entry->wanted->len; i++) {
-        const WeirWanted *wanted = g_ptr_array_index(entry->wanted, i);
-        const WeirFilterType *type = weir_schema_find(
-            weir_daemon_schema(work->daemon), wanted->driver);
-        g_autofree char *path = type && type->class == WEIR_CLASS_CACHE
-            ? weir_change_memory(type->class, wanted->settings) : NULL;
-        g_autofree char *to = NULL;
+static void settle_tell_moved(const Work *work, const char *disk,
+                              const WeirMoved *moved)
+{
+    g_autoptr(GPtrArray) notes = weir_moved_notes(moved);
 
-        if (!path || !image || strcmp(image, entry->file) == 0 ||
-            weir_graph_node(work->hold->graph, wanted->node_name)) {
-            continue;
-        }
-        if (!weir_cache_file_set_aside(path, image, &to, error)) {
-            return false;
-        }
-        if (to) {
-            settle_tell(work, entry->id, "what its cache has of %s is in %s",
-                        image, to);
-        }
+    for (guint i = 0; i < notes->len; i++) {
+        settle_tell(work, disk, "%s", (char *)g_ptr_array_index(notes, i));
     }
-    return true;
 }
 
 /* Where policies are looked for; the caller frees it. */
@@ -290,6 +277,8 @@ static bool settle_establish(Work *work, const WeirRecordDisk *entry,
     g_autofree char *disk = g_strdup(entry->id);
     g_auto(GStrv) dirs = settle_dirs(work, entry);
     g_autoptr(WeirPolicy) policy = NULL;
+    g_autoptr(WeirMoved) moved = NULL;
+    bool ok;
 
     if (!work->daemon) {
         work->daemon = weir_daemon_start(work->settle->bin_dir, error);
@@ -299,10 +288,19 @@ static bool settle_establish(Work *work, const WeirRecordDisk *entry,
     }
     sight.schema = weir_daemon_schema(work->daemon);
     /* also if the policy cannot be had: sidecars must not be believed */
-    return weir_present_mend(&sight, error) &&
-           (policy = settle_find(work, entry, name, dirs, error)) &&
-           settle_free_cache(work, entry, error) &&
-           settle_change(work, disk, policy, dirs, error);
+    if (!weir_present_mend(&sight, error) ||
+        !(policy = settle_find(work, entry, name, dirs, error))) {
+        return false;
+    }
+    moved = settle_moved(work, entry);
+    ok = weir_moved_set_aside(moved, entry, work->hold->graph, sight.schema,
+                              error);
+    settle_tell_moved(work, disk, moved);
+    if (!ok || !settle_change(work, disk, policy, dirs, error)) {
+        return false;
+    }
+    weir_moved_end(moved);
+    return true;
 }
 
 /* Returns why it is not under its policy afterwards, to be freed; or NULL. */
@@ -433,28 +431,11 @@ static void settle_end_others(const Work *work)
     }
 }
 
-/* As they are recorded, not as they are now. */
-static GHashTable *settle_images(const WeirHold *hold)
-{
-    GHashTable *images = g_hash_table_new_full(g_str_hash, g_str_equal,
-                                               g_free, g_free);
-    g_autoptr(WeirRecord) record = weir_record_load(hold->dir, hold->name,
-                                                    NULL);
-
-    for (guint i = 0; record && i < record->disks->len; i++) {
-        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
-
-        g_hash_table_insert(images, g_strdup(disk->id), g_strdup(disk->file));
-    }
-    return images;
-}
-
 static bool settle_all(Work *work, GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GError) local = NULL;
 
-    work->images = settle_images(work->hold);
     if (!settle_clean(work, error)) {
         return false;
     }

@@ -236,6 +236,18 @@ class Looking(FleetTest):
             # nothing was started under policies on this machine
             self.assertEqual(self.name in out, found, out)
 
+    def test_names_of_hosts(self):
+        """Of such that cannot be asked, too."""
+        uris = ["qemu+tcp://127.0.0.1:1/system", "qemu+tcp://[::1]:1/system",
+                "qemu+tcp://user@127.0.0.1:1/", "alias", "test:///default"]
+        found = self.status(*hosts(*uris, uris[0]), code=4)
+        self.assertEqual(brief(found), [
+            (name, None, None, "unknown")
+            for name in (uris[0], "[::1]:1", uris[2], "alias")])
+        self.assertEqual(self.status(*hosts("test:///default")), [])
+        filters = self.weir("status", "--filters", *hosts("alias"))[1]
+        self.assertRegex(filters, "^HOST +VM +DISK +FILTER ")
+
     def test_wrong_command_lines(self):
         for args, said in (
                 (["status", "-c", HERE, "--qmp", "x"],

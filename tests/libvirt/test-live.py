@@ -134,6 +134,24 @@ class Changes(Live):
                   self.name, "vda")
         self.assertEqual(self.weir("libvirt", "status", self.name)[0], 0)
 
+    def test_saved_and_restored(self):
+        """The XML of this run is that of before."""
+        self.run_plain(("vda", "virtio", self.image("v.img"), "raw"))
+        self.does("policy 'cached', version 1", "attach", self.name, "vda",
+                  "--policy", "cached")
+        write(self.name, DISK, 6, 0)
+        virsh("save", self.name, self.path("v.save"))
+        virsh("restore", self.path("v.save"))
+        self.assertEqual(self.drivers(), CACHED)
+        self.assertEqual(self.weir("libvirt", "status", self.name)[0], 0)
+        self.does("no policy", "detach", self.name, "vda")
+        virsh("save", self.name, self.path("v.save"))
+        virsh("restore", self.path("v.save"))
+        self.assertEqual(self.drivers(), ["file"])
+        self.read(6)
+        virsh("destroy", self.name)
+        self.assertEqual(os.listdir("/run/weir-libvirt"), [])
+
     def test_after_a_snapshot(self):
         self.start(("vda", "virtio", self.image("s.img"), "raw"),
                    policies=["vda=cached"])

@@ -137,8 +137,15 @@ class WatchTest(LibvirtTest):
         for gap in found:
             self.assertLess(gap["to-ms"] - gap["from-ms"], SOON_MS, gap)
             self.assertEqual(gap["end"], "re-established")
-        self.assertEqual(self.status()[1][disk]["state"], "compliant")
+        wait_for(lambda: self.status()[1][disk]["state"] == "compliant",
+                 "a disk that complies")
         return [gap["reason"] for gap in found]
+
+    def bound(self, image):
+        """The files that an image is bound to."""
+        out = self.weir_ok("binding", "list", "--json")
+        return [b["at"] for b in json.loads(out)
+                if b["disk"] == self.path(image)]
 
     def only_nodes_of(self, *devices):
         """No node is left over."""
@@ -186,6 +193,9 @@ class Losses(WatchTest):
         self.assertEqual(self.gaps(), ["; ".join(
             below % driver for driver in ("weir-inspect", "weir-cache"))])
         self.assertEqual(self.drivers(), ["qcow2", *CACHED])
+        cache = self.path("ssd/%s-vda.cache" % self.name)
+        self.assertEqual((self.bound("b.img"), self.bound("b.over")),
+                         ([], [cache]))
         load.goes_on()
         self.snapshot("b.over2")
         self.gaps(2)
@@ -222,6 +232,9 @@ class Losses(WatchTest):
         self.assertTrue(os.path.exists(self.path(kept)), self.told())
         self.assertIn("what its cache has of %s is in %s"
                       % (self.path("c.img"), self.path(kept)), self.told())
+        # and that image cannot be used without it
+        virsh("destroy", self.name)
+        self.assertEqual(self.bound("c.img"), [self.path(kept)])
 
     def test_disk_that_is_plugged_in(self):
         self.start(("vda", "virtio", self.image("d.img"), "raw"),
@@ -256,10 +269,70 @@ class Losses(WatchTest):
             "it is under policy 'observe' instead of 'cached'"])
         self.assertEqual(self.drivers(), CACHED)
 
-    def test_what_is_refused_is_told_once(self):
+    def replicated(self, log):
         self.policy("copied", "name: copied\nfilters:\n  - weir-replication: "
-                    "{disk-id: d, log: 'nbd+unix:///log?socket=/run/none', "
-                    "sidecar: 'create:1M:/run/side'}\n")
+                    "{disk-id: d, log: 'nbd+unix:///log?socket=%s', "
+                    "sidecar: 'create:4M:%s'}\n" % (log, self.path("side")))
+        self.addCleanup(lambda: os.path.exists(self.path("side")) and
+                        os.unlink(self.path("side")))
+
+    def keeper(self):
+        """A storage daemon that keeps the replication log; its socket."""
+        path = os.path.join(SCRATCH, "nbd/keeper")
+        nodes = [word for name, size in (("log", 256 << 20), ("d", 8 << 20))
+                 for word in ("--blockdev", "file,node-name=%s,filename=%s"
+                              % (name, self.image("keeper-" + name, size)))]
+        # pylint: disable-next=consider-using-with
+        process = subprocess.Popen(
+            [os.path.join(BIN, "qemu-storage-daemon"), *nodes, "--blockdev",
+             json.dumps({"driver": "weir-journal", "node-name": "journal",
+                         "file": "log", "create": True,
+                         "bases": [{"disk-id": "d", "node": "d"}]}),
+             "--nbd-server", "addr.type=unix,addr.path=%s,max-connections=0"
+             % path, "--export", "nbd,id=log,node-name=journal,name=log,"
+             "writable=on", "--chardev",
+             "socket,id=m,server=on,wait=off,path=%s.qmp" % path, "--monitor",
+             "chardev=m"], stdin=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        wait_for(lambda: os.path.exists(path), "the keeper")
+        os.chmod(path, 0o666)
+        return path
+
+    def log_has_all(self):
+        [node] = qmp(self.name, "query-weir")
+        return (node["status"], node["queued-bytes"],
+                node["state"]) == ("streaming", 0, "ok")
+
+    def test_copy_is_replicated_anew(self):
+        """The sidecar does not know of what the other image is."""
+        log = self.keeper()
+        self.replicated(log)
+        self.start(("vda", "virtio", self.image("q.img"), "raw"),
+                   policies=["vda=copied"])
+        write(self.name, DISK, 1, 0)
+        wait_for(self.log_has_all, "the log having all")
+        self.run_watch()
+        virsh("blockcopy", self.name, "vda", self.path("q.copy"), "--wait",
+              "--transient-job", "--format", "raw", "--pivot")
+        # the log may hear of what is written before the filter is there
+        write(self.name, DISK, 2, BLOCK)
+        self.assertEqual(self.gaps(), ["weir-replication is missing"])
+        write(self.name, DISK, 3, 2 * BLOCK)
+        wait_for(self.log_has_all, "the log having all")
+        self.weir_ok("replica", "open", "--qmp", log + ".qmp", "d", "--name",
+                     "now")
+        commands = [word for n in (1, 2, 3) for word in
+                    ("-c", "read -P %d %d 64k" % (n, (n - 1) * BLOCK))]
+        result = subprocess.run(
+            [os.path.join(BIN, "qemu-io"), "-r", "-f", "raw", *commands,
+             "nbd+unix:///now?socket=" + log], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=GUARD_S, check=False)
+        self.assertEqual((result.returncode, result.stdout.count("read 65536/")),
+                         (0, 3), result.stdout)
+
+    def test_what_is_refused_is_told_once(self):
+        self.replicated("/run/none")
         self.define(("vda", "virtio", self.image("i.img"), "raw"),
                     policies=["vda=copied"])
         virsh("start", self.name)

@@ -123,7 +123,8 @@ static void test_element_alone(void **state)
     g_autoptr(WeirDomain) is = weir_domain_parse(one, strlen(one), NULL);
     g_autofree char *first = weir_reassign_element(was, "vda", "safe");
     g_autofree char *more = weir_reassign_element(is, "vdb", "fast");
-    g_autofree char *none = weir_reassign_element(is, "vda", NULL);
+    g_autofree char *less = weir_reassign_element(is, "vda", NULL);
+    g_autofree char *none = weir_reassign_element(was, "vda", NULL);
 
     (void)state;
     assert_string_equal(first, "<policies><disk target=\"vda\" "
@@ -131,6 +132,9 @@ static void test_element_alone(void **state)
     assert_string_equal(more, "<policies><disk target=\"vda\" "
                         "policy=\"safe\"/><disk target=\"vdb\" "
                         "policy=\"fast\"/><original "
+                        "emulator=\"/usr/bin/kvm\" metadata=\"\" "
+                        "policies=\"none\"/></policies>");
+    assert_string_equal(less, "<policies><original "
                         "emulator=\"/usr/bin/kvm\" metadata=\"\" "
                         "policies=\"none\"/></policies>");
     assert_null(none);
