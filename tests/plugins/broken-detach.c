@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Holds the last write, and keeps it when it is taken out. */
+/*
+ * Holds the last write, and keeps it when it is taken out.  With RIGHT, it does
+ * not keep it: for a plugin that holds data and is right.
+ */
 #include "broken.h"
 
 typedef struct Broken {
@@ -71,10 +74,14 @@ static int broken_inactivate(void *handle, WeirPluginIo *io)
 
 static int broken_detach(void *handle, WeirPluginIo *io, int force)
 {
+    (void)force;
+#ifdef RIGHT
+    return bring_down(handle, io);
+#else
     (void)handle;
     (void)io;
-    (void)force;
     return 0;
+#endif
 }
 
 BROKEN_PLUGIN(

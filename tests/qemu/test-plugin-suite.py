@@ -159,12 +159,22 @@ class Good(TestCase):
                 self.assertLessEqual(
                     {check for check, outcome in outcomes.items()
                      if outcome != 'ok'}, {'change'}, result.stdout)
+        self.wrong_transformation(os.path.join(folder, 'xor.so'))
 
-    def test_a_wrong_transformation_is_told(self):
-        result, outcomes = run_suite(os.path.join(self.build(), 'xor.so'),
-                                     '--check', 'data', '--transform', 'cat')
+    def wrong_transformation(self, plugin):
+        result, outcomes = run_suite(plugin, '--check', 'data', '--transform',
+                                     'cat')
         self.assertEqual(outcomes, {'data': 'failed'}, result.stdout)
         self.assertIn('the node below after a flush', result.stdout)
+
+    def test_one_that_holds_data(self):
+        """It is not there to be built, but to be right."""
+        checks = ['attach', 'flush', 'migration', 'overlay']
+        result, outcomes = run_suite(
+            os.path.join(PLUGINS, 'holds.so'), '--patience', PATIENCE,
+            *[arg for check in checks for arg in ('--check', check)])
+        self.assertEqual(outcomes, dict.fromkeys(checks, 'ok'),
+                         result.stdout)
 
 
 class Command(unittest.TestCase):
