@@ -71,7 +71,11 @@ class Proxy:
             for line in source.makefile("rb"):
                 if not self.mute:
                     target.sendall(self.answer(line))
-            target.shutdown(socket.SHUT_RDWR)   # QEMU has ended
+        except OSError:
+            pass
+        try:
+            # QEMU has ended, perhaps with something unread
+            target.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 
