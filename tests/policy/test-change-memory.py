@@ -146,13 +146,7 @@ class Replica(Change):
         self.check_replica()
         inode = os.stat(self.sidecar).st_ino
         proxy = self.proxied()
-
-        def act(count, command, client):
-            client.sendall(json.dumps({
-                "error": {"class": "GenericError", "desc": "no luck"},
-                "id": command["id"]}).encode() + b"\n")
-            return False
-        proxy.act = act
+        proxy.act = lambda _, command, client: proxy.refuse(command, client)
         self.change_fails(
             "weir: VM 'vm', disk disk0: detach weir-replication (node "
             "weir-disk0-replication): no luck; everything is as before",
@@ -173,10 +167,7 @@ class Replica(Change):
         def act(count, command, client):
             if command["execute"] != "weir-attach":
                 return True
-            client.sendall(json.dumps({
-                "error": {"class": "GenericError", "desc": "no luck"},
-                "id": command["id"]}).encode() + b"\n")
-            return False
+            return proxy.refuse(command, client)
         proxy.act = act
         code, _, errors = self.weir(*self.args("reapply", "--policy", "q"))
         self.assertEqual((code, errors), (
@@ -198,9 +189,7 @@ class Replica(Change):
         proxy = self.proxied()
 
         def act(count, command, client):
-            client.sendall(json.dumps({
-                "error": {"class": "GenericError", "desc": "no luck"},
-                "id": command["id"]}).encode() + b"\n")
+            proxy.refuse(command, client)
             del command["id"], command["arguments"]["job-id"]
             return json.dumps(command).encode() + b"\n"
         proxy.act = act
@@ -215,12 +204,7 @@ class Replica(Change):
         """Then the filter is looked at, which is still there."""
         self.check_replica()
         proxy = self.proxied()
-
-        def act(count, command, client):
-            client.sendall(json.dumps({
-                "return": {}, "id": command["id"]}).encode() + b"\n")
-            return False
-        proxy.act = act
+        proxy.act = lambda _, command, client: proxy.pretend(command, client)
         inode = os.stat(self.sidecar).st_ino
         self.change_fails(
             "weir: VM 'vm', disk disk0: detach weir-replication (node "
