@@ -20,10 +20,10 @@ bool weir_sidecar_tells(const char *path);
 
 /*
  * Tell a sidecar that a source has used before that all of the disk is to be
- * copied, since the disk is in use without it now.  It becomes blank, or goes on
- * to tell of which log it is, if that was promoted.  One that is blank, missing, or was made for a disk in use
- * (see seed.h) stays as it is; so does what is no sidecar, or that of another
- * disk, which the driver refuses.
+ * copied, since the disk is in use without it now.  It becomes blank, or goes
+ * on to tell of which log it is, if that was promoted.  One that is blank,
+ * missing, or was made for a disk in use (see seed.h) stays as it is; so does
+ * what is no sidecar, or that of another disk, which the driver refuses.
  *
  * @disk: its name in the log; NULL: not known
  * Returns false with @error set if it is in use, or cannot be written to.
