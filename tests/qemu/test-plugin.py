@@ -277,6 +277,30 @@ class Requests(Disk):
             f'file.filename={self.file}', '-O', 'raw', out)
         self.assertLess(os.stat(out).st_blocks * 512, MIB)
 
+    def test_backing_files(self):
+        """What only a backing file has is copied through a plugin."""
+        base = self.image('base.img', size=MIB)
+        with open(base, 'r+b') as f:
+            f.write(b'b' * MIB)
+        over = self.image('over.qcow2', size=MIB, fmt='qcow2',
+                          backing_file=base, backing_fmt='raw')
+        out = self.image('out.img', size=MIB)
+        d = self.daemon(
+            '--blockdev', blockdev(driver='qcow2', node_name='fmt', file={
+                'driver': 'file', 'filename': over}),
+            '--blockdev', blockdev(driver='weir-plugin', node_name='flt',
+                                   plugin='empty', file='fmt'),
+            '--blockdev', blockdev(driver='file', node_name='out',
+                                   filename=out))
+        d.cmd('blockdev-mirror', {'job-id': 'm', 'device': 'flt',
+                                  'target': 'out', 'sync': 'full'})
+        d.qmp.event('BLOCK_JOB_READY')
+        d.cmd('job-cancel', id='m')
+        d.qmp.event('BLOCK_JOB_CANCELLED')
+        d.quit()
+        with open(out, 'rb') as f:
+            self.assertEqual(f.read(), b'b' * MIB)
+
     def test_order_of_flushes(self):
         client = self.serve('probe-ordered', options={'mode': 'hold'})
         write = self.in_thread(client.pwrite, b'a' * 512, 0)
