@@ -221,6 +221,13 @@ struct WeirPluginGauges {
     WeirPluginGaugeList **tail;
 };
 
+/*
+ * Bring down what a request has left with a plugin that is going to be taken
+ * out: it comes after "detach", and before the node is gone.
+ */
+int coroutine_fn GRAPH_RDLOCK
+weir_plugin_co_bring_down(BDRVWeirPluginState *s);
+
 /* --- weir-plugin-request.c --- */
 
 int coroutine_fn GRAPH_RDLOCK

@@ -144,6 +144,14 @@ static int coroutine_fn do_close(BDRVWeirPluginState *s, WeirPluginIo *io,
     return 0;
 }
 
+int coroutine_fn weir_plugin_co_bring_down(BDRVWeirPluginState *s)
+{
+    bool force = false;
+    int ret = weir_plugin_call_here(s, do_detach, &force);
+
+    return MIN(ret, 0);
+}
+
 /* --- options --- */
 
 typedef struct Config {
@@ -297,7 +305,7 @@ static void plugin_drain_end(BlockDriverState *bs)
     weir_tasks_gate_drain_end(&s->gate);
     tell_drain(s);
     if (s->is_leaving && has_parents(bs)) {     /* it was to be taken out */
-        s->is_leaving = false;
+        qatomic_set(&s->is_leaving, false);
         weir_plugin_give_up(s, false);
     }
 }
@@ -645,13 +653,15 @@ static int plugin_prepare_detach(BlockDriverState *bs, bool force,
     if (is_stuck) {
         weir_plugin_give_up(s, true);
     }
+    qatomic_set(&s->is_leaving, true);  /* see weir_plugin_co_bring_down() */
+    smp_mb();
     ret = s->prepared && !s->inactive ?
           weir_plugin_call_and_poll(s, do_detach, &force) : 0;
     if (ret != 0 && !force) {
+        qatomic_set(&s->is_leaving, false);
         weir_plugin_set_error(s, ret, "cannot be taken out", errp);
         return ret < 0 ? ret : -EINVAL;
     }
-    s->is_leaving = true;
     if (force) {
         weir_plugin_give_up(s, true);
     }

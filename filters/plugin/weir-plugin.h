@@ -420,13 +420,20 @@ typedef struct WeirPlugin {
     void (*event)(void *handle, uint32_t event);
 } WeirPlugin;
 
+#ifdef __cplusplus
+#define WEIR_PLUGIN_C extern "C"
+#else
+#define WEIR_PLUGIN_C
+#endif
+
 /*
  * Register a static WeirPlugin; once per shared object.  The note lets programs
  * tell what the file is without running anything in it.
  */
 #define WEIR_PLUGIN_REGISTER(plugin)                                        \
-    WEIR_PLUGIN_EXPORT const WeirPlugin *weir_plugin_entry(void);           \
-    WEIR_PLUGIN_EXPORT const WeirPlugin *weir_plugin_entry(void)            \
+    WEIR_PLUGIN_C WEIR_PLUGIN_EXPORT                                        \
+    const WeirPlugin *weir_plugin_entry(void);                              \
+    const WeirPlugin *weir_plugin_entry(void)                               \
     {                                                                       \
         return &(plugin);                                                   \
     }                                                                       \
