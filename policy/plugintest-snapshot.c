@@ -89,12 +89,9 @@ static bool overlay_round(WeirScene *scene, GError **error)
 
 bool weir_check_overlay(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, SNAPSHOT_BYTES,
-                                                &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, SNAPSHOT_BYTES, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     return overlay_round(scene, error) && overlay_round(scene, error) &&
@@ -142,12 +139,10 @@ static bool internal_snapshot(WeirScene *scene, const char *command,
 
 bool weir_check_snapshot(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
     g_autoptr(WeirScene) scene = weir_scene_new_file(trial, SNAPSHOT_BYTES,
-                                                     &local);
+                                                     error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     return over_qcow2(scene, error) &&
