@@ -47,8 +47,8 @@ static int coroutine_fn do_status(BDRVWeirPluginState *s, WeirPluginIo *io,
 /* Where the plugin says nothing of zeroes, there are none. */
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
-                       int64_t offset, int64_t bytes, int64_t *pnum,
-                       int64_t *map, BlockDriverState **file)
+                            int64_t offset, int64_t bytes, int64_t *pnum,
+                            int64_t *map, BlockDriverState **file)
 {
     BDRVWeirPluginState *s = bs->opaque;
     StatusCall call = { .offset = offset, .bytes = bytes };
@@ -129,8 +129,8 @@ int coroutine_fn GRAPH_RDLOCK weir_plugin_co_grow(BlockDriverState *bs,
 
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                   PreallocMode prealloc, BdrvRequestFlags flags,
-                   Error **errp)
+                        PreallocMode prealloc, BdrvRequestFlags flags,
+                        Error **errp)
 {
     BDRVWeirPluginState *s = bs->opaque;
     int64_t length = ROUND_UP(offset, BDRV_SECTOR_SIZE);
@@ -168,10 +168,10 @@ weir_plugin_co_get_allocated_file_size(BlockDriverState *bs)
 
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
-                          int64_t src_offset, BdrvChild *dst,
-                          int64_t dst_offset, int64_t bytes,
-                          BdrvRequestFlags read_flags,
-                          BdrvRequestFlags write_flags)
+                               int64_t src_offset, BdrvChild *dst,
+                               int64_t dst_offset, int64_t bytes,
+                               BdrvRequestFlags read_flags,
+                               BdrvRequestFlags write_flags)
 {
     BDRVWeirPluginState *s = bs->opaque;
     int64_t begin_ns;
@@ -188,10 +188,10 @@ weir_plugin_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
 
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
-                        int64_t src_offset, BdrvChild *dst,
-                        int64_t dst_offset, int64_t bytes,
-                        BdrvRequestFlags read_flags,
-                        BdrvRequestFlags write_flags)
+                             int64_t src_offset, BdrvChild *dst,
+                             int64_t dst_offset, int64_t bytes,
+                             BdrvRequestFlags read_flags,
+                             BdrvRequestFlags write_flags)
 {
     BDRVWeirPluginState *s = bs->opaque;
     int64_t begin_ns;
@@ -252,7 +252,7 @@ static int snapshot_end(BDRVWeirPluginState *s, SnapshotCall *call, int ret)
 }
 
 int GRAPH_RDLOCK weir_plugin_snapshot_create(BlockDriverState *bs,
-                                               QEMUSnapshotInfo *info)
+                                             QEMUSnapshotInfo *info)
 {
     SnapshotCall call = { WEIR_PLUGIN_SNAPSHOT_CREATE, info->name, 0 };
     int ret = snapshot_begin(bs->opaque, &call);
@@ -263,8 +263,8 @@ int GRAPH_RDLOCK weir_plugin_snapshot_create(BlockDriverState *bs,
 }
 
 int GRAPH_RDLOCK weir_plugin_snapshot_delete(BlockDriverState *bs,
-                                               const char *id,
-                                               const char *name, Error **errp)
+                                             const char *id,
+                                             const char *name, Error **errp)
 {
     SnapshotCall call = { WEIR_PLUGIN_SNAPSHOT_DELETE, name ?: id, 0 };
     int ret = snapshot_begin(bs->opaque, &call);
@@ -295,7 +295,7 @@ int weir_plugin_snapshot_goto(BlockDriverState *bs, const char *id)
 }
 
 int GRAPH_RDLOCK weir_plugin_snapshot_list(BlockDriverState *bs,
-                                             QEMUSnapshotInfo **list)
+                                           QEMUSnapshotInfo **list)
 {
     return bdrv_snapshot_list(bs->file->bs, list);
 }

@@ -72,13 +72,6 @@ static void change_print_notes(const GPtrArray *notes)
     }
 }
 
-static void change_print_moved(const WeirMoved *moved)
-{
-    g_autoptr(GPtrArray) notes = weir_moved_notes(moved);
-
-    change_print_notes(notes);
-}
-
 static void change_print_result(const WeirLive *live, bool already)
 {
     const char *vm = weir_live_record(live)->name;
@@ -218,6 +211,22 @@ static bool change_do(WeirLive *live, const Assigned *assigned,
     return true;
 }
 
+/* Whether the files of the disk's filters are free of another image. */
+static bool change_move(const WeirHold *hold, const WeirRecordDisk *disk,
+                        const WeirSchema *schema, WeirMoved **moved,
+                        GError **error)
+{
+    g_autoptr(GPtrArray) notes = NULL;
+    bool ok;
+
+    *moved = weir_moved_new(g_hash_table_lookup(hold->images, disk->id), disk,
+                            schema);
+    ok = weir_moved_set_aside(*moved, disk, hold->graph, schema, error);
+    notes = weir_moved_notes(*moved);
+    change_print_notes(notes);
+    return ok;
+}
+
 static int change_run(const ChangeOptions *options, WeirLive *live,
                       WeirHold *hold, WeirChangeDecide decide)
 {
@@ -257,13 +266,10 @@ static int change_run(const ChangeOptions *options, WeirLive *live,
         change_print_plan(change);
         return WEIR_EXIT_OK;
     }
-    moved = hold ? weir_moved_new(g_hash_table_lookup(hold->images, disk->id),
-                                  disk, weir_daemon_schema(daemon)) : NULL;
-    if (moved && !weir_moved_set_aside(moved, disk, hold->graph,
-                                       weir_daemon_schema(daemon), &error)) {
+    if (hold && !change_move(hold, disk, weir_daemon_schema(daemon), &moved,
+                             &error)) {
         return weir_fail(error);
     }
-    change_print_moved(moved);
     done = change_do(live, &assigned, policy ? policy->name : NULL, &error);
     change_end_progress();
     if (!done) {

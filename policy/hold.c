@@ -128,13 +128,13 @@ static void hold_forget(WeirHold *hold)
     g_clear_pointer(&hold->images, g_hash_table_unref);
 }
 
-/* As they are recorded, not as they are now. */
+/* As they are recorded, not as they are now; for who changes the disks. */
 static GHashTable *hold_images(const WeirHold *hold)
 {
-    g_autoptr(WeirRecord) record = weir_record_load(hold->dir, hold->name,
-                                                    NULL);
     GHashTable *images = g_hash_table_new_full(g_str_hash, g_str_equal,
                                                g_free, g_free);
+    g_autoptr(WeirRecord) record = hold->lock >= 0
+        ? weir_record_load(hold->dir, hold->name, NULL) : NULL;
 
     for (guint i = 0; record && i < record->disks->len; i++) {
         const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
@@ -313,7 +313,7 @@ static void hold_carry(void *opaque, const WeirRecord *record)
     const WeirHold *hold = opaque;
     g_autoptr(WeirQmp) qmp = weir_hypervisor_qmp(hold->domain);
 
-    weir_carried_replace(qmp, record, HOLD_QMP_MS);
+    weir_carried_put(qmp, record, HOLD_QMP_MS, NULL);
 }
 
 WeirLive *weir_hold_live(WeirHold *hold, const char *target,

@@ -32,7 +32,8 @@ typedef struct WeirHold {
      */
     WeirRecord *record;
     WeirGraph *graph;
-    GHashTable *images;     /* target -> image that the record has told of */
+    GHashTable *images;     /* target -> image that the record has told of;
+                               empty if it is only looked at */
 } WeirHold;
 
 /*

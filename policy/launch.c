@@ -31,6 +31,7 @@
 #include "launchstorage.h"
 #include "programs.h"
 #include "record.h"
+#include "storagerecord.h"
 
 #define WEIR_LAUNCH_QMP_TIMEOUT_MS 10000
 #define WEIR_LAUNCH_NOTICE_S 30
@@ -127,6 +128,13 @@ static bool launch_claim(const WeirLaunch *launch, GError **error)
         weir_set_error(error, "the storage daemon of VM '%s' runs still "
                        "(process %d); it ends soon when its QEMU has",
                        launch->name, (int)storage->pid);
+        return false;
+    }
+    if (weir_record_storage_is_locked(launch->dir, launch->name) &&
+        !(old && weir_record_alive(old))) {
+        weir_set_error(error, "who starts the storage daemon of VM '%s' is "
+                       "still there; it ends soon when its QEMU has",
+                       launch->name);
         return false;
     }
     if (old && weir_record_alive(old)) {

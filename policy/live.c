@@ -337,6 +337,21 @@ static void live_relink(const GPtrArray *chain, const GPtrArray *goals)
     }
 }
 
+/* A daemon that is started again opens the chain from the record alone. */
+static bool live_add_nodes(const WeirLive *live, const GPtrArray *goals,
+                           GError **error)
+{
+    g_autoptr(WeirDisk) disk = weir_record_describe(live->disk, error);
+
+    for (guint i = 0; disk && i < goals->len; i++) {
+        const WeirGoal *goal = g_ptr_array_index(goals, i);
+
+        weir_plan_add_nodes(live->record->name, disk, goal->type->nodes,
+                            goal->node);
+    }
+    return disk != NULL;
+}
+
 static bool live_plan_chain(WeirLive *live, const WeirSight *sight,
                             GError **error)
 {
@@ -390,7 +405,8 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
         return NULL;
     }
     live_relink(live->chain, goals);
-    return live->change;
+    return !live->record->is_storage || live_add_nodes(live, goals, error)
+        ? live->change : NULL;
 }
 
 bool weir_live_complies(const WeirLive *live)

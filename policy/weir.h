@@ -82,6 +82,7 @@ typedef struct WeirAssignOptions {
     char **disks;
     char *policy;
     char *emulator;
+    const WeirPolicyOptions *places;    /* where the policies are */
 } WeirAssignOptions;
 
 #define WEIR_OPTIONS_ASSIGN(options) \

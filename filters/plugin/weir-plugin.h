@@ -171,8 +171,8 @@ enum {
      */
     WEIR_PLUGIN_CHANGES_DATA = 1 << 0,
     /*
-     * The node below may lack what has been written.  Needs "flush" and
-     * "detach".
+     * The node below may lack what has been written.  Needs "read", "write",
+     * "flush" and "detach".
      */
     WEIR_PLUGIN_HOLDS_DATA = 1 << 1,
     /*

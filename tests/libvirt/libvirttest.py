@@ -284,6 +284,22 @@ class LibvirtTest(unittest.TestCase):
                 file.truncate(size)
         return path
 
+    def encrypted(self, name, policy):
+        """An encrypted image, and a policy that has its key."""
+        key = self.path("key")
+        with open(key, "w", encoding="utf-8") as file:
+            file.write("open sesame")
+        os.chmod(key, 0o600)
+        path = self.path(name)
+        subprocess.run(
+            [os.path.join(BIN, "qemu-img"), "create", "-q", "-f",
+             "weir-encryption", "--object", "secret,id=s,file=" + key, "-o",
+             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000", path, "4M"],
+            check=True)
+        self.policy(policy, "name: %s\nfilters:\n  - weir-encryption: "
+                    "{key-secret: 'file:%s'}\n" % (policy, key))
+        return path
+
     def weir(self, *args, text=None):
         """Run weir to its end; returns exit code, output and errors."""
         result = subprocess.run(

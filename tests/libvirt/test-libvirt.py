@@ -4,10 +4,9 @@
 import json
 import os
 import re
-import subprocess
 import time
 
-from libvirttest import (BIN, GUARD_S, UID, WEIR, LibvirtTest, OtherHost,
+from libvirttest import (GUARD_S, UID, WEIR, LibvirtTest, OtherHost,
                          main, qmp, virsh, write)
 
 OBSERVED = ["weir-inspect", "file"]
@@ -83,18 +82,7 @@ class Starting(LibvirtTest):
         self.assertEqual((cache.st_uid, cache.st_size), (UID, 16 * MIB))
 
     def test_secrets_are_there_for_the_start_only(self):
-        key = self.path("key")
-        with open(key, "w", encoding="utf-8") as file:
-            file.write("open sesame")
-        os.chmod(key, 0o600)
-        image = self.path("g.img")
-        subprocess.run(
-            [os.path.join(BIN, "qemu-img"), "create", "-q", "-f",
-             "weir-encryption", "--object", "secret,id=s,file=" + key, "-o",
-             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000", image, "4M"],
-            check=True)
-        self.policy("secret", "name: secret\nfilters:\n  - weir-encryption: "
-                    "{key-secret: 'file:%s'}\n" % key)
+        image = self.encrypted("g.img", "secret")
         self.start(("vda", "virtio", image, "raw"), policies=["vda=secret"])
         self.assertEqual(self.drivers(), ["weir-encryption", "file"])
         uuid = virsh("domuuid", self.name).strip()
@@ -405,6 +393,18 @@ class Hook(LibvirtTest):
         self.policy("above", "name: above\nfilters:\n  - weir-inspect:\n"
                     "    place: disk\n")
         self.refused("above.yaml:3:5: found place 'disk', expected 'storage'")
+
+    def test_refuses_what_libvirt_decides_on(self):
+        self.define_for("keys")
+        for key, message in (
+                ("run: out-of-process", "disk 'vda': policy 'keys' has 'run: "
+                 "out-of-process', expected in-process for a disk of libvirt"),
+                ("on-error: stop", "disk 'vda': policy 'keys' has 'on-error', "
+                 "expected error_policy and rerror_policy of the disk's "
+                 "<driver> in the domain")):
+            self.policy("keys", "name: keys\n%s\nfilters:\n  - weir-inspect:\n"
+                        % key)
+            self.refused(message)
 
     def test_refuses_what_cannot_be_made(self):
         self.define_for("room")
