@@ -8,7 +8,7 @@ import signal
 import subprocess
 import unittest
 
-from common import QEMU_BIN_DIR, Qmp, VmTest, need, wait_for
+from common import GUARD_S, QEMU_BIN_DIR, WEIR, Qmp, VmTest, need, wait_for
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
 
