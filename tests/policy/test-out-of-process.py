@@ -351,6 +351,7 @@ class Refused(OutOfProcessTest):
         self.assertEqual(code, 1)
         self.assertIn("found secret 'mine', an object of QEMU, which a disk "
                       "out of process has not got", errors)
+        self.assertIn(" for 'weir-encryption.key-secret'\n", errors)
 
     def test_one_log_in_two_processes(self):
         text = """
