@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Attach and detach weir-inspect while a guest writes and verifies; or, with
-a plugin's file in the environment, that plugin of the suite in all its modes."""
+its file in the environment, the plugin "probe" of the suite in its modes."""
 
 import json
 import os
