@@ -10,21 +10,18 @@
 
 /* --- what lies where, and how long it is --- */
 
-static int coroutine_fn GRAPH_RDLOCK
-status_below(BDRVWeirPluginState *s, int64_t offset, int64_t bytes,
-             int64_t *pnum, int64_t *map, BlockDriverState **file)
+/*
+ * With the backing files that the disk may have.  They are not ours, so what
+ * only they have would count as nowhere, and a job would not copy it.
+ */
+static int coroutine_fn GRAPH_RDLOCK status_below(BDRVWeirPluginState *s,
+                                                  int64_t offset,
+                                                  int64_t bytes,
+                                                  int64_t *pnum)
 {
-    int ret;
+    int ret = bdrv_co_block_status_above(s->bs->file->bs, NULL, offset, bytes,
+                                         pnum, NULL, NULL);
 
-    if (!weir_plugin_changes_or_holds(s)) {
-        *pnum = bytes;
-        *map = offset;
-        *file = s->bs->file->bs;
-        return BDRV_BLOCK_RAW | BDRV_BLOCK_OFFSET_VALID;
-    }
-    /* with the backing files that the disk may have: they are not ours */
-    ret = bdrv_co_block_status_above(s->bs->file->bs, NULL, offset, bytes,
-                                     pnum, NULL, NULL);
     return ret < 0 ? ret : ret & BDRV_BLOCK_ZERO ? BDRV_BLOCK_ZERO
                                                  : BDRV_BLOCK_DATA;
 }
@@ -47,15 +44,15 @@ static int coroutine_fn do_status(BDRVWeirPluginState *s, WeirPluginIo *io,
 /* Where the plugin says nothing of zeroes, there are none. */
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
-                       int64_t offset, int64_t bytes, int64_t *pnum,
-                       int64_t *map, BlockDriverState **file)
+                            int64_t offset, int64_t bytes, int64_t *pnum,
+                            int64_t *map, BlockDriverState **file)
 {
     BDRVWeirPluginState *s = bs->opaque;
     StatusCall call = { .offset = offset, .bytes = bytes };
     int ret;
 
     if (weir_plugin_passes_status(s->plugin)) {
-        return status_below(s, offset, bytes, pnum, map, file);
+        return status_below(s, offset, bytes, pnum);
     }
     *pnum = bytes;
     if (!s->plugin->block_status || qatomic_read(&s->inactive) ||
@@ -64,7 +61,7 @@ weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
     }
     ret = weir_plugin_call_here(s, do_status, &call);
     if (ret == WEIR_PLUGIN_PASS) {
-        return status_below(s, offset, bytes, pnum, map, file);
+        return status_below(s, offset, bytes, pnum);
     }
     if (ret != 0 || call.status.bytes == 0) {
         return ret < 0 ? ret : -EIO;
@@ -129,8 +126,8 @@ int coroutine_fn GRAPH_RDLOCK weir_plugin_co_grow(BlockDriverState *bs,
 
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
-                   PreallocMode prealloc, BdrvRequestFlags flags,
-                   Error **errp)
+                        PreallocMode prealloc, BdrvRequestFlags flags,
+                        Error **errp)
 {
     BDRVWeirPluginState *s = bs->opaque;
     int64_t length = ROUND_UP(offset, BDRV_SECTOR_SIZE);
@@ -168,10 +165,10 @@ weir_plugin_co_get_allocated_file_size(BlockDriverState *bs)
 
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
-                          int64_t src_offset, BdrvChild *dst,
-                          int64_t dst_offset, int64_t bytes,
-                          BdrvRequestFlags read_flags,
-                          BdrvRequestFlags write_flags)
+                               int64_t src_offset, BdrvChild *dst,
+                               int64_t dst_offset, int64_t bytes,
+                               BdrvRequestFlags read_flags,
+                               BdrvRequestFlags write_flags)
 {
     BDRVWeirPluginState *s = bs->opaque;
     int64_t begin_ns;
@@ -188,10 +185,10 @@ weir_plugin_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
 
 int coroutine_fn GRAPH_RDLOCK
 weir_plugin_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
-                        int64_t src_offset, BdrvChild *dst,
-                        int64_t dst_offset, int64_t bytes,
-                        BdrvRequestFlags read_flags,
-                        BdrvRequestFlags write_flags)
+                             int64_t src_offset, BdrvChild *dst,
+                             int64_t dst_offset, int64_t bytes,
+                             BdrvRequestFlags read_flags,
+                             BdrvRequestFlags write_flags)
 {
     BDRVWeirPluginState *s = bs->opaque;
     int64_t begin_ns;
@@ -252,7 +249,7 @@ static int snapshot_end(BDRVWeirPluginState *s, SnapshotCall *call, int ret)
 }
 
 int GRAPH_RDLOCK weir_plugin_snapshot_create(BlockDriverState *bs,
-                                               QEMUSnapshotInfo *info)
+                                             QEMUSnapshotInfo *info)
 {
     SnapshotCall call = { WEIR_PLUGIN_SNAPSHOT_CREATE, info->name, 0 };
     int ret = snapshot_begin(bs->opaque, &call);
@@ -263,8 +260,8 @@ int GRAPH_RDLOCK weir_plugin_snapshot_create(BlockDriverState *bs,
 }
 
 int GRAPH_RDLOCK weir_plugin_snapshot_delete(BlockDriverState *bs,
-                                               const char *id,
-                                               const char *name, Error **errp)
+                                             const char *id,
+                                             const char *name, Error **errp)
 {
     SnapshotCall call = { WEIR_PLUGIN_SNAPSHOT_DELETE, name ?: id, 0 };
     int ret = snapshot_begin(bs->opaque, &call);
@@ -295,7 +292,7 @@ int weir_plugin_snapshot_goto(BlockDriverState *bs, const char *id)
 }
 
 int GRAPH_RDLOCK weir_plugin_snapshot_list(BlockDriverState *bs,
-                                             QEMUSnapshotInfo **list)
+                                           QEMUSnapshotInfo **list)
 {
     return bdrv_snapshot_list(bs->file->bs, list);
 }

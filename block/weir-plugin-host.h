@@ -122,6 +122,20 @@ bool weir_plugin_changes_or_holds(const BDRVWeirPluginState *s);
 int weir_plugin_check_alignment(BDRVWeirPluginState *s, int64_t bytes,
                                 Error **errp);
 
+/* --- weir-plugin-graph.c --- */
+
+int GRAPH_RDLOCK weir_plugin_check_perm(BlockDriverState *bs, uint64_t perm,
+                                        uint64_t shared, Error **errp);
+void GRAPH_RDLOCK weir_plugin_set_perm(BlockDriverState *bs, uint64_t perm,
+                                       uint64_t shared);
+void GRAPH_RDLOCK weir_plugin_child_perm(BlockDriverState *bs, BdrvChild *c,
+                                         BdrvChildRole role,
+                                         BlockReopenQueue *queue,
+                                         uint64_t perm, uint64_t shared,
+                                         uint64_t *nperm, uint64_t *nshared);
+void GRAPH_RDLOCK weir_plugin_refresh_limits(BlockDriverState *bs,
+                                             Error **errp);
+
 /* --- weir-plugin-disk.c --- */
 
 int coroutine_fn GRAPH_RDLOCK
@@ -206,6 +220,13 @@ char *weir_plugin_take_message(BDRVWeirPluginState *s);
 struct WeirPluginGauges {
     WeirPluginGaugeList **tail;
 };
+
+/*
+ * Bring down what a request has left with a plugin that is going to be taken
+ * out: it comes after "detach", and before the node is gone.
+ */
+int coroutine_fn GRAPH_RDLOCK
+weir_plugin_co_bring_down(BDRVWeirPluginState *s);
 
 /* --- weir-plugin-request.c --- */
 

@@ -378,6 +378,20 @@ static bool is_write(const WeirPluginTransit *t)
            t->request.kind == WEIR_PLUGIN_ZERO;
 }
 
+/* A change that came when the plugin had been told that it is taken out. */
+static int coroutine_fn GRAPH_RDLOCK bring_down_late(WeirPluginTransit *t)
+{
+    BDRVWeirPluginState *s = t->s;
+
+    if (!(s->plugin->capabilities & WEIR_PLUGIN_HOLDS_DATA) ||
+        t->request.kind == WEIR_PLUGIN_READ ||
+        t->request.kind == WEIR_PLUGIN_FLUSH) {
+        return 0;
+    }
+    smp_mb();                           /* plugin_prepare_detach() sets it */
+    return qatomic_read(&s->is_leaving) ? weir_plugin_co_bring_down(s) : 0;
+}
+
 static int coroutine_fn GRAPH_RDLOCK run(WeirPluginTransit *t,
                                          WeirPluginRequestFn *fn, WeirIoOp op)
 {
@@ -394,6 +408,7 @@ static int coroutine_fn GRAPH_RDLOCK run(WeirPluginTransit *t,
         ret = is_write(t) ? weir_plugin_co_grow(s->bs, t->request.offset +
                                                 t->request.bytes) : 0;
         ret = ret < 0 ? ret : give_ordered(t, fn);
+        ret = ret < 0 ? ret : bring_down_late(t);
         weir_tasks_gate_request_end(&s->gate);
     }
     return weir_filter_end(&s->filter, op, t->request.bytes, begin_ns, ret);

@@ -2,7 +2,8 @@
 /*
  * What a storage daemon has answered, kept so that the next command need not
  * start one: the filters and their options, and which policies' options the
- * drivers have accepted.  What they have refused is asked again.
+ * drivers have accepted.  What they have refused is asked again, as is whatever
+ * depends on a plugin.
  *
  * The answers depend on the programs, libraries and modules alone, and on
  * where these are looked for.  They are not believed once one of these files

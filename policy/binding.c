@@ -375,11 +375,26 @@ char *weir_binding_reason(const WeirBinding *binding, const WeirBound *bound)
     return binding_reason(binding, bound, true);
 }
 
+/* Whether a QEMU has the disk. */
+static bool binding_is_in_use(const WeirBinding *binding)
+{
+    int fd = open(binding->disk, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool used = fd >= 0 && weir_file_is_locked(fd);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return used;
+}
+
 void weir_binding_settle(const char *disk)
 {
     g_autoptr(WeirBinding) binding = weir_binding_find(disk);
 
-    for (guint i = binding ? binding->filters->len : 0; i-- > 0;) {
+    if (!binding || binding_is_in_use(binding)) {
+        return;
+    }
+    for (guint i = binding->filters->len; i-- > 0;) {
         g_autofree char *reason = weir_binding_reason(
             binding, g_ptr_array_index(binding->filters, i));
 
@@ -387,9 +402,7 @@ void weir_binding_settle(const char *disk)
             g_ptr_array_remove_index(binding->filters, i);
         }
     }
-    if (binding) {
-        binding_write(binding, NULL);
-    }
+    binding_write(binding, NULL);
 }
 
 void weir_binding_move(const char *disk, const char *from, const char *to)
@@ -466,18 +479,6 @@ bool weir_binding_check(const WeirDisk *disk, const GPtrArray *chain,
         }
     }
     return true;
-}
-
-/* Whether a QEMU has the disk. */
-static bool binding_is_in_use(const WeirBinding *binding)
-{
-    int fd = open(binding->disk, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    bool used = fd >= 0 && weir_file_is_locked(fd);
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    return used;
 }
 
 bool weir_binding_release(const WeirBinding *binding, GError **error)

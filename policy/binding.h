@@ -53,7 +53,7 @@ GPtrArray *weir_binding_list(void);
 /* That of @disk, a file or address, which the caller frees; or NULL. */
 WeirBinding *weir_binding_find(const char *disk);
 
-/* Nobody uses @disk now: what it does not need any more is dropped. */
+/* Drop what @disk does not need any more, unless somebody uses it. */
 void weir_binding_settle(const char *disk);
 
 /*

@@ -44,13 +44,12 @@ static JsonNode *carried_expand(const char *text)
     return weir_json_parse(json, json_length, NULL);
 }
 
-static JsonObject *carried_object(const WeirRecord *record)
+/* A record as QEMU keeps it, to be freed; NULL: it is too long. */
+static char *carried_pack(JsonObject *record)
 {
-    g_autoptr(JsonObject) json = weir_record_json(record);
-    g_autofree char *text = weir_json_object_text(json, false);
+    g_autofree char *text = weir_json_object_text(record, false);
     g_autoptr(GBytes) bytes = carried_compress(text);
     g_autofree char *data = NULL;
-    JsonObject *object;
     gconstpointer start;
     gsize length;
 
@@ -59,10 +58,14 @@ static JsonObject *carried_object(const WeirRecord *record)
     }
     start = g_bytes_get_data(bytes, &length);
     data = g_base64_encode(start, length);
-    if (strlen(data) > WEIR_CARRIED_MAX_BYTES) {
-        return NULL;
-    }
-    object = json_object_new();
+    return strlen(data) <= WEIR_CARRIED_MAX_BYTES ? g_steal_pointer(&data)
+                                                  : NULL;
+}
+
+static JsonObject *carried_object(const char *data)
+{
+    JsonObject *object = json_object_new();
+
     json_object_set_string_member(object, "qom-type", "secret");
     json_object_set_string_member(object, "id", WEIR_CARRIED_ID);
     json_object_set_string_member(object, "format", "base64");
@@ -72,40 +75,34 @@ static JsonObject *carried_object(const WeirRecord *record)
 
 char *weir_carried_object(const WeirRecord *record)
 {
-    g_autoptr(JsonObject) object = carried_object(record);
+    g_autoptr(JsonObject) json = weir_record_json(record);
+    g_autofree char *data = carried_pack(json);
+    g_autoptr(JsonObject) object = data ? carried_object(data) : NULL;
 
     return object ? weir_json_object_text(object, false) : NULL;
 }
 
-void weir_carried_replace(WeirQmp *qmp, const WeirRecord *record,
-                          int timeout_ms)
+/* The arguments of qom-get and qom-set, but for a value. */
+static JsonObject *carried_property(void)
 {
-    JsonObject *old = json_object_new();
-    JsonObject *object = carried_object(record);
-    g_autoptr(JsonNode) deleted = NULL;
-    g_autoptr(JsonNode) added = NULL;
+    JsonObject *arguments = json_object_new();
 
-    json_object_set_string_member(old, "id", WEIR_CARRIED_ID);
-    deleted = weir_qmp_execute(qmp, "object-del", old, timeout_ms, NULL);
-    if (object) {
-        added = weir_qmp_execute(qmp, "object-add", object, timeout_ms, NULL);
-    }
+    json_object_set_string_member(arguments, "path",
+                                  "/objects/" WEIR_CARRIED_ID);
+    json_object_set_string_member(arguments, "property", "data");
+    return arguments;
 }
 
 WeirRecord *weir_carried_ask(WeirQmp *qmp, const char *name, int timeout_ms,
                              GError **error)
 {
-    JsonObject *arguments = json_object_new();
     g_autoptr(GError) local = NULL;
-    g_autoptr(JsonNode) answer = NULL;
+    g_autoptr(JsonNode) answer = weir_qmp_execute(
+        qmp, "qom-get", carried_property(), timeout_ms, &local);
     g_autoptr(JsonNode) node = NULL;
     const char *text;
     WeirRecord *record;
 
-    json_object_set_string_member(arguments, "path",
-                                  "/objects/" WEIR_CARRIED_ID);
-    json_object_set_string_member(arguments, "property", "data");
-    answer = weir_qmp_execute(qmp, "qom-get", arguments, timeout_ms, &local);
     if (g_error_matches(local, WEIR_ERROR, WEIR_ERROR_QMP)) {
         g_set_error(error, WEIR_ERROR, WEIR_ERROR_NOT_FOUND,
                     "its QEMU carries no record");
@@ -124,4 +121,37 @@ WeirRecord *weir_carried_ask(WeirQmp *qmp, const char *name, int timeout_ms,
         weir_set_error(error, "its QEMU carries what is no record");
     }
     return record;
+}
+
+bool weir_carried_put(WeirQmp *qmp, const WeirRecord *record, int timeout_ms,
+                      GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    g_autoptr(WeirRecord) old = weir_carried_ask(qmp, record->name, timeout_ms,
+                                                 &local);
+    g_autoptr(JsonObject) json = weir_record_json(record);
+    bool none = g_error_matches(local, WEIR_ERROR, WEIR_ERROR_NOT_FOUND);
+    g_autofree char *data = NULL;
+    g_autoptr(JsonNode) answer = NULL;
+    JsonObject *arguments;
+
+    if (old) {
+        json_object_set_int_member(json, "pid", old->pid);
+        json_object_set_int_member(json, "start-time", old->start_time);
+    }
+    data = carried_pack(json);
+    if (data) {
+        arguments = none ? carried_object(data) : carried_property();
+        if (!none) {
+            json_object_set_string_member(arguments, "value", data);
+        }
+        answer = weir_qmp_execute(qmp, none ? "object-add" : "qom-set",
+                                  arguments, timeout_ms, error);
+    } else if (!none) {
+        arguments = json_object_new();
+        json_object_set_string_member(arguments, "id", WEIR_CARRIED_ID);
+        answer = weir_qmp_execute(qmp, "object-del", arguments, timeout_ms,
+                                  error);
+    }
+    return answer || (none && !data);
 }

@@ -27,13 +27,6 @@
 char *weir_carried_object(const WeirRecord *record);
 
 /*
- * Have a QEMU that runs carry @record instead.  Between the two it carries none,
- * and afterwards if @record is too long or QEMU does not answer.  Blocks.
- */
-void weir_carried_replace(WeirQmp *qmp, const WeirRecord *record,
-                          int timeout_ms);
-
-/*
  * Ask QEMU for what it carries.
  *
  * @name: of the VM
@@ -43,5 +36,14 @@ void weir_carried_replace(WeirQmp *qmp, const WeirRecord *record,
  */
 WeirRecord *weir_carried_ask(WeirQmp *qmp, const char *name, int timeout_ms,
                              GError **error);
+
+/*
+ * Have QEMU carry @record from now on, or nothing if it is too long.  Which
+ * process it is stays as it is carried.
+ *
+ * Blocks.  Returns false with @error set as by weir_qmp_execute().
+ */
+bool weir_carried_put(WeirQmp *qmp, const WeirRecord *record, int timeout_ms,
+                      GError **error);
 
 #endif

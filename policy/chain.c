@@ -23,6 +23,7 @@ static void chain_node_free(WeirChainNode *node)
     g_free(node->node_name);
     json_object_unref(node->options);
     g_clear_pointer(&node->settings, json_object_unref);
+    g_clear_pointer(&node->nodes, json_array_unref);
     g_free(node);
 }
 
@@ -183,6 +184,29 @@ static bool chain_is_write_back(const WeirChainNode *node)
     return !mode || !g_strv_contains(safe, mode);
 }
 
+/*
+ * Whether a node, or one in its options, is a client of Ceph with a cache: that
+ * says to be written what it has in memory.
+ */
+static bool chain_has_client_cache(JsonObject *options)
+{
+    g_autoptr(GList) members = json_object_get_members(options);
+
+    if (g_strcmp0(weir_json_string(options, "driver"), "rbd") == 0 &&
+        !weir_json_bool(weir_json_object(options, "cache"), "direct",
+                        false)) {
+        return true;
+    }
+    for (GList *l = members; l; l = l->next) {
+        JsonObject *inner = weir_json_object(options, l->data);
+
+        if (inner && chain_has_client_cache(inner)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool weir_chain_holds_back(const GPtrArray *chain)
 {
     /* these keep nothing; what others do is not known */
@@ -193,6 +217,9 @@ bool weir_chain_holds_back(const GPtrArray *chain)
     for (guint i = 0; i < chain->len; i++) {
         const WeirChainNode *node = g_ptr_array_index(chain, i);
 
+        if (chain_has_client_cache(node->options)) {
+            return true;
+        }
         if (node->role == WEIR_ROLE_FORMAT
             ? strcmp(node->driver, "raw") != 0
             : node->role == WEIR_ROLE_FILTER &&

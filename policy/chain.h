@@ -20,6 +20,8 @@ typedef struct WeirChainNode {
     JsonObject *options;    /* the argument of -blockdev, names included */
     JsonObject *settings;   /* of a filter: its options as in the policy, with
                                variables expanded; else NULL */
+    JsonArray *nodes;       /* options of nodes of its own that it refers to by
+                               name, see weir_plan_add_nodes(); or NULL */
 } WeirChainNode;
 
 /*

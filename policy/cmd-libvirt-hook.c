@@ -15,6 +15,7 @@
 
 #include "binding.h"
 #include "domainplan.h"
+#include "domainstorage.h"
 #include "emulator.h"
 #include "programs.h"
 #include "weir.h"
@@ -56,12 +57,29 @@ static bool hook_check_devices(const WeirDomainPlan *plan, GError **error)
     return true;
 }
 
+/* libvirt waits for the sockets without end: they have to be there. */
+static bool hook_start_storage(const WeirDomainPlan *plan, const char *dir,
+                               GError **error)
+{
+    if (plan->storage->disks->len == 0) {
+        return true;
+    }
+    if (!weir_domain_storage_start(dir, plan->record->name, error)) {
+        g_prefix_error(error, "domain '%s': ", plan->record->name);
+        weir_domain_storage_stop(dir);
+        weir_domain_plan_remove(dir);
+        return false;
+    }
+    return true;
+}
+
 static bool hook_start(const WeirDomain *domain, const char *dir,
                        const WeirPolicyOptions *options, GError **error)
 {
     g_autoptr(WeirDaemon) daemon = NULL;
     g_autoptr(WeirDomainPlan) plan = NULL;
 
+    weir_domain_storage_stop(dir);      /* what an earlier start has left */
     if (domain->assigned->len == 0 && !hook_is_emulator(domain)) {
         weir_domain_plan_remove(dir);
         return true;
@@ -72,16 +90,17 @@ static bool hook_start(const WeirDomain *domain, const char *dir,
            (plan = weir_domain_plan_new(domain, daemon,
                                         weir_policy_dirs(options), error)) &&
            hook_check_devices(plan, error) &&
-           weir_domain_plan_save(plan, dir, error);
+           weir_domain_plan_save(plan, dir, error) &&
+           hook_start_storage(plan, dir, error);
 }
 
 /*
  * A domain without policies is nobody's business here, whatever else is in it,
  * unless a disk has been under one that it must not be used without.
  */
-static bool hook_start_foreign(const char *text, gsize length, GError **error)
+static bool hook_start_foreign(const char *text, GError **error)
 {
-    g_autoptr(WeirDomain) domain = weir_domain_parse(text, length, NULL);
+    g_autoptr(WeirDomain) domain = weir_domain_parse(text, strlen(text), NULL);
     g_autoptr(GPtrArray) no_chain = g_ptr_array_new();
 
     for (guint i = 0; domain && i < domain->disks->len; i++) {
@@ -137,6 +156,7 @@ static void hook_forget(const char *text)
 
     if (domain && domain->uuid && g_uuid_string_is_valid(domain->uuid)) {
         dir = g_build_filename(WEIR_LIBVIRT_DIR, domain->uuid, NULL);
+        weir_domain_storage_stop(dir);
         weir_domain_plan_end(dir, domain->name);
     }
 }
@@ -162,7 +182,7 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
     }
     if (!strstr(text, WEIR_DOMAIN_URI)) {
         if (starts) {
-            return hook_start_foreign(text, length, error);
+            return hook_start_foreign(text, error);
         }
         if (!started && !made) {
             hook_forget(text);
@@ -187,6 +207,7 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
     if (started) {
         weir_domain_plan_forget_secrets(dir);
     } else {
+        weir_domain_storage_stop(dir);
         weir_domain_plan_end(dir, domain->name);
     }
     return true;

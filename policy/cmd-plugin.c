@@ -301,6 +301,8 @@ int weir_cmd_plugin(int argc, char **argv)
         { "check", "check whether plugins can be used", plugin_check_run },
         { "info", "show what a plugin says of itself", plugin_info_run },
         { "list", "list the plugins in the search path", plugin_list_run },
+        { "test", "test whether a plugin does what is asked of it",
+          weir_plugin_test_command },
         { NULL, NULL, NULL }
     };
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "outside.h"
 #include "programs.h"
 #include "weir.h"
 
@@ -42,9 +43,14 @@ char *weir_assign_options_transform(const WeirAssignOptions *options,
     g_autofree char *emulator = options->emulator
         ? g_canonicalize_filename(options->emulator, NULL)
         : weir_program_find(NULL, WEIR_EMULATOR, error);
+    g_auto(WeirOutside) outside = {
+        .dirs = weir_policy_dirs(options->places),
+        .bin_dir = options->places->bin_dir,
+    };
     WeirTransform transform = {
         .emulator = emulator, .assigned = assigned,
-        .policy = options->policy,
+        .policy = options->policy, .is_outside = weir_outside_is,
+        .opaque = &outside,
     };
 
     if (!emulator) {
@@ -79,10 +85,13 @@ void weir_assign_options_clear(WeirAssignOptions *options)
 
 int weir_cmd_transform(int argc, char **argv)
 {
-    g_auto(WeirAssignOptions) options = { 0 };
+    g_auto(WeirPolicyOptions) places = { 0 };
+    g_auto(WeirAssignOptions) options = { .places = &places };
     gboolean take_back = FALSE;
     GOptionEntry entries[] = {
         WEIR_OPTIONS_ASSIGN(&options),
+        WEIR_OPTION_POLICIES(&places.dirs),
+        WEIR_OPTION_BIN_DIR(&places.bin_dir),
         { "remove", 0, 0, G_OPTION_ARG_NONE, &take_back,
           "Take back what this command has done", NULL },
         G_OPTION_ENTRY_NULL

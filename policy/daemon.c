@@ -8,6 +8,7 @@
 
 #include "answers.h"
 #include "plan.h"
+#include "plugins.h"
 #include "programs.h"
 #include "qmp.h"
 
@@ -270,10 +271,10 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
 {
     g_autoptr(GString) text = g_string_new(NULL);
     g_autofree char *digest = daemon_digest(policy);
+    bool kept = !daemon_asks_others(daemon, policy);
     bool ok = true;
 
-    if (!daemon_asks_others(daemon, policy) &&
-        weir_answers_accepted(daemon->answers, digest)) {
+    if (kept && weir_answers_accepted(daemon->answers, digest)) {
         return true;
     }
     if (!daemon_need(daemon, error)) {
@@ -283,12 +284,15 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
         ok = daemon_try(daemon, g_ptr_array_index(policy->filters, i), text,
                         error);
     }
+    if (ok && text->len == 0 && !kept) {
+        ok = weir_plugins_check(daemon, policy, text, error);
+    }
     if (ok && text->len > 0) {
         g_set_error_literal(error, WEIR_ERROR, WEIR_ERROR_POSITION,
                             text->str);
         ok = false;
     }
-    if (ok) {
+    if (ok && kept) {
         weir_answers_accept(daemon->answers, digest);
         daemon->changed = true;
     }

@@ -57,9 +57,11 @@ virDomainPtr weir_definition_put(const WeirPolicyOptions *policy,
                                  virConnectPtr connection, const char *xml,
                                  gsize length, GError **error)
 {
-    g_autofree char *out = weir_assign_options_transform(assign, xml, length,
-                                                         error);
+    WeirAssignOptions places = *assign;     /* owns nothing */
+    g_autofree char *out = NULL;
 
+    places.places = policy;
+    out = weir_assign_options_transform(&places, xml, length, error);
     if (!out || !definition_check(policy, connection, out, error)) {
         return NULL;
     }

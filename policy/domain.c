@@ -35,7 +35,20 @@ static void domain_disk_free(WeirDomainDisk *disk)
     g_free(disk->source);
     g_free(disk->cache);
     g_free(disk->io);
+    g_free(disk->bus);
+    g_free(disk->iothread);
+    g_free(disk->foreign);
+    g_array_unref(disk->kept);
     g_free(disk);
+}
+
+static void domain_was_free(WeirDomainWas *was)
+{
+    g_free(was->text);
+    if (was->disk) {
+        domain_disk_free(was->disk);
+    }
+    g_free(was);
 }
 
 static void domain_assigned_free(WeirAssigned *assigned)
@@ -70,6 +83,8 @@ static WeirDomain *domain_new(const char *text, gsize length)
     domain->disks = g_ptr_array_new_with_free_func(
         (GDestroyNotify)domain_disk_free);
     domain->assigned = weir_assigned_array();
+    domain->was_disks = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)domain_was_free);
     return domain;
 }
 
@@ -83,6 +98,7 @@ void weir_domain_free(WeirDomain *domain)
         g_free(domain->emulator);
         g_ptr_array_unref(domain->disks);
         g_ptr_array_unref(domain->assigned);
+        g_ptr_array_unref(domain->was_disks);
         g_free(domain->prefix);
         g_free(domain->was_emulator);
         g_free(domain->was_metadata);
@@ -332,12 +348,62 @@ static bool node_only(const xmlNode *parent, const char *name,
 
 /* --- what is read of it --- */
 
-static void domain_read_disk(WeirDomain *domain, const xmlNode *node)
+/* What of the elements of a disk is there with a vhostuser disk as well. */
+static void domain_read_kept(WeirDomainDisk *disk, const xmlNode *node)
+{
+    static const char *const kept[] = {
+        "target", "address", "boot", "alias", NULL
+    };
+    static const char *const used[] = {
+        "driver", "source", "backingStore", "readonly", NULL
+    };
+
+    disk->kept = g_array_new(FALSE, FALSE, sizeof(WeirSpan));
+    for (xmlNode *child = node->children; child; child = child->next) {
+        const char *name = (const char *)child->name;
+        const WeirElement *element = child->_private;
+        WeirSpan span;
+
+        if (child->type != XML_ELEMENT_NODE) {
+            continue;
+        }
+        if (g_strv_contains(kept, name)) {
+            span = (WeirSpan) { element->open.begin, element->close.end };
+            g_array_append_val(disk->kept, span);
+        } else if (!disk->foreign && !g_strv_contains(used, name)) {
+            disk->foreign = g_strdup_printf("<%s>", name);
+        }
+    }
+}
+
+/* Attributes of its driver that a vhostuser disk cannot have. */
+static void domain_read_driver(WeirDomainDisk *disk, const xmlNode *driver)
+{
+    static const char *const used[] = {
+        "name", "type", "cache", "io", "discard", "iothread", NULL
+    };
+
+    for (const xmlAttr *attribute = driver ? driver->properties : NULL;
+         attribute; attribute = attribute->next) {
+        const char *name = (const char *)attribute->name;
+
+        if (!disk->foreign && !g_strv_contains(used, name)) {
+            disk->foreign = g_strdup_printf("<driver %s=>", name);
+        }
+    }
+}
+
+static WeirDomainDisk *domain_disk_new(const xmlNode *node)
 {
     WeirDomainDisk *disk = g_new0(WeirDomainDisk, 1);
     const xmlNode *driver = node_child(node, "driver");
     const xmlNode *source = node_child(node, "source");
 
+    disk->element = *(const WeirElement *)node->_private;
+    domain_read_kept(disk, node);
+    domain_read_driver(disk, driver);
+    disk->bus = node_attribute(node_child(node, "target"), "bus");
+    disk->iothread = node_attribute(driver, "iothread");
     disk->target = node_attribute(node_child(node, "target"), "dev");
     disk->alias = node_attribute(node_child(node, "alias"), "name");
     disk->type = node_attribute(node, "type");
@@ -358,7 +424,7 @@ static void domain_read_disk(WeirDomain *domain, const xmlNode *node)
     disk->read_only = node_child(node, "readonly") != NULL;
     disk->shareable = node_child(node, "shareable") != NULL;
     disk->transient = node_child(node, "transient") != NULL;
-    g_ptr_array_add(domain->disks, disk);
+    return disk;
 }
 
 /* Whether there may be one more; what follows compares each with each. */
@@ -390,7 +456,7 @@ static bool domain_read_devices(WeirDomain *domain, const xmlNode *root,
         if (!domain_has_room(domain->disks, error)) {
             return false;
         }
-        domain_read_disk(domain, node);
+        g_ptr_array_add(domain->disks, domain_disk_new(node));
     }
     return true;
 }
@@ -419,10 +485,54 @@ static bool domain_read_assigned(WeirDomain *domain, const xmlNode *node,
     return true;
 }
 
+/* The only disk in @text, and nothing else; NULL: it is something else. */
+static WeirDomainDisk *domain_read_was(const char *text)
+{
+    const char *before = "<domain><name>was</name><devices>";
+    g_autofree char *whole = g_strconcat(before, text, "</devices></domain>",
+                                         NULL);
+    g_autoptr(WeirDomain) domain = weir_domain_parse(whole, strlen(whole),
+                                                     NULL);
+    const WeirDomainDisk *disk = domain && domain->disks->len == 1
+        ? g_ptr_array_index(domain->disks, 0) : NULL;
+
+    if (!disk || disk->element.open.begin != strlen(before) ||
+        disk->element.close.end != strlen(before) + strlen(text)) {
+        return NULL;
+    }
+    return g_ptr_array_steal_index(domain->disks, 0);
+}
+
+/* The disks that were replaced. */
+static bool domain_read_was_disks(WeirDomain *domain, const xmlNode *original,
+                                  GError **error)
+{
+    for (xmlNode *node = node_next(original, NULL, "was", WEIR_DOMAIN_URI);
+         node; node = node_next(original, node, "was", WEIR_DOMAIN_URI)) {
+        WeirDomainWas *was;
+
+        if (!domain_has_room(domain->was_disks, error)) {
+            return false;
+        }
+        was = g_new0(WeirDomainWas, 1);
+        g_ptr_array_add(domain->was_disks, was);
+        was->text = node_attribute(node, "disk");
+        was->disk = was->text ? domain_read_was(was->text) : NULL;
+        if (!was->disk || !was->disk->target) {
+            weir_set_error(error, "domain XML: line %ld: found something else "
+                           "in <original> than weir transform leaves there",
+                           xmlGetLineNo(node));
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool domain_read_original(WeirDomain *domain, const xmlNode *policies,
                                  GError **error)
 {
     g_autofree char *added = NULL;
+    g_autofree char *memory = NULL;
     xmlNode *node;
 
     if (!node_only(policies, "original", WEIR_DOMAIN_URI, &node,
@@ -433,7 +543,9 @@ static bool domain_read_original(WeirDomain *domain, const xmlNode *policies,
     domain->was_metadata = node_attribute(node, "metadata");
     added = node_attribute(node, "policies");
     domain->added_policies = g_strcmp0(added, "none") == 0;
-    return true;
+    memory = node_attribute(node, "memory");
+    domain->added_memory = g_strcmp0(memory, "none") == 0;
+    return domain_read_was_disks(domain, node, error);
 }
 
 static bool domain_read_policies(WeirDomain *domain, const xmlNode *root,
@@ -482,6 +594,21 @@ static void domain_read_owner(WeirDomain *domain, const xmlNode *root)
     }
 }
 
+static bool domain_read_memory(WeirDomain *domain, const xmlNode *root,
+                               GError **error)
+{
+    g_autofree char *mode = NULL;
+    xmlNode *node;
+
+    if (!node_only(root, "memoryBacking", NULL, &node, &domain->memory,
+                   error)) {
+        return false;
+    }
+    mode = node_attribute(node_child(node, "access"), "mode");
+    domain->memory_shared = g_strcmp0(mode, "shared") == 0;
+    return true;
+}
+
 static bool domain_read(WeirDomain *domain, const xmlNode *root,
                         GError **error)
 {
@@ -497,6 +624,7 @@ static bool domain_read(WeirDomain *domain, const xmlNode *root,
     if (!node_only(root, "name", NULL, &name, &domain->name_element, error) ||
         !node_only(root, "uuid", NULL, &uuid, NULL, error) ||
         !domain_read_devices(domain, root, error) ||
+        !domain_read_memory(domain, root, error) ||
         !domain_read_policies(domain, root, error)) {
         return false;
     }
@@ -526,59 +654,4 @@ WeirDomain *weir_domain_parse(const char *text, gsize length, GError **error)
     g_ptr_array_unref(parser.elements);
     g_free(parser.refused);
     return ok ? g_steal_pointer(&domain) : NULL;
-}
-
-/* --- questions --- */
-
-WeirDomainDisk *weir_domain_disk(const WeirDomain *domain, const char *target)
-{
-    for (guint i = 0; i < domain->disks->len; i++) {
-        WeirDomainDisk *disk = g_ptr_array_index(domain->disks, i);
-
-        if (g_strcmp0(disk->target, target) == 0) {
-            return disk;
-        }
-    }
-    return NULL;
-}
-
-const char *weir_assigned_find(const GPtrArray *assigned, const char *target)
-{
-    for (guint i = 0; i < assigned->len; i++) {
-        const WeirAssigned *entry = g_ptr_array_index(assigned, i);
-
-        if (strcmp(entry->target, target) == 0) {
-            return entry->policy;
-        }
-    }
-    return NULL;
-}
-
-const char *weir_domain_policy(const WeirDomain *domain, const char *target)
-{
-    return weir_assigned_find(domain->assigned, target);
-}
-
-bool weir_domain_disk_check(const WeirDomainDisk *disk, GError **error)
-{
-    /* their storage is not a block node of QEMU's */
-    static const char *const types[] = {
-        "vhostuser", "vhostvdpa", "dir", NULL
-    };
-    const char *found = NULL;
-
-    if (strcmp(disk->device, "disk") != 0) {
-        found = disk->device;
-    } else if (g_strv_contains(types, disk->type)) {
-        found = disk->type;
-    } else if (disk->shareable) {
-        found = "shareable";    /* filters know of one writer */
-    } else if (disk->transient) {
-        found = "transient";    /* an overlay takes its writes */
-    }
-    if (found) {
-        weir_set_error(error, "disk '%s' is %s, which cannot be under a "
-                       "policy", disk->target, found);
-    }
-    return !found;
 }

@@ -49,7 +49,18 @@ typedef struct WeirDomainDisk {
     bool read_only;
     bool shareable;
     bool transient;
+    char *bus;              /* of <target>; NULL: not given */
+    char *iothread;         /* of <driver>; NULL: not given */
+    char *foreign;          /* what a vhostuser disk cannot have; or NULL */
+    GArray *kept;           /* WeirSpan: elements that one can have */
+    WeirElement element;
 } WeirDomainDisk;
+
+/* A disk that weir_transform() has replaced. */
+typedef struct WeirDomainWas {
+    char *text;             /* the element */
+    WeirDomainDisk *disk;
+} WeirDomainWas;
 
 /* A policy for a disk. */
 typedef struct WeirAssigned {
@@ -73,9 +84,13 @@ typedef struct WeirDomain {
     char *was_emulator;
     char *was_metadata;
     bool added_policies;
+    bool added_memory;
+    GPtrArray *was_disks;   /* WeirDomainWas */
 
+    bool memory_shared;     /* other processes can see the guest's memory */
     WeirElement name_element;
     WeirElement metadata;
+    WeirElement memory;     /* <memoryBacking> */
     WeirElement devices;
     WeirElement emulator_element;
     WeirElement policies;
@@ -105,6 +120,13 @@ const char *weir_assigned_find(const GPtrArray *assigned, const char *target);
 /* The disk with that target, or NULL. */
 WeirDomainDisk *weir_domain_disk(const WeirDomain *domain,
                                  const char *target);
+
+/* The same as it was before weir_transform(), if that has replaced it. */
+const WeirDomainDisk *weir_domain_original(const WeirDomain *domain,
+                                           const char *target);
+
+/* Whether weir_transform() has replaced it. */
+bool weir_domain_is_replaced(const WeirDomain *domain, const char *target);
 
 /* The policy that the metadata has for a disk, or NULL. */
 const char *weir_domain_policy(const WeirDomain *domain, const char *target);

@@ -11,6 +11,7 @@
 #include "binding.h"
 #include "conflicts.h"
 #include "emulator.h"
+#include "storagerecord.h"
 
 #define DOMAINPLAN_RECORD_MODE 0644     /* it holds no secret */
 
@@ -19,6 +20,7 @@ void weir_domain_plan_free(WeirDomainPlan *plan)
     if (plan) {
         weir_plan_free(plan->plan);
         weir_record_free(plan->record);
+        weir_record_free(plan->storage);
         g_ptr_array_unref(plan->disks);
         g_free(plan);
     }
@@ -41,6 +43,8 @@ WeirDisk *weir_domain_plan_disk(const WeirDomainDisk *from)
                          strcmp(cache, "directsync") == 0;
     disk->cache_no_flush = strcmp(cache, "unsafe") == 0;
     disk->read_only = from->read_only;
+    disk->iothread = from->iothread ? g_strconcat("iothread", from->iothread,
+                                                  NULL) : NULL;
     /* whether the guest's discards come so far is up to the format node */
     disk->discard = true;
     return disk;
@@ -77,6 +81,11 @@ static bool domainplan_add(WeirDomainPlan *plan, const WeirDomainDisk *from,
         !weir_conflicts_files(chain, disk->id, error)) {
         return false;
     }
+    if (policy->run == WEIR_RUN_OUT_OF_PROCESS) {
+        weir_storage_record_add_disk(plan->storage, disk, policy, dirs, chain);
+        g_ptr_array_add(plan->disks, g_steal_pointer(&disk));
+        return true;
+    }
     weir_record_add_disk(plan->record, disk, policy, dirs, chain);
     entry = g_ptr_array_index(plan->record->disks,
                               plan->record->disks->len - 1);
@@ -86,13 +95,40 @@ static bool domainplan_add(WeirDomainPlan *plan, const WeirDomainDisk *from,
     return true;
 }
 
+/*
+ * The domain was made for what the policy said then.  What becomes of errors is
+ * up to libvirt alone.
+ */
+static bool domainplan_check_run(const WeirDomain *domain, const char *target,
+                                 const WeirPolicy *policy, GError **error)
+{
+    bool outside = policy->run == WEIR_RUN_OUT_OF_PROCESS;
+
+    if (policy->on_error != WEIR_ON_ERROR_DEFAULT &&
+        !(outside && policy->on_error == WEIR_ON_ERROR_REPORT)) {
+        weir_set_error(error, "disk '%s': policy '%s' has 'on-error', expected "
+                       "error_policy and rerror_policy of the disk's <driver> "
+                       "in the domain", target, policy->name);
+        return false;
+    }
+    if (weir_domain_is_replaced(domain, target) != outside) {
+        weir_set_error(error, "disk '%s': policy '%s' has 'run: %s', but the "
+                       "domain is made for the other one: 'weir libvirt apply "
+                       "%s' makes it anew", target, policy->name,
+                       weir_run_mode_name(policy->run), domain->name);
+        return false;
+    }
+    return true;
+}
+
 static bool domainplan_add_assigned(WeirDomainPlan *plan,
                                     const WeirDomain *domain,
                                     const WeirAssigned *assigned,
                                     WeirDaemon *daemon, char *const *dirs,
                                     GError **error)
 {
-    const WeirDomainDisk *disk = weir_domain_disk(domain, assigned->target);
+    const WeirDomainDisk *disk = weir_domain_original(domain,
+                                                      assigned->target);
     g_autoptr(WeirPolicy) policy = NULL;
 
     if (!disk) {
@@ -110,8 +146,27 @@ static bool domainplan_add_assigned(WeirDomainPlan *plan,
         return false;
     }
     return weir_daemon_check(daemon, policy, error) &&
-           weir_domain_plan_check_places(policy, error) &&
+           domainplan_check_run(domain, assigned->target, policy, error) &&
+           (policy->run == WEIR_RUN_OUT_OF_PROCESS ||
+            weir_domain_plan_check_places(policy, error)) &&
            domainplan_add(plan, disk, policy, dirs, error);
+}
+
+/* A storage record without disks. */
+static WeirRecord *domainplan_storage(const WeirDomain *domain)
+{
+    g_autofree char *dir = g_build_filename(WEIR_LIBVIRT_DIR,
+                                            domain->uuid ? domain->uuid : "-",
+                                            NULL);
+    g_autoptr(GPtrArray) none = g_ptr_array_new();
+    WeirRecord *storage = weir_storage_record_new(domain->name, dir, NULL,
+                                                  none);
+
+    g_free(storage->sockets);
+    storage->sockets = weir_record_sockets(WEIR_LIBVIRT_DIR, domain->name);
+    storage->uid = domain->uid;
+    storage->gid = domain->gid;
+    return storage;
 }
 
 WeirDomainPlan *weir_domain_plan_new(const WeirDomain *domain,
@@ -129,6 +184,7 @@ WeirDomainPlan *weir_domain_plan_new(const WeirDomain *domain,
     plan = g_new0(WeirDomainPlan, 1);
     plan->plan = weir_plan_new(domain->name);
     plan->record = weir_record_new(domain->name, 0, "", NULL);
+    plan->storage = domainplan_storage(domain);
     plan->disks = g_ptr_array_new_with_free_func(
         (GDestroyNotify)weir_disk_free);
     plan->uid = domain->uid;
@@ -251,6 +307,35 @@ bool weir_domain_plan_mkdir(const char *dir, GError **error)
            domainplan_mkdir(dir, 0711, error);
 }
 
+/* The daemon is root's, and so is what it reads secrets from. */
+static bool domainplan_save_storage(const WeirDomainPlan *plan,
+                                    const char *dir, GError **error)
+{
+    const GPtrArray *secrets = weir_plan_storage_secrets(plan->plan);
+
+    if (plan->storage->disks->len == 0) {
+        return true;
+    }
+    for (guint i = 0; i < secrets->len; i++) {
+        g_ptr_array_add(plan->storage->secrets,
+                        weir_secret_copy(g_ptr_array_index(secrets, i)));
+    }
+    return weir_record_save(plan->storage, dir, error);
+}
+
+/* The policy of a disk, which is in one of the records. */
+static const char *domainplan_policy(const WeirDomainPlan *plan,
+                                     const WeirDisk *disk)
+{
+    const WeirRecordDisk *entry = weir_record_disk(plan->record, disk->id,
+                                                   NULL);
+
+    if (!entry) {
+        entry = weir_record_disk(plan->storage, disk->id, NULL);
+    }
+    return entry->policy;
+}
+
 static bool domainplan_note_bindings(const WeirDomainPlan *plan,
                                      GError **error)
 {
@@ -258,11 +343,10 @@ static bool domainplan_note_bindings(const WeirDomainPlan *plan,
 
     for (guint i = 0; i < plan->disks->len; i++) {
         const WeirDisk *disk = g_ptr_array_index(plan->disks, i);
-        const WeirRecordDisk *entry = g_ptr_array_index(plan->record->disks,
-                                                        i);
 
         if (!weir_binding_note(disk, g_ptr_array_index(chains, i),
-                               plan->record->name, entry->policy,
+                               plan->record->name,
+                               domainplan_policy(plan, disk),
                                disk->read_only, error)) {
             return false;
         }
@@ -280,7 +364,8 @@ static bool domainplan_save(const WeirDomainPlan *plan, const char *dir,
         !domainplan_create_files(plan, error) ||
         !domainplan_note_bindings(plan, error) ||
         !domainplan_save_secrets(plan, dir, error) ||
-        !weir_record_save(plan->record, dir, error)) {
+        !weir_record_save(plan->record, dir, error) ||
+        !domainplan_save_storage(plan, dir, error)) {
         return false;
     }
     if (chmod(record, DOMAINPLAN_RECORD_MODE) < 0) {
@@ -323,15 +408,20 @@ void weir_domain_plan_forget_secrets(const char *dir)
     domainplan_rmdir(path);
 }
 
-void weir_domain_plan_end(const char *dir, const char *name)
+static void domainplan_settle(WeirRecord *record)
 {
-    g_autoptr(WeirRecord) record = weir_record_load(dir, name, NULL);
-
     for (guint i = 0; record && i < record->disks->len; i++) {
         const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
 
         weir_binding_settle(disk->file);
     }
+    weir_record_free(record);
+}
+
+void weir_domain_plan_end(const char *dir, const char *name)
+{
+    domainplan_settle(weir_record_load(dir, name, NULL));
+    domainplan_settle(weir_record_load_storage(dir, name, NULL));
     weir_domain_plan_remove(dir);
 }
 

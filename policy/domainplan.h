@@ -17,6 +17,7 @@
 typedef struct WeirDomainPlan {
     WeirPlan *plan;
     WeirRecord *record;     /* its disks have the devices' ids, if known */
+    WeirRecord *storage;    /* of those out of process; may have none */
     GPtrArray *disks;       /* WeirDisk, one for each chain of @plan */
     gint64 uid, gid;        /* of QEMU; -1: root */
 } WeirDomainPlan;

@@ -82,6 +82,7 @@ void weir_domain_record_follow(WeirRecord *record, const WeirDomain *domain,
         const WeirDomainDisk *disk = weir_domain_disk(domain, a->target);
 
         if (disk && disk->alias &&
+            !weir_domain_is_replaced(domain, a->target) &&
             !weir_record_disk(record, a->target, NULL)) {
             weir_domain_record_add(record, disk);
         }

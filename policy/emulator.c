@@ -237,6 +237,35 @@ static bool line_put_disk(Line *line, const WeirRecordDisk *disk,
     return true;
 }
 
+/* What becomes of requests that fail is an option of the device. */
+static bool line_put_on_error(Line *line, const WeirRecordDisk *disk,
+                              GError **error)
+{
+    const char *name = weir_on_error_name(disk->on_error);
+
+    for (guint i = 1; name && i < line->args->len; i++) {
+        g_autoptr(JsonObject) device = NULL;
+
+        if (strcmp(g_ptr_array_index(line->args, i - 1), "-device") != 0 ||
+            !(device = line_json(g_ptr_array_index(line->args, i))) ||
+            g_strcmp0(weir_json_string(device, "id"), disk->device) != 0) {
+            continue;
+        }
+        json_object_set_string_member(device, "werror", name);
+        json_object_set_string_member(device, "rerror",
+                                      disk->on_error == WEIR_ON_ERROR_ENOSPC
+                                      ? "report" : name);
+        g_free(line->args->pdata[i]);
+        line->args->pdata[i] = weir_json_object_text(device, false);
+        return true;
+    }
+    if (name) {
+        weir_set_error(error, "disk %s: its device is not in a form that "
+                       "on-error can be set in", disk->id);
+    }
+    return !name;
+}
+
 /* Secrets are there before the nodes that use them, as QEMU has it anyway. */
 static void line_put_secret(Line *line, const char *dir, const char *id)
 {
@@ -269,8 +298,10 @@ GPtrArray *weir_emulator_rewrite(char *const *args, const WeirRecord *record,
 
     line_read(&line, args);
     for (guint i = 0; i < record->disks->len; i++) {
-        if (!line_put_disk(&line, g_ptr_array_index(record->disks, i),
-                           error)) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+
+        if (!line_put_disk(&line, disk, error) ||
+            !line_put_on_error(&line, disk, error)) {
             return NULL;
         }
     }

@@ -13,7 +13,10 @@
  * send the request of one while that of another has no answer.
  */
 #define FLEET_WORKERS 4
-#define FLEET_DOMAINS_PER_WORKER 16
+#define FLEET_DOMAINS_PER_WORKER 8
+
+/* What threads do after the last answer takes no longer. */
+#define FLEET_LAST_STEPS_MS 1000
 
 /* In this part of the timeout without an answer, another thread helps. */
 #define FLEET_STALL_SHARE 8
@@ -48,12 +51,22 @@ typedef struct Host {
     GMutex lock;            /* of all below, and of the looks */
     GCond changed;
     GPtrArray *idle;        /* virConnectPtr that nobody uses */
+    GPtrArray *works;       /* Work, of threads that nobody has joined */
     Look *look;             /* the last one; the host owes an answer while it
                                has neither items nor a reason */
     bool late;              /* it is one that was begun before */
     GHashTable *busy;       /* name -> WeirAssigned (NULL: not known) of
                                domains that owe an answer */
 } Host;
+
+/* A thread. */
+typedef struct Work {
+    Host *host;
+    Look *look;
+    void (*run)(Host *host, Look *look);
+    GThread *thread;
+    bool ended;             /* it does nothing more; under the host's lock */
+} Work;
 
 struct WeirFleet {
     GPtrArray *hosts;
@@ -121,6 +134,7 @@ static void host_clear(gpointer opaque)
     Host *host = opaque;
 
     g_ptr_array_unref(host->idle);
+    g_ptr_array_unref(host->works);
     g_clear_pointer(&host->look, look_unref);
     g_hash_table_unref(host->busy);
     g_mutex_clear(&host->lock);
@@ -133,6 +147,14 @@ static void host_clear(gpointer opaque)
 static void fleet_assigned_unref(gpointer assigned)
 {
     g_clear_pointer((GPtrArray **)&assigned, g_ptr_array_unref);
+}
+
+static void fleet_work_free(gpointer opaque)
+{
+    Work *work = opaque;
+
+    g_clear_pointer(&work->thread, g_thread_unref);
+    g_free(work);
 }
 
 static void fleet_connection_free(gpointer connection)
@@ -155,6 +177,7 @@ static Host *host_new(const char *uri, const char *name, const char *dir)
     host->busy = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                        fleet_assigned_unref);
     host->idle = g_ptr_array_new_with_free_func(fleet_connection_free);
+    host->works = g_ptr_array_new_with_free_func(fleet_work_free);
     g_mutex_init(&host->lock);
     g_cond_init(&host->changed);
     return host;
@@ -238,18 +261,17 @@ static GPtrArray *host_list(virConnectPtr connection, const char *name,
 /* One that nobody uses and that is not known to be of no use, or NULL. */
 static virConnectPtr host_take_idle(Host *host)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
+    virConnectPtr connection = NULL;
 
-    while (host->idle->len > 0) {
-        virConnectPtr connection = g_ptr_array_steal_index(
-            host->idle, host->idle->len - 1);
-
-        if (virConnectIsAlive(connection) == 1) {
-            return connection;
+    g_mutex_lock(&host->lock);
+    while (!connection && host->idle->len > 0) {
+        connection = g_ptr_array_steal_index(host->idle, host->idle->len - 1);
+        if (virConnectIsAlive(connection) != 1) {
+            g_clear_pointer(&connection, virConnectClose);
         }
-        virConnectClose(connection);
     }
-    return NULL;
+    g_mutex_unlock(&host->lock);
+    return connection;
 }
 
 static void host_give_back(Host *host, virConnectPtr connection)
@@ -301,31 +323,34 @@ static GPtrArray *host_reach(Host *host, const Look *look, GError **error)
 /* The next domain, or NULL; one that owes an answer is passed over. */
 static Item *host_next(Host *host, Look *look)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
+    Item *found = NULL;
 
-    while (look->next < look->items->len) {
+    g_mutex_lock(&host->lock);
+    while (!found && look->next < look->items->len) {
         Item *item = g_ptr_array_index(look->items, look->next++);
         gpointer assigned;
 
         if (!g_hash_table_lookup_extended(host->busy, item->name, NULL,
                                           &assigned)) {
             g_hash_table_insert(host->busy, g_strdup(item->name), NULL);
-            return item;
+            found = item;
+        } else {
+            item->assigned = assigned ? g_ptr_array_ref(assigned) : NULL;
+            item->late = true;
         }
-        item->assigned = assigned ? g_ptr_array_ref(assigned) : NULL;
-        item->late = true;
-        g_cond_broadcast(&host->changed);
     }
-    return NULL;
+    g_cond_broadcast(&host->changed);
+    g_mutex_unlock(&host->lock);
+    return found;
 }
 
 static void host_note_assigned(Host *host, Item *item, GPtrArray *assigned)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
-
+    g_mutex_lock(&host->lock);
     item->assigned = g_ptr_array_ref(assigned);
     g_hash_table_insert(host->busy, g_strdup(item->name),
                         g_ptr_array_ref(assigned));
+    g_mutex_unlock(&host->lock);
 }
 
 /* The domain over @connection, to be freed; NULL: it has ended. */
@@ -341,6 +366,15 @@ static virDomainPtr host_domain(virConnectPtr connection, const Item *item)
                ? NULL : virDomainLookupByUUID(connection, uuid);
 }
 
+/* One that has ended meanwhile is nobody's concern. */
+static bool host_domain_ended(virDomainPtr domain)
+{
+    int active = virDomainIsActive(domain);
+
+    return active == 0 ||
+           (active < 0 && virGetLastErrorCode() == VIR_ERR_NO_DOMAIN);
+}
+
 static void host_ask(Host *host, Look *look, Item *item,
                      virConnectPtr connection)
 {
@@ -353,6 +387,9 @@ static void host_ask(Host *host, Look *look, Item *item,
     if (found.target && found.target->assigned) {
         host_note_assigned(host, item, found.target->assigned);
         weir_domain_target_ask(&found, domain, host->dir, &look->query);
+    }
+    if (found.target && found.target->reason && host_domain_ended(domain)) {
+        g_clear_pointer(&found.target, weir_target_free);
     }
     g_mutex_lock(&host->lock);
     item->target = g_steal_pointer(&found.target);
@@ -380,23 +417,22 @@ static void host_work(Host *host, Look *look)
     }
 }
 
-typedef struct Work {
-    Host *host;
-    Look *look;
-    void (*run)(Host *host, Look *look);
-} Work;
-
 static gpointer host_thread(gpointer opaque)
 {
     Work *work = opaque;
+    Host *host = work->host;
 
-    work->run(work->host, work->look);
+    work->run(host, work->look);
+    g_mutex_lock(&host->lock);
     look_unref(work->look);
-    host_unref(work->host);
-    g_free(work);
+    work->ended = true;
+    g_cond_broadcast(&host->changed);
+    g_mutex_unlock(&host->lock);
+    host_unref(host);
     return NULL;
 }
 
+/* Under the lock. */
 static void host_start(Host *host, Look *look,
                        void (*run)(Host *host, Look *look))
 {
@@ -405,18 +441,31 @@ static void host_start(Host *host, Look *look,
     work->host = g_atomic_rc_box_acquire(host);
     work->look = g_atomic_rc_box_acquire(look);
     work->run = run;
-    g_thread_unref(g_thread_new("host", host_thread, work));
+    work->thread = g_thread_new("host", host_thread, work);
+    g_ptr_array_add(host->works, work);
+}
+
+/* Join the threads that have ended.  Under the lock, which they do without. */
+static void host_join(Host *host)
+{
+    for (guint i = host->works->len; i-- > 0;) {
+        Work *work = g_ptr_array_index(host->works, i);
+
+        if (work->ended) {
+            g_thread_join(g_steal_pointer(&work->thread));
+            g_ptr_array_remove_index(host->works, i);
+        }
+    }
 }
 
 /*
  * Until each domain is asked: a thread whose domain does not answer is lost to
- * the others, so another one takes over.
+ * the others, so another one takes over.  Under the lock.
  */
 static void host_supervise(Host *host, Look *look)
 {
     gint64 stall_us = look->query.timeout_ms * (gint64)1000 /
                       FLEET_STALL_SHARE;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&host->lock);
 
     while (look->next < look->items->len &&
            g_get_monotonic_time() < look->deadline_us) {
@@ -444,14 +493,14 @@ static void host_look(Host *host, Look *look)
     look->items = items;
     look->reason = items ? NULL : g_strdup(error->message);
     g_cond_broadcast(&host->changed);
-    g_mutex_unlock(&host->lock);
-    g_clear_error(&error);
     for (guint i = 0; i < workers; i++) {
         host_start(host, look, host_work);
     }
     if (items) {
         host_supervise(host, look);
     }
+    g_mutex_unlock(&host->lock);
+    g_clear_error(&error);
 }
 
 /* --- the fleet --- */
@@ -481,9 +530,27 @@ WeirFleet *weir_fleet_new(char *const *uris, const char *runtime_dir)
     return fleet;
 }
 
+/* Threads that owe an answer are left alone; others are about to end. */
+static void host_end(Host *host)
+{
+    gint64 deadline_us = weir_qmp_deadline(FLEET_LAST_STEPS_MS);
+
+    g_mutex_lock(&host->lock);
+    host_join(host);
+    while (host->works->len > 0 && look_is_done(host->look) &&
+           g_hash_table_size(host->busy) == 0 &&
+           g_cond_wait_until(&host->changed, &host->lock, deadline_us)) {
+        host_join(host);
+    }
+    g_mutex_unlock(&host->lock);
+}
+
 void weir_fleet_free(WeirFleet *fleet)
 {
     if (fleet) {
+        for (guint i = 0; i < fleet->hosts->len; i++) {
+            host_end(g_ptr_array_index(fleet->hosts, i));
+        }
         g_ptr_array_unref(fleet->hosts);
         g_free(fleet);
     }
@@ -499,18 +566,16 @@ void weir_fleet_begin(WeirFleet *fleet, const WeirTargetQuery *query)
     fleet->deadline_us = weir_qmp_deadline(query->timeout_ms);
     for (guint i = 0; i < fleet->hosts->len; i++) {
         Host *host = g_ptr_array_index(fleet->hosts, i);
-        Look *look = NULL;
 
         g_mutex_lock(&host->lock);
         host->late = host->look && !host->look->items && !host->look->reason;
         if (!host->late) {
             g_clear_pointer(&host->look, look_unref);
-            host->look = look = look_new(query);
+            host->look = look_new(query);
+            host_start(host, host->look, host_look);
         }
+        host_join(host);
         g_mutex_unlock(&host->lock);
-        if (look) {
-            host_start(host, look, host_look);
-        }
     }
 }
 

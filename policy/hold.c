@@ -285,6 +285,12 @@ bool weir_hold_add(WeirHold *hold, const char *target, GError **error)
                     "domain '%s' has no disk '%s'", hold->name, target);
         return false;
     }
+    if (weir_domain_is_replaced(hold->parsed, target)) {
+        weir_set_error(error, "domain '%s': disk '%s' runs out of process, "
+                       "where libvirt has no part in it: it is changed with "
+                       "--runtime-dir %s", hold->name, target, hold->dir);
+        return false;
+    }
     if (!weir_domain_disk_check(disk, error)) {
         return false;
     }
@@ -313,7 +319,7 @@ static void hold_carry(void *opaque, const WeirRecord *record)
     const WeirHold *hold = opaque;
     g_autoptr(WeirQmp) qmp = weir_hypervisor_qmp(hold->domain);
 
-    weir_carried_replace(qmp, record, HOLD_QMP_MS);
+    weir_carried_put(qmp, record, HOLD_QMP_MS, NULL);
 }
 
 WeirLive *weir_hold_live(WeirHold *hold, const char *target,

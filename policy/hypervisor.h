@@ -30,8 +30,8 @@ bool weir_hypervisor_is_local(virConnectPtr connection);
 char *weir_hypervisor_host(const char *uri);
 
 /*
- * @given, each once; for NULL libvirt's default, which is "" unless it is in the
- * environment.  The caller frees it with g_strfreev().
+ * @given, each once; for NULL libvirt's default, which is "" unless it is in
+ * the environment.  The caller frees it with g_strfreev().
  */
 char **weir_hypervisor_uris(char *const *given);
 

@@ -31,6 +31,7 @@
 #include "launchstorage.h"
 #include "programs.h"
 #include "record.h"
+#include "storagerecord.h"
 
 #define WEIR_LAUNCH_QMP_TIMEOUT_MS 10000
 #define WEIR_LAUNCH_NOTICE_S 30
@@ -121,12 +122,20 @@ static bool launch_claim(const WeirLaunch *launch, GError **error)
                                                  NULL);
     g_autoptr(WeirRecord) storage = weir_record_load_storage(
         launch->dir, launch->name, NULL);
+    g_autofree char *sockets = weir_record_sockets(launch->dir, launch->name);
 
     if (storage && weir_record_alive(storage) &&
         !(old && weir_record_alive(old))) {
         weir_set_error(error, "the storage daemon of VM '%s' runs still "
                        "(process %d); it ends soon when its QEMU has",
                        launch->name, (int)storage->pid);
+        return false;
+    }
+    if (weir_record_storage_is_locked(sockets) &&
+        !(old && weir_record_alive(old))) {
+        weir_set_error(error, "who starts the storage daemon of VM '%s' is "
+                       "still there; it ends soon when its QEMU has",
+                       launch->name);
         return false;
     }
     if (old && weir_record_alive(old)) {
@@ -487,15 +496,6 @@ static void launch_tell_changes(const WeirRecord *start, WeirRecord *last)
     weir_record_free(last);
 }
 
-static void launch_settle_bindings(const WeirLaunch *launch)
-{
-    for (guint i = 0; i < launch->disks->len; i++) {
-        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
-
-        weir_binding_settle(disk->file);
-    }
-}
-
 /* QEMU has ended. */
 static void launch_clean(const Vm *vm)
 {
@@ -507,7 +507,6 @@ static void launch_clean(const Vm *vm)
         launch_tell_changes(vm->storage_record, weir_record_load_storage(
             launch->dir, launch->name, NULL));
     }
-    launch_settle_bindings(launch);
     weir_record_remove(launch->dir, launch->name);
 }
 
@@ -563,6 +562,16 @@ static void launch_restore_terminal(const struct termios *saved)
     }
 }
 
+/* By now, nobody uses the disks. */
+static void launch_settle_bindings(const WeirLaunch *launch)
+{
+    for (guint i = 0; i < launch->disks->len; i++) {
+        const WeirDisk *disk = g_ptr_array_index(launch->disks, i);
+
+        weir_binding_settle(disk->file);
+    }
+}
+
 bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
 {
     Vm vm = { .launch = launch, .listen_fd = -1 };
@@ -583,6 +592,9 @@ bool weir_launch(const WeirLaunch *launch, int *exit_code, GError **error)
     vm.socket_path = weir_record_path(launch->dir, launch->name, "qmp");
     ok = launch_run(&vm, exit_code, error);
     weir_launch_storage_end(vm.storage);
+    if (vm.record) {
+        launch_settle_bindings(launch);
+    }
     if (terminal) {
         launch_restore_terminal(&saved);
     }

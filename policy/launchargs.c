@@ -141,8 +141,8 @@ static void launch_add_disk(GPtrArray *args, const WeirLaunch *launch,
     const WeirDisk *disk = g_ptr_array_index(launch->disks, index);
     const WeirPolicy *policy = g_ptr_array_index(launch->policies, index);
     const GPtrArray *chain = g_ptr_array_index(launch->chains, index);
-    g_autofree char *socket = weir_record_socket(launch->dir, launch->name,
-                                                 disk->id);
+    g_autofree char *sockets = weir_record_sockets(launch->dir, launch->name);
+    g_autofree char *socket = g_build_filename(sockets, disk->id, NULL);
 
     if (weir_launch_is_outside(launch, index)) {
         weir_vhostuser_add_device(args, disk, socket);

@@ -196,14 +196,13 @@ static JsonArray *library_disks(const GPtrArray *disks, const WeirPlan *plan)
     return array;
 }
 
-static JsonArray *library_secrets(const GPtrArray *secrets)
+static void library_add_secrets(JsonArray *array, const GPtrArray *secrets)
 {
     static const char *const kinds[] = {
         [WEIR_SECRET_FILE] = "file",
         [WEIR_SECRET_CREDENTIAL] = "credential",
         [WEIR_SECRET_COMMAND] = "command",
     };
-    JsonArray *array = json_array_new();
 
     for (guint i = 0; i < secrets->len; i++) {
         const WeirSecret *secret = g_ptr_array_index(secrets, i);
@@ -214,7 +213,6 @@ static JsonArray *library_secrets(const GPtrArray *secrets)
         json_object_set_string_member(object, "value", secret->value);
         json_array_add_object_element(array, object);
     }
-    return array;
 }
 
 int weir_policies_compile(WeirPolicies *policies, const char *vm,
@@ -231,6 +229,7 @@ int weir_policies_compile(WeirPolicies *policies, const char *vm,
     g_autoptr(WeirPlan) plan = NULL;
     GError *error = NULL;
     JsonObject *object;
+    JsonArray *secrets;
 
     if (!library_check_name(vm, &error) ||
         !(disks = weir_compile_disks((char *const *)texts, &error)) ||
@@ -240,8 +239,10 @@ int weir_policies_compile(WeirPolicies *policies, const char *vm,
     }
     object = json_object_new();
     json_object_set_array_member(object, "disks", library_disks(disks, plan));
-    json_object_set_array_member(object, "secrets",
-                                 library_secrets(weir_plan_secrets(plan)));
+    secrets = json_array_new();
+    library_add_secrets(secrets, weir_plan_secrets(plan));
+    library_add_secrets(secrets, weir_plan_storage_secrets(plan));
+    json_object_set_array_member(object, "secrets", secrets);
     return library_give_json(object, json);
 }
 

@@ -3,6 +3,26 @@
 
 #include "established.h"
 #include "hold.h"
+#include "target.h"
+
+/* The disks out of process, of which its storage daemon tells. */
+static void live_add_storage(const WeirHold *hold, GPtrArray *statuses)
+{
+    const WeirTargetQuery query = {
+        .dir = hold->dir, .vm = hold->name,
+        .timeout_ms = WEIR_TARGET_TIMEOUT_MS,
+    };
+    g_autoptr(GPtrArray) targets = weir_targets_ask(&query, NULL);
+
+    for (guint i = 0; targets && i < targets->len; i++) {
+        const WeirTarget *target = g_ptr_array_index(targets, i);
+
+        if (target->record->is_storage) {
+            weir_compliance_record(target->record, target->graph,
+                                   target->reason, NULL, statuses);
+        }
+    }
+}
 
 bool weir_live_domain_statuses(virDomainPtr domain, GPtrArray *statuses,
                                GError **error)
@@ -13,6 +33,8 @@ bool weir_live_domain_statuses(virDomainPtr domain, GPtrArray *statuses,
     if (!hold) {
         return false;
     }
+    live_add_storage(hold, statuses);
+    first = statuses->len;
     if (!hold->record || !hold->graph) {
         return true;
     }

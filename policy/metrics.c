@@ -40,17 +40,18 @@ static void metrics_add_daemons(WeirExposition *out, const GPtrArray *targets,
                                 bool restarts)
 {
     weir_exposition_family(
-        out, restarts ? "weir_storage_daemon_restarts"
+        out, restarts ? "weir_storage_daemon_restarts_total"
                       : "weir_storage_daemon_up",
         restarts ? "counter" : "gauge",
         restarts ? "How often the storage daemon was started again."
                  : "Whether the storage daemon of the VM could be asked.");
     for (guint i = 0; i < targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(targets, i);
-        const char *const labels[] = { "vm", target->name, NULL };
+        const char *const labels[] = { "host", target->host, "vm",
+                                       target->name, NULL };
 
         if (target->record && target->record->is_storage && restarts) {
-            weir_exposition_sample(out, "_total", labels,
+            weir_exposition_sample(out, "", labels,
                                    (double)target->record->daemon.restarts);
         } else if (target->record && target->record->is_storage) {
             weir_exposition_sample(out, "", labels, target->graph != NULL);

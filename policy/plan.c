@@ -254,17 +254,19 @@ static bool plan_set_secret(const Filter *f, const char *option,
 {
     g_autofree char *id = weir_node_name(f->disk->prefix, option);
     g_autoptr(WeirSecret) secret = weir_secret_parse(text, id, error);
+    g_autofree char *name = NULL;
 
     if (!secret) {
         plan_explain(f, option, error);
         return false;
     }
-    json_object_set_string_member(f->options, option, secret->id);
+    name = g_strdup(secret->id);
     if (!plan_add_secret(f->plan, f->policy, g_steal_pointer(&secret),
                          error)) {
         plan_explain(f, option, error);
         return false;
     }
+    json_object_set_string_member(f->options, option, name);
     return true;
 }
 
@@ -274,7 +276,8 @@ static bool plan_resolve(const Filter *f, GError **error)
     g_autoptr(GList) names = json_object_get_members(f->options);
 
     for (GList *l = names; l; l = l->next) {
-        const char *option = l->data;
+        /* a name goes with its value when that is replaced */
+        g_autofree char *option = g_strdup(l->data);
         g_autofree char *text = g_strdup(weir_json_string(f->options,
                                                           option));
 
@@ -342,6 +345,31 @@ JsonObject *weir_plan_resolve(WeirPlan *plan, const WeirDisk *disk,
         g_clear_pointer(&f.options, json_object_unref);
     }
     return f.options;
+}
+
+void weir_plan_add_nodes(const char *vm, const WeirDisk *disk,
+                         const GPtrArray *options, WeirChainNode *filter)
+{
+    g_autoptr(WeirPlan) plan = weir_plan_new(vm);
+    g_autoptr(JsonObject) resolved = filter->settings
+        ? weir_plan_resolve(plan, disk, filter->driver, options,
+                            filter->settings, NULL) : NULL;
+
+    g_clear_pointer(&filter->nodes, json_array_unref);
+    for (guint i = 0; resolved && i < options->len; i++) {
+        const char *option = g_ptr_array_index(options, i);
+        const char *name = weir_json_string(filter->options, option);
+        JsonObject *node = weir_json_object(resolved, option);
+
+        if (!name || !node) {
+            continue;
+        }
+        json_object_set_string_member(node, "node-name", name);
+        if (!filter->nodes) {
+            filter->nodes = json_array_new();
+        }
+        json_array_add_object_element(filter->nodes, json_object_ref(node));
+    }
 }
 
 const GPtrArray *weir_plan_add(WeirPlan *plan, const WeirDisk *disk,

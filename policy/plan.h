@@ -50,6 +50,16 @@ JsonObject *weir_plan_resolve(WeirPlan *plan, const WeirDisk *disk,
                               const char *driver, const GPtrArray *nodes,
                               JsonObject *settings, GError **error);
 
+/*
+ * Note in a filter of a chain the options of its own nodes that it has only the
+ * names of, because they are another disk's too, or were opened before it: so
+ * it can be opened by itself.
+ *
+ * @options: char *, those of its driver that are nodes
+ */
+void weir_plan_add_nodes(const char *vm, const WeirDisk *disk,
+                         const GPtrArray *options, WeirChainNode *filter);
+
 /* The chains of all disks, in order; owned by @plan. */
 GPtrArray *weir_plan_chains(const WeirPlan *plan);
 

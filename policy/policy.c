@@ -650,8 +650,10 @@ JsonObject *weir_policy_json(const WeirPolicy *policy)
         json_object_set_object_member(object, "limits",
                                       json_object_ref(limits));
     }
-    json_object_set_string_member(object, "run",
-                                  weir_run_mode_name(policy->run));
+    if (policy->run != WEIR_RUN_IN_PROCESS) {
+        json_object_set_string_member(object, "run",
+                                      weir_run_mode_name(policy->run));
+    }
     if (policy->on_error != WEIR_ON_ERROR_DEFAULT) {
         json_object_set_string_member(object, "on-error",
                                       weir_on_error_name(policy->on_error));

@@ -16,6 +16,7 @@ static void record_wanted_free(WeirWanted *wanted)
     g_free(wanted->place);
     g_clear_pointer(&wanted->options, json_object_unref);
     g_clear_pointer(&wanted->settings, json_object_unref);
+    g_clear_pointer(&wanted->nodes, json_array_unref);
     g_free(wanted);
 }
 
@@ -43,6 +44,7 @@ void weir_record_free(WeirRecord *record)
         g_free(record->qmp);
         g_free(record->bin_dir);
         g_free(record->daemon.reason);
+        g_free(record->sockets);
         g_ptr_array_unref(record->secrets);
         g_ptr_array_unref(record->disks);
         g_free(record);
@@ -95,6 +97,7 @@ static WeirRecord *record_alloc(const char *name)
         (GDestroyNotify)record_disk_free);
     record->secrets = g_ptr_array_new_with_free_func(
         (GDestroyNotify)weir_secret_free);
+    record->uid = record->gid = -1;
     return record;
 }
 
@@ -159,6 +162,7 @@ static void record_set_policy(WeirRecordDisk *entry, const WeirPolicy *policy,
         wanted->options = json_object_ref(node->options);
         wanted->settings = node->settings ? json_object_ref(node->settings)
                                           : NULL;
+        wanted->nodes = node->nodes ? json_array_ref(node->nodes) : NULL;
         g_ptr_array_add(entry->wanted, wanted);
     }
 }
@@ -286,6 +290,10 @@ static JsonObject *record_wanted_json(const WeirWanted *wanted)
         json_object_set_object_member(object, "settings",
                                       json_object_ref(wanted->settings));
     }
+    if (wanted->nodes) {
+        json_object_set_array_member(object, "nodes",
+                                     json_array_ref(wanted->nodes));
+    }
     return object;
 }
 
@@ -367,6 +375,11 @@ JsonObject *weir_record_json(const WeirRecord *record)
     json_object_set_int_member(object, "start-time", record->start_time);
     json_object_set_string_member(object, "qmp", record->qmp);
     weir_json_set_string(object, "qemu-bin-dir", record->bin_dir);
+    if (record->is_storage) {
+        json_object_set_string_member(object, "sockets", record->sockets);
+        json_object_set_int_member(object, "uid", record->uid);
+        json_object_set_int_member(object, "gid", record->gid);
+    }
     json_object_set_array_member(object, "secrets",
                                  record_secrets_json(record));
     for (guint i = 0; i < record->disks->len; i++) {
@@ -395,6 +408,7 @@ static WeirWanted *record_wanted_read(JsonObject *object)
     WeirWanted *wanted = g_new0(WeirWanted, 1);
     JsonObject *options = weir_json_object(object, "options");
     JsonObject *settings = weir_json_object(object, "settings");
+    JsonArray *nodes = weir_json_array(object, "nodes");
 
     wanted->role = g_strdup(weir_json_string(object, "role"));
     wanted->driver = g_strdup(weir_json_string(object, "driver"));
@@ -407,6 +421,7 @@ static WeirWanted *record_wanted_read(JsonObject *object)
     }
     wanted->options = json_object_ref(options);
     wanted->settings = settings ? json_object_ref(settings) : NULL;
+    wanted->nodes = nodes ? json_array_ref(nodes) : NULL;
     return wanted;
 }
 
@@ -497,6 +512,9 @@ static bool record_read(WeirRecord *record, JsonObject *object)
     record->start_time = weir_json_int(object, "start-time", -1);
     record->qmp = g_strdup(weir_json_string(object, "qmp"));
     record->bin_dir = g_strdup(weir_json_string(object, "qemu-bin-dir"));
+    record->sockets = g_strdup(weir_json_string(object, "sockets"));
+    record->uid = weir_json_int(object, "uid", -1);
+    record->gid = weir_json_int(object, "gid", -1);
     for (guint i = 0; i < weir_json_length(disks); i++) {
         WeirRecordDisk *disk = record_disk_alloc();
 

@@ -24,6 +24,7 @@ typedef struct WeirWanted {
     char *place;            /* of a filter: "disk" or "storage"; else NULL */
     JsonObject *options;
     JsonObject *settings;   /* see chain.h; NULL: not known */
+    JsonArray *nodes;       /* likewise; NULL: none */
 } WeirWanted;
 
 typedef struct WeirRecordDisk WeirRecordDisk;
@@ -59,6 +60,8 @@ typedef struct WeirRecord {
     bool is_storage;        /* of the storage daemon of the VM */
     WeirDaemonState daemon; /* of that */
     GPtrArray *secrets;     /* WeirSecret that it is given each time */
+    char *sockets;          /* directory of its vhost-user sockets */
+    gint64 uid, gid;        /* who is to connect to them; -1: this user */
     pid_t pid;              /* of QEMU; 0: libvirt starts it */
     gint64 start_time;      /* of that process, in clock ticks since boot */
     char *qmp;              /* path of the socket */

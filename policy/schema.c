@@ -376,6 +376,8 @@ static const char *const schema_classes[] = {
     [WEIR_CLASS_CACHE] = "cache",
     [WEIR_CLASS_REPLICATION] = "replication",
     [WEIR_CLASS_ENCRYPTION] = "encryption",
+    [WEIR_CLASS_QOS] = "qos",
+    [WEIR_CLASS_COMPRESSION] = "compression",
     [WEIR_CLASS_OTHER] = "other",
 };
 
@@ -384,8 +386,7 @@ const char *weir_class_name(WeirClass class)
     return schema_classes[class];
 }
 
-/* A class that is not known here is as good as any other. */
-static WeirClass schema_class(const char *name)
+WeirClass weir_class_of(const char *name)
 {
     for (guint i = 0; i < G_N_ELEMENTS(schema_classes); i++) {
         if (g_strcmp0(name, schema_classes[i]) == 0) {
@@ -414,7 +415,7 @@ static void schema_add_filter(WeirSchema *schema, const char *driver,
     WeirFilterType *filter = g_new0(WeirFilterType, 1);
 
     filter->driver = g_strdup(driver);
-    filter->class = schema_class(weir_json_string(capabilities, "class"));
+    filter->class = weir_class_of(weir_json_string(capabilities, "class"));
     filter->changes_data = weir_json_bool(capabilities, "changes-data", false);
     filter->child = schema_child(schema, type);
     filter->nodes = g_ptr_array_new_with_free_func(g_free);

@@ -31,6 +31,8 @@ typedef enum WeirClass {
     WEIR_CLASS_CACHE,
     WEIR_CLASS_REPLICATION,
     WEIR_CLASS_ENCRYPTION,
+    WEIR_CLASS_QOS,
+    WEIR_CLASS_COMPRESSION,
     WEIR_CLASS_OTHER,
 } WeirClass;
 
@@ -69,6 +71,9 @@ const WeirFilterType *weir_schema_find(const WeirSchema *schema,
 
 /* "cache" and so on. */
 const char *weir_class_name(WeirClass class);
+
+/* The same back; one that is not known here is as good as WEIR_CLASS_OTHER. */
+WeirClass weir_class_of(const char *name);
 
 /* Schema of an on/off value that is loaded as a pointer to a uint8_t. */
 cyaml_schema_value_t weir_schema_bool(void);

@@ -50,8 +50,34 @@ const GPtrArray *weir_supervise_chain(const WeirRecordDisk *disk)
                                                             : NULL;
 }
 
-static bool args_add_chain(GPtrArray *args, const WeirRecordDisk *disk,
-                           GError **error)
+/*
+ * Open a node, unless one of its name is open already; @names is a set of them.
+ * Nodes in its options are opened with it, or referred to.
+ */
+static void args_add_node(GPtrArray *args, GHashTable *names,
+                          JsonObject *options)
+{
+    g_autoptr(JsonObject) copy = weir_json_copy(options);
+    g_autoptr(GList) members = json_object_get_members(copy);
+    const char *name = weir_json_string(copy, "node-name");
+
+    if (name && !g_hash_table_add(names, g_strdup(name))) {
+        return;
+    }
+    for (GList *l = members; l; l = l->next) {
+        const char *inner = weir_json_string(weir_json_object(copy, l->data),
+                                             "node-name");
+        g_autofree char *known = g_strdup(inner);
+
+        if (known && !g_hash_table_add(names, g_strdup(known))) {
+            json_object_set_string_member(copy, l->data, known);
+        }
+    }
+    args_add(args, "--blockdev", weir_json_object_text(copy, false));
+}
+
+static bool args_add_chain(GPtrArray *args, GHashTable *names,
+                           const WeirRecordDisk *disk, GError **error)
 {
     const GPtrArray *chain = weir_supervise_chain(disk);
 
@@ -66,8 +92,10 @@ static bool args_add_chain(GPtrArray *args, const WeirRecordDisk *disk,
     for (guint i = chain->len; i-- > 0;) {
         const WeirWanted *wanted = g_ptr_array_index(chain, i);
 
-        args_add(args, "--blockdev",
-                 weir_json_object_text(wanted->options, false));
+        for (guint j = 0; j < weir_json_length(wanted->nodes); j++) {
+            args_add_node(args, names, weir_json_object_at(wanted->nodes, j));
+        }
+        args_add_node(args, names, wanted->options);
     }
     return true;
 }
@@ -111,11 +139,13 @@ static void args_add_iothreads(GPtrArray *args, const WeirRecord *record)
     }
 }
 
-GPtrArray *weir_supervise_args(const char *program, const char *dir,
-                               const WeirRecord *record, int qmp_fd,
-                               const GArray *secret_fds, GError **error)
+GPtrArray *weir_supervise_args(const char *program, const WeirRecord *record,
+                               int qmp_fd, const GArray *secret_fds,
+                               GError **error)
 {
     g_autoptr(GPtrArray) args = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GHashTable) names = g_hash_table_new_full(
+        g_str_hash, g_str_equal, g_free, NULL);
 
     g_ptr_array_add(args, g_strdup(program));
     args_add(args, "--chardev",
@@ -131,15 +161,15 @@ GPtrArray *weir_supervise_args(const char *program, const char *dir,
                                  g_array_index(secret_fds, int, i)));
     }
     for (guint i = 0; i < record->disks->len; i++) {
-        if (!args_add_chain(args, g_ptr_array_index(record->disks, i),
+        if (!args_add_chain(args, names, g_ptr_array_index(record->disks, i),
                             error)) {
             return NULL;
         }
     }
     for (guint i = 0; i < record->disks->len; i++) {
         const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
-        g_autofree char *socket = weir_record_socket(dir, record->name,
-                                                     disk->id);
+        g_autofree char *socket = g_build_filename(record->sockets, disk->id,
+                                                   NULL);
 
         args_add(args, "--export", args_export(disk, socket));
     }

@@ -5,8 +5,11 @@
 
 #include "record.h"
 
-/* The vhost-user socket of a disk out of process; to be freed. */
-char *weir_record_socket(const char *dir, const char *name, const char *disk);
+/*
+ * The directory of the vhost-user sockets of disks out of process, each called
+ * as its disk; to be freed.
+ */
+char *weir_record_sockets(const char *dir, const char *name);
 
 /*
  * A storage record without disks.
@@ -39,6 +42,24 @@ WeirRecord *weir_record_load_disk(const char *dir, const char *name,
 /* Write what has become of the daemon of @record, a storage record. */
 bool weir_record_save_daemon(const WeirRecord *record, const char *dir,
                              GError **error);
+
+/* What has become of the daemon, as JSON that the caller unrefs. */
+JsonObject *weir_storage_record_daemon_json(const WeirRecord *record);
+
+/* The same for people, to be freed; NULL: it runs since it was started. */
+char *weir_storage_record_note(const WeirRecord *record);
+
+/*
+ * Be who starts the storage daemon with that directory of sockets, which is
+ * made: there is one, or two daemons would write to the same disks.
+ *
+ * Returns a descriptor that is to be closed, or -1 with @error set: to
+ * WEIR_ERROR_CLOSED if another process is that already.
+ */
+int weir_record_lock_storage(const char *sockets, GError **error);
+
+/* Whether a process is that. */
+bool weir_record_storage_is_locked(const char *sockets);
 
 /* Remove all that is there of its storage daemon. */
 void weir_record_remove_storage(const char *dir, const char *name);

@@ -9,10 +9,13 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "imagelock.h"
 #include "programs.h"
 #include "qmp.h"
 
@@ -21,9 +24,12 @@
 #define SUPERVISE_DELAY_MS 100
 #define SUPERVISE_DELAY_MAX_MS 10000
 #define SUPERVISE_FAILURES 60
-/* who has run for so long was well */
-#define SUPERVISE_WELL_US (10 * G_USEC_PER_SEC)
+/* who has run for so long was well: it does not die by what comes first */
+#define SUPERVISE_WELL_US G_USEC_PER_SEC
 #define SUPERVISE_LINE 1000
+/* one of us that was killed may still be about to end */
+#define SUPERVISE_LOCK_US (2 * G_USEC_PER_SEC)
+#define SUPERVISE_POLL_US 20000
 
 typedef struct Supervisor {
     const WeirSupervise *options;
@@ -35,10 +41,12 @@ typedef struct Supervisor {
     WeirQmp *qmp;           /* NULL once it is ready */
     GMainLoop *loop;
     GPid pid;               /* 0: none */
+    pid_t self;
     int output_fd;          /* what it says */
     GString *line;          /* the last line of that */
     bool line_is_over;
     int ready_fd;           /* -1: it has been told */
+    bool is_first;          /* the daemon has not been ready yet, ever */
     guint qmp_source;       /* 0: none */
     guint output_source;
     guint retry_source;
@@ -47,7 +55,7 @@ typedef struct Supervisor {
     unsigned failures;
     char *told;             /* what was said last */
     bool stopping;
-    GError *failure;
+    bool failed;
 } Supervisor;
 
 int weir_supervise_delay_ms(unsigned failures)
@@ -119,8 +127,12 @@ static gboolean supervise_retry(gpointer opaque)
 /* For good. */
 static void supervise_fail(Supervisor *s, const char *reason)
 {
-    supervise_answer(s, reason);
-    weir_set_error(&s->failure, "VM '%s': %s", s->options->name, reason);
+    if (s->ready_fd >= 0) {
+        supervise_answer(s, reason);
+    } else {
+        supervise_tell(s, reason);
+    }
+    s->failed = true;
     g_main_loop_quit(s->loop);
 }
 
@@ -145,6 +157,8 @@ static void supervise_pause(Supervisor *s, const char *reason)
     if (delay_ms < 0) {
         text = g_strdup_printf("%s; it is not started any more, after %u "
                                "attempts", reason, s->failures - 1);
+        g_free(state->reason);
+        state->reason = g_strdup(text);
         supervise_save(s);
         supervise_fail(s, text);
         return;
@@ -160,7 +174,7 @@ static void supervise_down(Supervisor *s, const char *reason)
 {
     if (s->stopping) {
         g_main_loop_quit(s->loop);
-    } else if (s->ready_fd >= 0) {
+    } else if (s->is_first) {
         supervise_fail(s, reason);
     } else {
         supervise_pause(s, reason);
@@ -248,6 +262,52 @@ static void supervise_ended(GPid pid, gint status, gpointer opaque)
 
 /* --- start --- */
 
+/* The emulator may be another user's. */
+static void supervise_own_sockets(Supervisor *s)
+{
+    const WeirRecord *record = s->record;
+
+    for (guint i = 0; record->uid >= 0 && i < record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+        g_autofree char *path = g_build_filename(record->sockets, disk->id,
+                                                 NULL);
+
+        if (lchown(path, (uid_t)record->uid, (gid_t)record->gid) < 0) {
+            g_autofree char *text = g_strdup_printf(
+                "cannot give %s to user %d: %s", path, (int)record->uid,
+                g_strerror(errno));
+
+            supervise_tell(s, text);
+        }
+    }
+}
+
+/* Tell systemd, if it is that who has started us. */
+static void supervise_notify(void)
+{
+    static const char message[] = "READY=1";
+    const char *path = g_getenv("NOTIFY_SOCKET");
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd;
+
+    if (!path || g_strlcpy(address.sun_path, path,
+                           sizeof(address.sun_path)) >=
+                 sizeof(address.sun_path)) {
+        return;
+    }
+    if (address.sun_path[0] == '@') {
+        address.sun_path[0] = '\0';     /* an abstract one */
+    }
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (sendto(fd, message, strlen(message), 0, (struct sockaddr *)&address,
+               (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
+                           strlen(path))) < 0) {
+        fprintf(stderr, "weir: cannot notify systemd: %s\n",
+                g_strerror(errno));
+    }
+    close(fd);
+}
+
 static gboolean supervise_ready(gint fd, GIOCondition condition,
                                 gpointer opaque)
 {
@@ -264,13 +324,16 @@ static gboolean supervise_ready(gint fd, GIOCondition condition,
         kill(s->pid, SIGTERM);
         return G_SOURCE_REMOVE;
     }
+    supervise_own_sockets(s);
+    supervise_notify();
     s->ready_us = g_get_monotonic_time();
     s->record->pid = s->pid;
     s->record->start_time = weir_process_start_time(s->pid);
     supervise_save(s);
-    if (s->ready_fd < 0) {
+    if (!s->is_first) {
         supervise_tell(s, "its storage daemon runs again");
     }
+    s->is_first = false;
     supervise_answer(s, WEIR_SUPERVISE_READY);
     return G_SOURCE_REMOVE;
 }
@@ -281,6 +344,9 @@ static void supervise_child_setup(gpointer opaque)
     const Supervisor *s = opaque;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != s->self) {
+        _exit(1);           /* it was killed before that */
+    }
     fcntl(s->qmp_fd, F_SETFD, 0);
     for (guint i = 0; i < s->secret_fds->len; i++) {
         fcntl(g_array_index(s->secret_fds, int, i), F_SETFD, 0);
@@ -305,13 +371,33 @@ static bool supervise_load(Supervisor *s, GError **error)
     return true;
 }
 
+/* Whether nobody else writes to the disks. */
+static bool supervise_check_disks(const Supervisor *s, GError **error)
+{
+    for (guint i = 0; i < s->record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(s->record->disks, i);
+        const WeirWanted *storage = g_ptr_array_index(disk->wanted,
+                                                      disk->wanted->len - 1);
+        const char *file = weir_json_string(storage->options, "filename");
+
+        if (file && !weir_image_is_free(file, error)) {
+            g_prefix_error(error, "disk %s: ", disk->id);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Secrets are read each time: nothing keeps them meanwhile. */
 static bool supervise_prepare(Supervisor *s, GError **error)
 {
-    g_autofree char *sockets = weir_record_path(s->options->dir,
-                                                s->options->name, "disks");
+    const char *sockets = s->record->sockets;
 
-    if (mkdir(sockets, 0700) < 0 && errno != EEXIST) {
+    if (!supervise_check_disks(s, error)) {
+        return false;
+    }
+    if ((mkdir(sockets, 0700) < 0 && errno != EEXIST) ||
+        (s->record->uid >= 0 && chmod(sockets, 0711) < 0)) {
         weir_set_error(error, "cannot make %s: %s", sockets,
                        g_strerror(errno));
         return false;
@@ -337,8 +423,7 @@ static bool supervise_prepare(Supervisor *s, GError **error)
 static bool supervise_spawn(Supervisor *s, GError **error)
 {
     g_autoptr(GPtrArray) args = weir_supervise_args(
-        s->program, s->options->dir, s->record, s->qmp_fd, s->secret_fds,
-        error);
+        s->program, s->record, s->qmp_fd, s->secret_fds, error);
 
     if (!args) {
         return false;
@@ -447,19 +532,50 @@ static void supervise_clean(const WeirSupervise *options)
     }
 }
 
+/* Returns a descriptor, or -1 with @error set. */
+static int supervise_lock(const Supervisor *s, GError **error)
+{
+    gint64 end_us = g_get_monotonic_time() + SUPERVISE_LOCK_US;
+    int fd;
+
+    for (;;) {
+        g_autoptr(GError) local = NULL;
+
+        fd = weir_record_lock_storage(s->record->sockets, &local);
+        if (fd >= 0) {
+            return fd;
+        }
+        if (!g_error_matches(local, WEIR_ERROR, WEIR_ERROR_CLOSED)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return -1;
+        }
+        if (g_get_monotonic_time() >= end_us) {
+            weir_set_error(error, "VM '%s': another process (%d) starts its "
+                           "storage daemon already", s->options->name,
+                           (int)s->record->daemon.supervisor);
+            return -1;
+        }
+        g_usleep(SUPERVISE_POLL_US);
+    }
+}
+
 bool weir_supervise(const WeirSupervise *options, GError **error)
 {
     Supervisor s = {
         .options = options, .qmp_fd = -1, .ready_fd = options->ready_fd,
+        .self = getpid(),
     };
+    int lock = -1;
 
     if (!supervise_load(&s, error)) {
         return false;
     }
     s.program = weir_program_find(s.record->bin_dir, "qemu-storage-daemon",
                                   error);
-    if (!s.program) {
+    lock = s.program ? supervise_lock(&s, error) : -1;
+    if (lock < 0) {
         weir_record_free(s.record);
+        g_free(s.program);
         return false;
     }
     s.qmp_path = g_strdup(s.record->qmp);
@@ -478,14 +594,15 @@ bool weir_supervise(const WeirSupervise *options, GError **error)
         g_unix_fd_add(options->life_fd, G_IO_HUP | G_IO_ERR,
                       supervise_life_ended, &s);
     }
-    if (s.ready_fd < 0) {
+    s.is_first = s.record->daemon.supervisor == 0;
+    if (!s.is_first) {
         s.record->daemon.restarts++;    /* in the place of another of us */
     }
     supervise_start(&s);
-    if (!s.failure) {
+    if (!s.failed) {
         g_main_loop_run(s.loop);
     }
-    if (!s.failure) {
+    if (!s.failed) {
         supervise_clean(options);
     }
     supervise_remove_source(&s.kill_source);
@@ -496,9 +613,6 @@ bool weir_supervise(const WeirSupervise *options, GError **error)
     g_free(s.program);
     g_free(s.qmp_path);
     g_free(s.told);
-    if (s.failure) {
-        g_propagate_error(error, s.failure);
-        return false;
-    }
-    return true;
+    close(lock);
+    return !s.failed;
 }

@@ -21,7 +21,8 @@ typedef struct WeirSupervise {
     const char *dir;        /* of the records */
     const char *name;       /* of the VM, which has a storage record */
     int ready_fd;           /* takes WEIR_SUPERVISE_READY, or why the daemon
-                               cannot be started; -1: it may well come later */
+                               cannot be started; -1: none.  systemd is told
+                               besides, if it has started us */
     int life_fd;            /* hangs up when the VM has ended; -1: none */
 } WeirSupervise;
 
@@ -31,8 +32,9 @@ typedef struct WeirSupervise {
  * Run the daemon until the VM ends, or SIGTERM, SIGINT or SIGHUP comes.  Then
  * what is there of it is removed.
  *
- * Blocks.  Returns false with @error set if the daemon cannot be started, or
- * not again after many attempts.
+ * Blocks.  Returns false with @error set if there is no such record or program;
+ * without it if the daemon cannot be started, or not again after many attempts,
+ * which has been told.
  */
 bool weir_supervise(const WeirSupervise *options, GError **error);
 
@@ -50,8 +52,8 @@ int weir_supervise_delay_ms(unsigned failures);
 const GPtrArray *weir_supervise_chain(const WeirRecordDisk *disk);
 
 /* The arguments of the daemon, for tests; the caller unrefs the array. */
-GPtrArray *weir_supervise_args(const char *program, const char *dir,
-                               const WeirRecord *record, int qmp_fd,
-                               const GArray *secret_fds, GError **error);
+GPtrArray *weir_supervise_args(const char *program, const WeirRecord *record,
+                               int qmp_fd, const GArray *secret_fds,
+                               GError **error);
 
 #endif

@@ -21,143 +21,56 @@
 
 #include <string.h>
 
+#include "edit.h"
 #include "policy.h"
-
-#define TRANSFORM_BLANKS " \t\r\n"
-
-/* Replacements in a text, which must not overlap. */
-typedef struct Edit {
-    WeirSpan span;
-    char *text;
-} Edit;
-
-static void edit_free(Edit *edit)
-{
-    g_free(edit->text);
-    g_free(edit);
-}
-
-static GPtrArray *edits_new(void)
-{
-    return g_ptr_array_new_with_free_func((GDestroyNotify)edit_free);
-}
-
-/* @text is consumed. */
-static void edits_add(GPtrArray *edits, gsize begin, gsize end, char *text)
-{
-    Edit *edit = g_new0(Edit, 1);
-
-    edit->span.begin = begin;
-    edit->span.end = end;
-    edit->text = text;
-    g_ptr_array_add(edits, edit);
-}
-
-static gint edits_compare(gconstpointer a, gconstpointer b)
-{
-    const Edit *const *left = a;
-    const Edit *const *right = b;
-
-    return (*left)->span.begin < (*right)->span.begin ? -1 :
-           (*left)->span.begin > (*right)->span.begin;
-}
-
-static char *edits_apply(GPtrArray *edits, const char *text, gsize length)
-{
-    GString *out = g_string_sized_new(length + 1024);
-    gsize done = 0;
-
-    g_ptr_array_sort(edits, edits_compare);
-    for (guint i = 0; i < edits->len; i++) {
-        const Edit *edit = g_ptr_array_index(edits, i);
-
-        g_string_append_len(out, text + done,
-                            (gssize)(edit->span.begin - done));
-        g_string_append(out, edit->text);
-        done = edit->span.end;
-    }
-    g_string_append_len(out, text + done, (gssize)(length - done));
-    return g_string_free(out, FALSE);
-}
-
-/* --- pieces of text --- */
-
-/* @text as the value of an attribute, of which each byte is read back. */
-static void append_attribute(GString *out, const char *name, const char *text)
-{
-    g_string_append_printf(out, " %s=\"", name);
-    for (; *text; text++) {
-        if (strchr("&<>\"'\t\r\n", *text)) {
-            g_string_append_printf(out, "&#%d;", *text);
-        } else {
-            g_string_append_c(out, *text);
-        }
-    }
-    g_string_append_c(out, '"');
-}
-
-static char *span_text(const WeirDomain *domain, gsize begin, gsize end)
-{
-    return g_strndup(domain->text + begin, end - begin);
-}
-
-/* The white space that begins at @begin. */
-static char *blanks_at(const WeirDomain *domain, gsize begin)
-{
-    return g_strndup(domain->text + begin,
-                     strspn(domain->text + begin, TRANSFORM_BLANKS));
-}
-
-/* Where the white space begins that ends at @end. */
-static gsize blanks_before(const WeirDomain *domain, gsize end)
-{
-    while (end > 0 && strchr(TRANSFORM_BLANKS, domain->text[end - 1])) {
-        end--;
-    }
-    return end;
-}
-
-/* One level deeper than @blanks, if that is an indent at all. */
-static char *blanks_deeper(const char *blanks)
-{
-    return g_strconcat(blanks, strchr(blanks, '\n') ? "  " : "", NULL);
-}
+#include "transformdisk.h"
 
 /* --- there --- */
 
 /* <original>, for a domain that has policies in its metadata or not. */
-static char *original_text(const WeirDomain *domain, const char *prefix)
+static char *original_text(const WeirDomain *domain, const char *prefix,
+                           const GPtrArray *outside)
 {
     const WeirElement *emulator = &domain->emulator_element;
     GString *out = g_string_new(NULL);
 
     g_string_append_printf(out, "<%soriginal", prefix);
     if (emulator->present) {
-        g_autofree char *text = span_text(domain, emulator->open.end,
-                                          emulator->close.begin);
+        g_autofree char *text = weir_span_text(domain, emulator->open.end,
+                                               emulator->close.begin);
 
-        append_attribute(out, "emulator", text);
+        weir_xml_append_attribute(out, "emulator", text);
     }
     if (!domain->metadata.present) {
-        append_attribute(out, "metadata", "");
+        weir_xml_append_attribute(out, "metadata", "");
     } else if (domain->metadata.empty) {
-        g_autofree char *text = span_text(domain, domain->metadata.open.begin,
-                                          domain->metadata.open.end);
+        g_autofree char *text = weir_span_text(
+            domain, domain->metadata.open.begin, domain->metadata.open.end);
 
-        append_attribute(out, "metadata", text);
+        weir_xml_append_attribute(out, "metadata", text);
     }
     if (!domain->policies.present) {
-        append_attribute(out, "policies", "none");
+        weir_xml_append_attribute(out, "policies", "none");
     }
-    g_string_append(out, "/>");
+    if (outside->len == 0) {
+        g_string_append(out, "/>");
+        return g_string_free(out, FALSE);
+    }
+    if (!domain->memory.present) {
+        weir_xml_append_attribute(out, "memory", "none");
+    }
+    g_string_append_c(out, '>');
+    weir_transform_append_was(out, domain, prefix, outside);
+    g_string_append_printf(out, "</%soriginal>", prefix);
     return g_string_free(out, FALSE);
 }
 
 static char *policies_text(const WeirDomain *domain,
-                           const GPtrArray *assigned, const char *blanks)
+                           const GPtrArray *assigned,
+                           const GPtrArray *outside, const char *blanks)
 {
-    g_autofree char *deeper = blanks_deeper(blanks);
-    g_autofree char *original = original_text(domain, "weir:");
+    g_autofree char *deeper = weir_blanks_deeper(blanks);
+    g_autofree char *original = original_text(domain, "weir:", outside);
     GString *out = g_string_new(NULL);
 
     g_string_append_printf(out, "<weir:policies xmlns:weir=\"%s\">",
@@ -166,8 +79,8 @@ static char *policies_text(const WeirDomain *domain,
         const WeirAssigned *a = g_ptr_array_index(assigned, i);
 
         g_string_append_printf(out, "%s<weir:disk", deeper);
-        append_attribute(out, "target", a->target);
-        append_attribute(out, "policy", a->policy);
+        weir_xml_append_attribute(out, "target", a->target);
+        weir_xml_append_attribute(out, "policy", a->policy);
         g_string_append(out, "/>");
     }
     g_string_append_printf(out, "%s%s%s</weir:policies>", deeper, original,
@@ -177,33 +90,35 @@ static char *policies_text(const WeirDomain *domain,
 
 /* Policies that are not in the metadata come there. */
 static void edit_add_policies(GPtrArray *edits, const WeirDomain *domain,
-                              const GPtrArray *assigned)
+                              const GPtrArray *assigned,
+                              const GPtrArray *outside)
 {
     const WeirElement *metadata = &domain->metadata;
     gsize begin = metadata->present ? metadata->open.begin
                                     : domain->name_element.open.begin;
-    gsize outer_begin = blanks_before(domain, begin);
-    g_autofree char *outer = span_text(domain, outer_begin, begin);
+    gsize outer_begin = weir_blanks_before(domain, begin);
+    g_autofree char *outer = weir_span_text(domain, outer_begin, begin);
     g_autofree char *inner = metadata->present && !metadata->empty
-                                 ? blanks_at(domain, metadata->open.end)
-                                 : blanks_deeper(outer);
-    g_autofree char *policies = policies_text(domain, assigned, inner);
+                                 ? weir_blanks_at(domain, metadata->open.end)
+                                 : weir_blanks_deeper(outer);
+    g_autofree char *policies = policies_text(domain, assigned, outside,
+                                              inner);
 
     if (!metadata->present) {
-        edits_add(edits, domain->name_element.close.end,
-                  domain->name_element.close.end,
-                  g_strconcat(outer, "<metadata>", inner, policies, outer,
-                              "</metadata>", NULL));
+        weir_edits_add(edits, domain->name_element.close.end,
+                       domain->name_element.close.end,
+                       g_strconcat(outer, "<metadata>", inner, policies, outer,
+                                   "</metadata>", NULL));
     } else if (metadata->empty) {
-        g_autofree char *tag = span_text(domain, metadata->open.begin,
-                                         metadata->open.end - 2);
+        g_autofree char *tag = weir_span_text(domain, metadata->open.begin,
+                                              metadata->open.end - 2);
 
-        edits_add(edits, metadata->open.begin, metadata->open.end,
-                  g_strconcat(tag, ">", inner, policies, outer,
-                              "</metadata>", NULL));
+        weir_edits_add(edits, metadata->open.begin, metadata->open.end,
+                       g_strconcat(tag, ">", inner, policies, outer,
+                                   "</metadata>", NULL));
     } else {
-        edits_add(edits, metadata->open.end, metadata->open.end,
-                  g_strconcat(inner, policies, NULL));
+        weir_edits_add(edits, metadata->open.end, metadata->open.end,
+                       g_strconcat(inner, policies, NULL));
     }
 }
 
@@ -215,21 +130,22 @@ static void edit_emulator(GPtrArray *edits, const WeirDomain *domain,
     g_autofree char *blanks = NULL;
 
     if (old->present) {
-        edits_add(edits, old->open.end, old->close.begin,
-                  g_steal_pointer(&text));
+        weir_edits_add(edits, old->open.end, old->close.begin,
+                       g_steal_pointer(&text));
         return;
     }
-    blanks = blanks_at(domain, domain->devices.open.end);
-    edits_add(edits, domain->devices.open.end, domain->devices.open.end,
-              g_strconcat(blanks, "<emulator>", text, "</emulator>", NULL));
+    blanks = weir_blanks_at(domain, domain->devices.open.end);
+    weir_edits_add(edits, domain->devices.open.end, domain->devices.open.end,
+                   g_strconcat(blanks, "<emulator>", text, "</emulator>",
+                               NULL));
 }
 
 /* What cannot be taken back, or makes no sense. */
 static bool transform_check(const WeirDomain *domain, GError **error)
 {
     const WeirElement *emulator = &domain->emulator_element;
-    g_autofree char *text = span_text(domain, emulator->open.end,
-                                      emulator->close.begin);
+    g_autofree char *text = weir_span_text(domain, emulator->open.end,
+                                           emulator->close.begin);
 
     if (g_strcmp0(domain->type, "kvm") != 0 &&
         g_strcmp0(domain->type, "qemu") != 0) {
@@ -342,22 +258,24 @@ static GPtrArray *transform_assigned(const WeirDomain *given,
 
 /* The edited text, which has been seen to lead back to that of @domain. */
 static char *transform_edit(const WeirDomain *domain,
-                            const GPtrArray *assigned, const char *emulator,
+                            const GPtrArray *assigned,
+                            const GPtrArray *outside, const char *emulator,
                             GError **error)
 {
-    g_autoptr(GPtrArray) edits = edits_new();
+    g_autoptr(GPtrArray) edits = weir_edits_new();
     g_autofree char *text = NULL;
     g_autofree char *back = NULL;
 
     edit_emulator(edits, domain, emulator);
     if (domain->policies.present) {
-        edits_add(edits, domain->policies.close.begin,
-                  domain->policies.close.begin,
-                  original_text(domain, domain->prefix));
+        weir_edits_add(edits, domain->policies.close.begin,
+                       domain->policies.close.begin,
+                       original_text(domain, domain->prefix, outside));
     } else {
-        edit_add_policies(edits, domain, assigned);
+        edit_add_policies(edits, domain, assigned, outside);
     }
-    text = edits_apply(edits, domain->text, domain->length);
+    weir_transform_outside(edits, domain, outside);
+    text = weir_edits_apply(edits, domain->text, domain->length);
     back = weir_transform_remove(text, strlen(text), error);
     if (!back) {
         g_prefix_error(error, "domain '%s' cannot be changed: ",
@@ -372,6 +290,28 @@ static char *transform_edit(const WeirDomain *domain,
     return g_steal_pointer(&text);
 }
 
+/* The targets of those that run out of process; NULL with @error set. */
+static GPtrArray *transform_find_outside(const WeirDomain *domain,
+                                         const GPtrArray *assigned,
+                                         const WeirTransform *options,
+                                         GError **error)
+{
+    g_autoptr(GPtrArray) outside = g_ptr_array_new();
+
+    for (guint i = 0; options->is_outside && i < assigned->len; i++) {
+        const WeirAssigned *a = g_ptr_array_index(assigned, i);
+
+        if (!options->is_outside(options->opaque, a->policy)) {
+            continue;
+        }
+        if (!weir_transform_check_outside(domain, a->target, error)) {
+            return NULL;
+        }
+        g_ptr_array_add(outside, a->target);
+    }
+    return g_steal_pointer(&outside);
+}
+
 char *weir_transform(const char *text, gsize length,
                      const WeirTransform *options, GError **error)
 {
@@ -382,6 +322,7 @@ char *weir_transform(const char *text, gsize length,
                                        plain, strlen(plain), error) : NULL;
     g_autoptr(GPtrArray) assigned = domain ? transform_assigned(
                                         given, domain, options, error) : NULL;
+    g_autoptr(GPtrArray) outside = NULL;
 
     if (!assigned) {
         return NULL;
@@ -390,10 +331,13 @@ char *weir_transform(const char *text, gsize length,
         return g_steal_pointer(&plain);
     }
     if (!transform_check(domain, error) ||
-        !transform_check_disks(domain, assigned, error)) {
+        !transform_check_disks(domain, assigned, error) ||
+        !(outside = transform_find_outside(domain, assigned, options,
+                                           error))) {
         return NULL;
     }
-    return transform_edit(domain, assigned, options->emulator, error);
+    return transform_edit(domain, assigned, outside, options->emulator,
+                          error);
 }
 
 /* --- and back --- */
@@ -424,11 +368,11 @@ static void edit_remove_emulator(GPtrArray *edits, const WeirDomain *domain)
         return;
     }
     if (domain->was_emulator) {
-        edits_add(edits, now->open.end, now->close.begin,
-                  g_strdup(domain->was_emulator));
+        weir_edits_add(edits, now->open.end, now->close.begin,
+                       g_strdup(domain->was_emulator));
     } else {
-        edits_add(edits, blanks_before(domain, now->open.begin),
-                  now->close.end, g_strdup(""));
+        weir_edits_add(edits, weir_blanks_before(domain, now->open.begin),
+                       now->close.end, g_strdup(""));
     }
 }
 
@@ -438,10 +382,10 @@ static bool remove_leaves_nothing(const WeirDomain *domain)
     const WeirElement *metadata = &domain->metadata;
     gsize before = metadata->open.end +
                    strspn(domain->text + metadata->open.end,
-                          TRANSFORM_BLANKS);
+                          WEIR_XML_BLANKS);
     gsize after = domain->policies.close.end +
                   strspn(domain->text + domain->policies.close.end,
-                         TRANSFORM_BLANKS);
+                         WEIR_XML_BLANKS);
 
     return before == domain->policies.open.begin &&
            after == metadata->close.begin;
@@ -453,17 +397,18 @@ static void edit_remove_policies(GPtrArray *edits, const WeirDomain *domain)
     const char *was = domain->was_metadata;
 
     if (!domain->added_policies) {
-        edits_add(edits, domain->original.open.begin,
-                  domain->original.close.end, g_strdup(""));
+        weir_edits_add(edits, domain->original.open.begin,
+                       domain->original.close.end, g_strdup(""));
     } else if (!was || !remove_leaves_nothing(domain)) {
-        edits_add(edits, blanks_before(domain, domain->policies.open.begin),
-                  domain->policies.close.end, g_strdup(""));
+        weir_edits_add(edits, weir_blanks_before(
+                           domain, domain->policies.open.begin),
+                       domain->policies.close.end, g_strdup(""));
     } else if (*was) {
-        edits_add(edits, metadata->open.begin, metadata->close.end,
-                  g_strdup(was));
+        weir_edits_add(edits, metadata->open.begin, metadata->close.end,
+                       g_strdup(was));
     } else {
-        edits_add(edits, blanks_before(domain, metadata->open.begin),
-                  metadata->close.end, g_strdup(""));
+        weir_edits_add(edits, weir_blanks_before(domain, metadata->open.begin),
+                       metadata->close.end, g_strdup(""));
     }
 }
 
@@ -471,7 +416,7 @@ char *weir_transform_remove(const char *text, gsize length, GError **error)
 {
     g_autoptr(WeirDomain) domain = weir_domain_parse(text, length, error);
     g_autoptr(WeirDomain) check = NULL;
-    g_autoptr(GPtrArray) edits = edits_new();
+    g_autoptr(GPtrArray) edits = weir_edits_new();
     g_autofree char *out = NULL;
 
     if (!domain || !remove_check(domain, error)) {
@@ -482,7 +427,8 @@ char *weir_transform_remove(const char *text, gsize length, GError **error)
     }
     edit_remove_emulator(edits, domain);
     edit_remove_policies(edits, domain);
-    out = edits_apply(edits, text, length);
+    weir_transform_inside(edits, domain);
+    out = weir_edits_apply(edits, text, length);
     check = weir_domain_parse(out, strlen(out), error);
     return check ? g_steal_pointer(&out) : NULL;
 }

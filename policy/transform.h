@@ -4,7 +4,9 @@
  *
  * Two things change: the emulator becomes weir-qemu, which puts the chains
  * where libvirt has its storage nodes, and the metadata keep what there was
- * before.  All else stays as it is, byte for byte.
+ * before.  Disks out of process become vhostuser disks, and the guest's memory
+ * is shared with the process that has them.  All else stays as it is, byte for
+ * byte.
  */
 #ifndef WEIR_TRANSFORM_H
 #define WEIR_TRANSFORM_H
@@ -19,6 +21,9 @@ typedef struct WeirTransform {
      */
     const GPtrArray *assigned;
     const char *policy;         /* of all other disks; NULL: none */
+    /* Whether disks under @policy run out of process; NULL: none does. */
+    bool (*is_outside)(void *opaque, const char *policy);
+    void *opaque;
 } WeirTransform;
 
 /* The program of that name is the emulator of such domains. */
@@ -30,7 +35,8 @@ bool weir_transform_check_emulator(const char *path, GError **error);
 /*
  * Put the disks of a domain under their policies.  The same input gives the
  * same output, and a domain that has been through here already comes out as it
- * is.  Nothing else than the arguments is looked at.
+ * is.  Nothing else than the arguments is looked at, and what is_outside()
+ * says.
  *
  * @text: XML of the domain
  * Returns XML that the caller frees, the same as @text if no disk has a policy;

@@ -28,7 +28,7 @@ static const WeirCommand commands[] = {
       weir_cmd_libvirt },
     { "metrics", "print or serve metrics of running disks for Prometheus",
       weir_cmd_metrics },
-    { "plugin", "filters of other people: list, show or check them",
+    { "plugin", "filters of other people: list, show, check or test them",
       weir_cmd_plugin },
     { "policy", "check, compare, list, show or choose policies",
       weir_cmd_policy },

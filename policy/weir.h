@@ -82,6 +82,7 @@ typedef struct WeirAssignOptions {
     char **disks;
     char *policy;
     char *emulator;
+    const WeirPolicyOptions *places;    /* where the policies are */
 } WeirAssignOptions;
 
 #define WEIR_OPTIONS_ASSIGN(options) \
@@ -132,6 +133,9 @@ int weir_cmd_supervise(int argc, char **argv);
 int weir_cmd_top(int argc, char **argv);
 int weir_cmd_transform(int argc, char **argv);
 int weir_cmd_watch(int argc, char **argv);
+
+/* weir plugin test */
+int weir_plugin_test_command(int argc, char **argv);
 
 /* weir policy diff */
 int weir_policy_diff_run(int argc, char **argv);

@@ -180,9 +180,11 @@ static int check_capabilities(const WeirPlugin *p, const Complaint *c)
         return complain(c, -EINVAL, "it changes data, and has no callback "
                         "'%s'", p->read ? "write" : "read");
     }
-    if (has & WEIR_PLUGIN_HOLDS_DATA && (!p->flush || !p->detach)) {
+    if (has & WEIR_PLUGIN_HOLDS_DATA &&
+        (!p->read || !p->write || !p->flush || !p->detach)) {
         return complain(c, -EINVAL, "it holds data, and has no callback "
-                        "'%s'", p->flush ? "detach" : "flush");
+                        "'%s'", !p->read ? "read" : !p->write ? "write" :
+                        !p->flush ? "flush" : "detach");
     }
     if (has & WEIR_PLUGIN_MAY_BYPASS &&
         has & (WEIR_PLUGIN_CHANGES_DATA | WEIR_PLUGIN_HOLDS_DATA)) {

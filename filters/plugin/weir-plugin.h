@@ -171,8 +171,8 @@ enum {
      */
     WEIR_PLUGIN_CHANGES_DATA = 1 << 0,
     /*
-     * The node below may lack what has been written.  Needs "flush" and
-     * "detach".
+     * The node below may lack what has been written.  Needs "read", "write",
+     * "flush" and "detach".
      */
     WEIR_PLUGIN_HOLDS_DATA = 1 << 1,
     /*
@@ -306,7 +306,10 @@ typedef struct WeirPlugin {
      * other than 0 keeps the plugin from being used.
      */
     int (*load)(const WeirPluginHost *host);
-    /* The file is going to be unloaded: no disk is open.  Main thread. */
+    /*
+     * The file is going to be unloaded: no disk is open.  Main thread.  Threads
+     * that the plugin has started end here at the latest.
+     */
     void (*unload)(void);
 
     /*
@@ -420,13 +423,20 @@ typedef struct WeirPlugin {
     void (*event)(void *handle, uint32_t event);
 } WeirPlugin;
 
+#ifdef __cplusplus
+#define WEIR_PLUGIN_C extern "C"
+#else
+#define WEIR_PLUGIN_C
+#endif
+
 /*
  * Register a static WeirPlugin; once per shared object.  The note lets programs
  * tell what the file is without running anything in it.
  */
 #define WEIR_PLUGIN_REGISTER(plugin)                                        \
-    WEIR_PLUGIN_EXPORT const WeirPlugin *weir_plugin_entry(void);           \
-    WEIR_PLUGIN_EXPORT const WeirPlugin *weir_plugin_entry(void)            \
+    WEIR_PLUGIN_C WEIR_PLUGIN_EXPORT                                        \
+    const WeirPlugin *weir_plugin_entry(void);                              \
+    const WeirPlugin *weir_plugin_entry(void)                               \
     {                                                                       \
         return &(plugin);                                                   \
     }                                                                       \

@@ -6,6 +6,7 @@ written is there."""
 
 import json
 import os
+import random
 import signal
 import time
 import unittest
@@ -67,7 +68,7 @@ class OutOfProcess(guest.TestCase):
     def survive(self, name, text, fmt='raw'):
         vm = self.boot(name, text, fmt)
         for _ in range(KILLS):
-            time.sleep(0.7)
+            time.sleep(random.uniform(1, 1.3))
             self.kill()
             # one that is stopped keeps its requests as well
             vm.cmd('stop')

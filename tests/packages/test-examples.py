@@ -12,7 +12,7 @@ BIN = os.path.join(os.environ['WEIR_BUILD'], 'bin')
 
 class Examples(unittest.TestCase):
     def test_examples(self):
-        files = glob.glob(os.path.join(SOURCE, 'docs', 'examples', '*'))
+        files = glob.glob(os.path.join(SOURCE, 'docs', 'examples', '*.yaml'))
         self.assertGreater(len(files), 3)
         result = subprocess.run(
             [os.environ['WEIR'], 'policy', 'check', '--qemu-bin-dir', BIN,

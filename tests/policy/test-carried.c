@@ -108,21 +108,91 @@ static void test_comes_back(void **state)
     }
 }
 
-static void test_too_long(void **state)
+/* --- giving QEMU another one --- */
+
+/* A QEMU that has one object, or none. */
+typedef struct Keeper {
+    char *data;             /* NULL: there is no such object */
+    guint adds, sets, deletes;
+} Keeper;
+
+static char *keep(gpointer opaque, const char *command, GError **error)
 {
-    g_autoptr(WeirRecord) record = record_new(1);
+    Keeper *keeper = opaque;
+    g_autoptr(JsonNode) node = weir_json_parse(command, strlen(command),
+                                               error);
+    JsonObject *request = weir_json_as_object(node);
+    const char *name = weir_json_string(request, "execute");
+    JsonObject *arguments = weir_json_object(request, "arguments");
+    bool adds = strcmp(name, "object-add") == 0;
+
+    if (adds || strcmp(name, "qom-set") == 0) {
+        assert_int_equal(adds, !keeper->data);
+        g_free(keeper->data);
+        keeper->data = g_strdup(weir_json_string(arguments, adds ? "data"
+                                                                 : "value"));
+        keeper->adds += adds;
+        keeper->sets += !adds;
+    } else if (strcmp(name, "object-del") == 0) {
+        assert_non_null(keeper->data);
+        g_clear_pointer(&keeper->data, g_free);
+        keeper->deletes++;
+    } else if (!keeper->data) {
+        return g_strdup("{\"error\":{\"class\":\"GenericError\","
+                        "\"desc\":\"no such path\"}}");
+    } else {
+        return answer_with(keeper->data);
+    }
+    return g_strdup("{\"return\":{}}");
+}
+
+static void add_noise(WeirRecord *record)
+{
     WeirRecordDisk *disk = g_ptr_array_index(record->disks, 0);
     WeirWanted *wanted = g_ptr_array_index(disk->wanted, 0);
     g_autofree char *noise = g_malloc0(200000);
     GRand *random = g_rand_new_with_seed(1);
 
-    (void)state;
     for (int i = 0; i < 199999; i++) {
         noise[i] = (char)g_rand_int_range(random, 'a', 'z');
     }
     json_object_set_string_member(wanted->options, "noise", noise);
-    assert_null(weir_carried_object(record));
     g_rand_free(random);
+}
+
+static void test_too_long(void **state)
+{
+    g_autoptr(WeirRecord) record = record_new(1);
+
+    (void)state;
+    add_noise(record);
+    assert_null(weir_carried_object(record));
+}
+
+static void test_put(void **state)
+{
+    Keeper keeper = { 0 };
+    g_autoptr(WeirQmp) qmp = weir_qmp_new_call(keep, &keeper, "libvirt");
+    g_autoptr(WeirRecord) record = record_new(2);
+    g_autoptr(WeirRecord) back = NULL;
+
+    (void)state;
+    assert_true(weir_carried_put(qmp, record, 1000, NULL));
+    assert_int_equal(keeper.adds, 1);
+    record->pid = 0;
+    record->start_time = -1;
+    g_ptr_array_remove_index(record->disks, 0);
+    assert_true(weir_carried_put(qmp, record, 1000, NULL));
+    assert_int_equal(keeper.sets, 1);
+    back = weir_carried_ask(qmp, "vm", 1000, NULL);
+    assert_int_equal(back->disks->len, 1);
+    assert_int_equal(back->pid, 7);
+    assert_int_equal(back->start_time, 8);
+    add_noise(record);
+    assert_true(weir_carried_put(qmp, record, 1000, NULL));
+    assert_true(weir_carried_put(qmp, record, 1000, NULL));
+    assert_int_equal(keeper.deletes, 1);
+    assert_null(keeper.data);
 }
 
 static void expect_failure(Qemu *qemu, int code, const char *message)
@@ -206,6 +276,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_comes_back),
         cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_put),
         cmocka_unit_test(test_none),
         cmocka_unit_test(test_libvirt_fails),
         cmocka_unit_test(test_no_record),

@@ -67,6 +67,13 @@ class Diff(DiffTest):
                    ("description", None, "text", "nothing", None),
                    ("allow-before-encryption", False, True, "nothing", None))
 
+    def test_start(self):
+        why = "it holds from when the VM is started"
+        self.policy("a")
+        self.policy("b", more="run: out-of-process\non-error: report\n")
+        self.finds(("run", "in-process", "out-of-process", "not", why),
+                   ("on-error", None, "report", "not", why))
+
     def test_filters(self):
         self.policy("a", ENCRYPTION % ("s", ""), CACHE % ("/c", ""))
         self.policy("b", INSPECT % ("", "disk"))

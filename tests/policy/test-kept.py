@@ -5,11 +5,13 @@ never older than the programs and modules that are there."""
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 import time
 import unittest
 
-from common import QEMU_BIN_DIR, VmTest, WeirTest, need, wait_for
+from common import (GUARD_S, QEMU_BIN_DIR, ROOT, VmTest, WeirTest, need,
+                    wait_for)
 
 need("qemu-storage-daemon")
 
@@ -22,7 +24,24 @@ echo >> %s
 exec %s "$@"
 """
 HOSTS = ["install", "replace", "write", "remove", "program", "elsewhere",
-         "options", "damage"]
+         "options", "damage", "plugin"]
+PLUGIN = """#include "weir-plugin.h"
+
+static int open_disk(WeirPluginDisk *disk, void **handle)
+{
+    (void)disk;
+    *handle = 0;
+    return 0;
+}
+
+static const WeirPlugin plugin = {
+    .abi = WEIR_PLUGIN_ABI, .struct_size = sizeof(WeirPlugin),
+    .option_size = sizeof(WeirPluginOption), .name = "small",
+    .version = "1", .description = "It does nothing", .open = open_disk,
+};
+
+WEIR_PLUGIN_REGISTER(plugin);
+"""
 LEVEL = "name: %s\nfilters:\n  - weir-inspect: {entropy-high: %s}\n"
 
 
@@ -46,7 +65,8 @@ class Host:
         # a new link would make the others' young
         (os.link if name in HOSTS else shutil.copy)(
             os.path.join(folder, "daemon"), real)
-        for part in "inspect", "cache":
+        for part in ("inspect", "plugin") if name == "plugin" else (
+                "inspect", "cache"):
             shutil.copy(os.path.join(folder, module(part)), self.modules)
         self.program = os.path.join(self.bin, "qemu-storage-daemon")
         with open(self.program, "w", encoding="utf-8") as file:
@@ -89,7 +109,7 @@ class Kept(WeirTest):
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         shutil.copy(os.path.join(QEMU_BIN_DIR, "qemu-storage-daemon"),
                     os.path.join(cls.folder, "daemon"))
-        for name in "inspect", "cache", "encryption":
+        for name in "inspect", "cache", "encryption", "plugin":
             shutil.copy(os.path.join(MODULES, module(name)), cls.folder)
         cls.made = {name: Host(cls, cls.folder, name) for name in HOSTS}
         # as good as old
@@ -173,6 +193,23 @@ class Kept(WeirTest):
         self.assertEqual((host.check(good), host.starts()), ((0, "", ""), 5))
         self.assertEqual((host.check(good), host.starts()), ((0, "", ""), 5))
 
+    def test_plugin(self):
+        """What its driver says depends on the plugin's file, too."""
+        host, = self.hosts("plugin")
+        source = self.path("small.c")
+        library = os.path.join(self.folder, "small.so")
+        self.put(source, PLUGIN)
+        subprocess.run(["cc", "-shared", "-fPIC", "-I",
+                        os.path.join(ROOT, "filters/plugin"), "-o", library,
+                        source], check=True, timeout=GUARD_S)
+        path = self.write("p.yaml", "name: p\nfilters:\n  - weir-plugin: "
+                          "{plugin: %s}\n" % library)
+        self.assertEqual(host.check(path), (0, "", ""))
+        self.assertEqual(host.check(path), (0, "", ""))
+        self.assertEqual(host.starts(), 2)
+        os.unlink(library)
+        self.assertEqual(host.check(path)[0], 1)
+
     def test_not_believed(self):
         host, = self.hosts("damage")
         outputs = {host.weir("policy", "schema")}
@@ -203,6 +240,49 @@ class Kept(WeirTest):
     def put(path, text):
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
+
+
+PLUGIN = """#include <weir-plugin.h>
+static int nothing_open(WeirPluginDisk *disk, void **handle)
+{
+    *handle = disk;
+    return 0;
+}
+static const WeirPlugin nothing = {
+    .abi = WEIR_PLUGIN_ABI, .struct_size = sizeof(WeirPlugin),
+    .name = "nothing", .version = "1", .description = "does nothing",
+    .capabilities = WEIR_PLUGIN_MAY_BYPASS,
+    .concurrency = WEIR_PLUGIN_PARALLEL, .open = nothing_open,
+};
+WEIR_PLUGIN_REGISTER(nothing);
+"""
+
+
+@unittest.skipUnless(os.path.exists(os.path.join(MODULES, module("plugin"))),
+                     "this QEMU has no plugins")
+class Plugin(WeirTest):
+    def test_plugin_that_goes(self):
+        """Whether its options are right, a plugin says, which may go."""
+        plugins, kept = self.path("plugins"), self.path("kept")
+        plugin = os.path.join(plugins, "nothing.so")
+        policy = self.write("p.yaml", "name: p\nfilters:\n  - weir-plugin: "
+                            "{plugin: nothing, on-error: fail}\n")
+        os.mkdir(plugins)
+        subprocess.run(
+            ["cc", "-std=c99", "-shared", "-fPIC", "-I",
+             os.path.join(ROOT, "filters/plugin"), "-o", plugin,
+             self.write("nothing.c", PLUGIN)], check=True)
+
+        def check():
+            return self.weir("policy", "check", policy, "--qemu-bin-dir",
+                             QEMU_BIN_DIR, WEIR_KEEP_DIR=kept,
+                             WEIR_PLUGIN_PATH=plugins)
+
+        self.assertEqual(check(), (0, "", ""))
+        os.unlink(plugin)
+        code, _, errors = check()
+        self.assertEqual(code, 1)
+        self.assertIn("no plugin 'nothing' in " + plugins, errors)
 
 
 class Status(VmTest):

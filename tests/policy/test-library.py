@@ -171,6 +171,15 @@ filters:
         self.assertEqual(result["secrets"], [
             {"id": "weir-disk0-key-secret", "from": "file",
              "value": "/etc/key"}])
+        # whichever process has the disk needs it
+        self.write("out.yaml", """name: out
+run: out-of-process
+filters:
+  - weir-encryption: {key-secret: 'file:/etc/key'}
+""")
+        self.assertEqual(json.loads(self.compile(
+            "web", "file=/a,format=raw,policy=out")[1])["secrets"],
+            result["secrets"])
         for args, message in (
                 (("web",), "found no disk"), (("a/b", "x"), "'a/b'"),
                 (("web", "file=/a,format=raw"), "no policy"),

@@ -6,10 +6,9 @@ import json
 import os
 import signal
 import subprocess
-import time
 import unittest
 
-from common import (GUARD_S, QEMU_BIN_DIR, WEIR, Qmp, VmTest, need, wait_for)
+from common import GUARD_S, QEMU_BIN_DIR, WEIR, Qmp, VmTest, need, wait_for
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
 
@@ -76,6 +75,10 @@ class OutOfProcessTest(VmTest):
         return self.weir(command, "--runtime-dir", self.runtime, *policies,
                          *args, "vm", disk)
 
+    def changes(self, *args):
+        code, _, errors = self.change(*args)
+        self.assertEqual((code, errors), (0, ""))
+
 
 class Life(OutOfProcessTest):
     def test_one_daemon_for_all(self):
@@ -141,12 +144,15 @@ class Life(OutOfProcessTest):
             wait_for(lambda: os.path.exists(self.path("other.sock")),
                      "the holder")
             os.kill(self.daemon()["supervisor"], signal.SIGCONT)
-            wait_for(lambda: "lock" in (self.daemon()["reason"] or ""),
+            wait_for(lambda: "another process" in
+                     (self.daemon()["reason"] or ""),
                      "the reason")
             code, (disk,) = self.status()
             self.assertEqual((code, disk["state"]), (4, "unknown"))
-            self.assertRegex(disk["reason"], "its storage daemon ended with "
-                             'exit code 1: .*Failed to get .*lock')
+            self.assertEqual(
+                disk["reason"], "its storage daemon cannot be started: disk "
+                "a: another process writes to %s (it has QEMU's lock)"
+                % self.path("a.img"))
             code, _, errors = self.change("detach")
             self.assertEqual(code, 1)
             self.assertIn("VM 'vm' does not run: its storage daemon", errors)
@@ -168,11 +174,26 @@ class Life(OutOfProcessTest):
         self.stop(process)
         self.assert_nothing_left()
 
+    def test_second_supervisor(self):
+        """Two daemons would write to the disks."""
+        process = self.start(self.out())
+        before = self.daemon()
+        second = subprocess.run(
+            [WEIR, "supervise", "--runtime-dir", self.runtime, "vm"],
+            stderr=subprocess.PIPE, text=True, timeout=GUARD_S, check=False)
+        self.assertEqual((second.returncode, second.stderr), (
+            1, "weir: VM 'vm': another process (%d) starts its storage daemon "
+            "already\n" % before["supervisor"]))
+        self.assertEqual(self.daemon(), before)
+        self.assertTrue(alive(before["pid"]))
+        self.stop(process)
+        self.assert_nothing_left()
+
     def test_weir_run_that_is_killed(self):
         """The guest goes on with its daemon, and takes it along."""
         process = self.start(self.out())
         process.kill()
-        process.communicate()
+        process.wait()
         self.kill_daemon()
         daemon, qemu = self.daemon(), self.qemu_pid()
         self.assertTrue(alive(qemu))
@@ -183,8 +204,9 @@ class Life(OutOfProcessTest):
         os.kill(qemu, signal.SIGKILL)
         wait_for(lambda: not alive(daemon["supervisor"]), "its end")
         self.assertFalse(alive(daemon["pid"]))
-        self.assertEqual(sorted(os.listdir(self.runtime)),
-                         ["vm.json", "vm.qmp"])
+        self.assertEqual([name for name in os.listdir(self.runtime)
+                          if name.rsplit(".", 1)[1] not in (
+                              "json", "qmp", "status")], [])
         self.stop(self.start(self.out()))
         self.assert_nothing_left()
 
@@ -209,7 +231,7 @@ class Life(OutOfProcessTest):
 class Commands(OutOfProcessTest):
     def test_change_in_use(self):
         process = self.start(self.out())
-        self.assertEqual(self.change("attach", "--policy", "around")[0], 0)
+        self.changes("reapply", "--policy", "around")
         self.assertEqual(self.status()[0], 0)
         # the daemon comes back with what it was changed to
         self.kill_daemon()
@@ -217,20 +239,19 @@ class Commands(OutOfProcessTest):
         self.assertEqual((code, disk["policy"], [
             f["driver"] for f in disk["filters"]]), (
                 0, "around", ["weir-inspect", "weir-cache"]))
-        self.assertIn("weir-inspect", self.weir_ok(
+        self.assertIn("weir-a-inspect", self.weir_ok(
             "inspect", "--runtime-dir", self.runtime, "vm"))
-        self.assertEqual(self.change("detach")[0], 0)
+        self.changes("detach")
         self.kill_daemon()
         disk, = self.status()[1]
         self.assertEqual((disk["state"], len(disk["actual"])),
                          ("not-applicable", 2))
         self.stop(process)
-        self.assertIn("was under policy", process.args and "was under policy")
 
     def test_interrupted_change(self):
         """The daemon comes back with all that either chain has."""
         process = self.start(self.out())
-        self.assertEqual(self.change("attach", "--policy", "around")[0], 0)
+        self.changes("reapply", "--policy", "around")
         path = os.path.join(self.runtime, "vm.storage")
         with open(path, encoding="utf-8") as file:
             record = json.load(file)
@@ -253,7 +274,8 @@ class Commands(OutOfProcessTest):
         with open(path, "w", encoding="utf-8") as file:
             json.dump(record, file)
         os.kill(self.daemon()["pid"], signal.SIGKILL)
-        wait_for(lambda: "was interrupted" in self.daemon()["reason"],
+        wait_for(lambda: "was interrupted" in
+                 (self.daemon()["reason"] or ""),
                  "the reason")
         code, (status,) = self.status()
         self.assertEqual((code, status["state"]), (4, "unknown"))
@@ -270,7 +292,7 @@ class Commands(OutOfProcessTest):
                  "in write-back mode) cannot come to a disk out of process "
                  "while it is in use: start the VM with that policy")):
             self.assertEqual(
-                self.change("attach", "--policy", policy),
+                self.change("reapply", "--policy", policy),
                 (1, "", "weir: VM 'vm', disk a: %s\n" % message))
         self.stop(process)
 
@@ -284,7 +306,7 @@ class Commands(OutOfProcessTest):
                           for name in ("werror", "rerror")], ["stop"] * 2)
         qmp.close()
         self.assertEqual(
-            self.change("attach", "--policy", "observe"),
+            self.change("reapply", "--policy", "observe"),
             (1, "", "weir: VM 'vm', disk a: policy 'observe' has no "
              "'on-error', but the disk has it as stop since the VM was "
              "started\n"))
@@ -306,6 +328,16 @@ class Refused(OutOfProcessTest):
                      "'stop' has on-error, which is one of its options",
                      self.out(policy="stop", device="none"))
 
+    def test_disk_of_another(self):
+        process = self.start(self.out())
+        self.weir_fails("weir: VM 'two': its storage daemon cannot be "
+                        "started: disk a: another process writes to %s (it "
+                        "has QEMU's lock)" % self.path("a.img"),
+                        *self.run_args(self.out(), name="two"),
+                        *self.QEMU_ARGS)
+        self.stop(process)
+        self.assert_nothing_left()
+
     def test_memory(self):
         self.refused("-m: found 'much', expected a size such as 512, 512M or "
                      "2G: disks out of process need memory of that size that "
@@ -319,6 +351,7 @@ class Refused(OutOfProcessTest):
         self.assertEqual(code, 1)
         self.assertIn("found secret 'mine', an object of QEMU, which a disk "
                       "out of process has not got", errors)
+        self.assertIn(" for 'weir-encryption.key-secret'\n", errors)
 
     def test_one_log_in_two_processes(self):
         text = """

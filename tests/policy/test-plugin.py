@@ -107,6 +107,24 @@ class Plugin(common.WeirTest):
         self.assertIn("there is no option 'label'", self.policy(
             "{label: x}", "mask")[2])
 
+    def test_order(self):
+        """What a plugin is for is known only from the plugin."""
+        shutil.copy(os.path.join(PLUGINS, "mask.so"), self.folder)
+        filters = "  - weir-inspect:\n  - weir-plugin: {plugin: %s}\n"
+        for plugin, head, text in (
+                ("mask", "", "5:5: found 'weir-inspect' above 'weir-plugin', "
+                 "where it sees what is not encrypted"),
+                ("mask", "allow-before-encryption: true\n", None),
+                ("probe", "", "6:5: found filter 'weir-plugin', expected one "
+                 "of class inspection per disk ('weir-inspect' is on line "
+                 "5)")):
+            path = self.write("p.yaml", "name: p\n%sfilters:\n%s" % (
+                head or "# a plugin\ndescription: x\n", filters % plugin))
+            code, _, err = self.weir("policy", "check", path, "--qemu-bin-dir",
+                                     common.QEMU_BIN_DIR)
+            self.assertEqual((code, err) if not text else text in err,
+                             (0, "") if not text else True, err)
+
     def test_compiled(self):
         path = self.write("limited.yaml", POLICY % ("probe",
                                                     "{mode: forward}"))

@@ -12,7 +12,8 @@ HEAD = "name: p\nfilters:\n"
 OPTIONS = ("log, level, mode, ratio, where, tags, hops, when, amount, "
            "anything, quiet")
 KEYS = ("name, description, version, allow-before-encryption, limits, "
-        "filters, component, inherit, remove, storage")
+        "filters, component, inherit, remove, storage, run, "
+        "on-error")
 FILTERS = ("weir-acme, weir-copy, weir-dots, weir-far, weir-lock, weir-pair")
 
 
@@ -263,6 +264,18 @@ class Filters(FakeTest):
                      "  - weir-far:\n" + lock):
             self.assertEqual(self.check(self.write("p.yaml", text)),
                              (0, "", ""))
+
+    def test_run_mode(self):
+        self.refuses("run: outside\n" + HEAD + "  - weir-copy:\n",
+                     "1:6: found 'outside', expected one of in-process, "
+                     "out-of-process for 'run'")
+        self.refuses("on-error: pause\n" + HEAD + "  - weir-copy:\n",
+                     "1:11: found 'pause', expected one of report, stop, "
+                     "enospc for 'on-error'")
+        self.refuses("run: out-of-process\non-error: stop\n" + HEAD +
+                     "  - weir-copy:\n",
+                     "2:11: found 'stop' with 'run: out-of-process', expected "
+                     "'report': that is all that a vhost-user device can do")
 
     def test_cache_above_replication(self):
         self.refuses(HEAD + "  - weir-pair: {mirror: /m}\n  - weir-far:\n",

@@ -122,7 +122,7 @@ class Modes(OneDisk):
 
     def test_degrade_while_the_keeper_hangs(self):
         """It waits no longer than for the timeout."""
-        self.begin(mode='write-sync', on_loss='degrade')
+        self.begin(mode='write-sync', on_loss='degrade', target_timeout=1000)
         self.freeze(self.the_keeper)
         self.write()
         self.client.flush()
@@ -154,7 +154,7 @@ class Modes(OneDisk):
 
     def test_suspended_requests_fail_in_a_drain(self):
         """What drains goes on, although the log is away for good."""
-        self.begin(mode='flush-sync', on_loss='suspend')
+        self.begin(mode='flush-sync', on_loss='suspend', target_timeout=1000)
         self.lose_keeper()
         self.write()
         flush = Call(self.client.flush)

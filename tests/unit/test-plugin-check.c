@@ -99,6 +99,10 @@ static void test_capabilities(void **state)
     p.capabilities |= WEIR_PLUGIN_MAY_BYPASS;
     refused(&p, -EINVAL, "it changes data, and says that it may be bypassed");
     p = good(), p.capabilities = WEIR_PLUGIN_HOLDS_DATA;
+    refused(&p, -EINVAL, "it holds data, and has no callback 'read'");
+    p.read = any_flush;
+    refused(&p, -EINVAL, "it holds data, and has no callback 'write'");
+    p.write = any_flush;
     refused(&p, -EINVAL, "it holds data, and has no callback 'flush'");
     p.flush = any_flush;
     refused(&p, -EINVAL, "it holds data, and has no callback 'detach'");

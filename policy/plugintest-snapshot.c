@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Checks of snapshots: an overlay above the plugin, and within the image. */
+#include <string.h>
+
+#include "plugintest-checks.h"
+#include "plugintest-scene.h"
+
+#define SNAPSHOT_BYTES (1u << 20)
+
+/* A qcow2 image in a file, and a node of it.  @extra: of the node's options. */
+static bool add_qcow2(WeirStage *stage, const char *node, const char *file,
+                      guint64 bytes, const char *extra, GError **error)
+{
+    g_autofree char *protocol = g_strdup_printf("%s-file", node);
+
+    return weir_stage_add_file(stage, protocol, file, 0, error) &&
+           weir_stage_cmd(stage, error, "blockdev-create",
+                          "{\"job-id\": \"create\", \"options\":"
+                          " {\"driver\": \"qcow2\", \"file\": \"%s\","
+                          " \"size\": %" G_GUINT64_FORMAT "}}", protocol,
+                          bytes) &&
+           weir_stage_wait_job(stage, "create", "concluded", error) &&
+           weir_stage_cmd(stage, error, "blockdev-add",
+                          "{\"driver\": \"qcow2\", \"node-name\": \"%s\","
+                          " \"file\": \"%s\"%s}", node, protocol, extra);
+}
+
+/* --- overlay --- */
+
+/* Under load at first: a job need not keep up with what is written. */
+static bool commit(WeirScene *scene, WeirLoad *load, GError **error)
+{
+    WeirStage *stage = scene->stage;
+
+    weir_trial_step(scene->trial, "committing the overlay");
+    return weir_stage_cmd(stage, error, "block-commit",
+                          "{\"job-id\": \"commit\", \"device\": \"overlay\","
+                          " \"auto-finalize\": true,"
+                          " \"auto-dismiss\": false}") &&
+           weir_load_check(load, 10000, error) &&
+           weir_load_stop(load, error) &&
+           weir_stage_wait_job(stage, "commit", "ready", error) &&
+           weir_stage_cmd(stage, error, "job-complete",
+                          "{\"id\": \"commit\"}") &&
+           weir_stage_wait_job(stage, "commit", "concluded", error) &&
+           weir_stage_del(stage, "overlay", error) &&
+           weir_stage_del(stage, "overlay-file", error);
+}
+
+/* While there is an overlay, the node below stays as it is. */
+static bool stays(WeirScene *scene, WeirLoad *load, GError **error)
+{
+    g_autofree guint8 *before = NULL;
+
+    weir_below_forbid(scene->below, "disk");
+    before = g_memdup2(weir_below_data(scene->below), SNAPSHOT_BYTES);
+    if (!weir_load_check(load, 10000, error)) {
+        return false;
+    }
+    g_usleep(100000);
+    weir_below_forbid(scene->below, NULL);
+    if (weir_below_forbidden(scene->below) ||
+        memcmp(before, weir_below_data(scene->below), SNAPSHOT_BYTES) != 0) {
+        weir_set_error(error, "the plugin has written to the node below when "
+                       "the disk had become the backing file of an overlay");
+        return false;
+    }
+    return true;
+}
+
+static bool overlay_round(WeirScene *scene, GError **error)
+{
+    static const WeirLoadOptions options = {
+        .connections = 1, .depth = 8, .cell_bytes = 2560, .flushes = true,
+    };
+    g_autoptr(WeirLoad) load = weir_load_start(
+        scene->stage, WEIR_STAGE_PLUGIN, scene->model, &options, error);
+
+    weir_trial_step(scene->trial, "putting an overlay on the disk under load");
+    return load &&
+           add_qcow2(scene->stage, "overlay", "overlay.qcow2", SNAPSHOT_BYTES,
+                     ", \"backing\": null", error) &&
+           weir_stage_cmd(scene->stage, error, "blockdev-snapshot",
+                          "{\"node\": \"" WEIR_STAGE_PLUGIN "\","
+                          " \"overlay\": \"overlay\"}") &&
+           stays(scene, load, error) && commit(scene, load, error) &&
+           weir_user_read_all(scene->user, error);
+}
+
+bool weir_check_overlay(WeirTrial *trial, GError **error)
+{
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, SNAPSHOT_BYTES, error);
+
+    if (!scene) {
+        return false;
+    }
+    return overlay_round(scene, error) && overlay_round(scene, error) &&
+           weir_scene_finish(scene, error);
+}
+
+/* --- within the image --- */
+
+/* The plugin over an image that can have snapshots. */
+static bool over_qcow2(WeirScene *scene, GError **error)
+{
+    WeirStage *stage = scene->stage;
+
+    if (!weir_scene_close(scene, error) ||
+        !weir_stage_del(stage, WEIR_STAGE_BELOW, error) ||
+        !add_qcow2(stage, WEIR_STAGE_BELOW, "disk.qcow2", SNAPSHOT_BYTES, "",
+                   error)) {
+        return false;
+    }
+    if (scene->trial->test->changes_data) {
+        weir_model_forget(scene->model, 0, SNAPSHOT_BYTES);
+    } else {
+        weir_model_zero(scene->model, 0, SNAPSHOT_BYTES);
+    }
+    return weir_scene_open(scene, error);
+}
+
+/* It may refuse; the disk has to stay as it is in any case. */
+static bool internal_snapshot(WeirScene *scene, const char *command,
+                              GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    weir_trial_step(scene->trial, "%s", command);
+    if (!weir_stage_cmd(scene->stage, &local, command,
+                        "{\"device\": \"" WEIR_STAGE_PLUGIN "\","
+                        " \"name\": \"snapshot\"}") &&
+        !g_error_matches(local, WEIR_ERROR, WEIR_ERROR_QMP)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
+    }
+    return weir_user_read_all(scene->user, error) &&
+           weir_user_play(scene->user, 100, 512, 65536, error);
+}
+
+bool weir_check_snapshot(WeirTrial *trial, GError **error)
+{
+    g_autoptr(WeirScene) scene = weir_scene_new_file(trial, SNAPSHOT_BYTES,
+                                                     error);
+
+    if (!scene) {
+        return false;
+    }
+    return over_qcow2(scene, error) &&
+           weir_user_play(scene->user, 100, 512, 65536, error) &&
+           internal_snapshot(scene, "blockdev-snapshot-internal-sync",
+                             error) &&
+           internal_snapshot(scene, "blockdev-snapshot-delete-internal-sync",
+                             error) &&
+           weir_scene_finish(scene, error);
+}
