@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* weir plugin test */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "plugintest-report.h"
 #include "plugintest.h"
@@ -118,6 +120,14 @@ static char *path_of(const char *plugin)
            g_canonicalize_filename(plugin, NULL) : g_strdup(plugin);
 }
 
+static void signals_to_wait_for(sigset_t *signals)
+{
+    sigemptyset(signals);
+    sigaddset(signals, SIGHUP);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGTERM);
+}
+
 static GPtrArray *run_checks(const WeirPluginTest *test,
                              const PluginTestOptions *options)
 {
@@ -133,6 +143,23 @@ static GPtrArray *run_checks(const WeirPluginTest *test,
         }
     }
     return results;
+}
+
+/*
+ * Somebody has had enough: files of the run go, and with this process, its
+ * daemons.
+ */
+static gpointer wait_for_signals(gpointer opaque)
+{
+    WeirPluginTest *test = opaque;
+    sigset_t signals;
+    int number;
+
+    signals_to_wait_for(&signals);
+    sigwait(&signals, &number);
+    weir_plugin_test_end(test);
+    _exit(128 + number);
+    return NULL;
 }
 
 static int test_plugin(WeirPluginTest *test, const PluginTestOptions *options)
@@ -193,6 +220,7 @@ int weir_plugin_test_command(int argc, char **argv)
     g_auto(PluginTestOptions) options = { .patience = 1 };
     WeirPluginTest test = { 0 };
     g_autofree char *plugin = NULL;
+    sigset_t signals;
     int ret;
 
     if (!parse(&argc, &argv, &options)) {
@@ -219,6 +247,10 @@ int weir_plugin_test_command(int argc, char **argv)
     test.options = options.options;
     test.transform = options.transform;
     test.patience = options.patience;
+    /* before there are other threads */
+    signals_to_wait_for(&signals);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    g_thread_unref(g_thread_new("signals", wait_for_signals, &test));
     ret = test_plugin(&test, &options);
     weir_plugin_test_end(&test);
     return ret;

@@ -22,12 +22,9 @@ static bool below_is_told(const WeirTrial *trial)
 
 bool weir_check_data(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, WEIR_SCENE_BYTES,
-                                                &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, WEIR_SCENE_BYTES, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     for (guint i = 0; i < 2; i++) {
@@ -75,11 +72,9 @@ static bool unaligned_edges(WeirUser *user, GError **error)
 
 bool weir_check_unaligned(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     return unaligned_edges(scene->user, error) &&
@@ -96,12 +91,9 @@ bool weir_check_huge(WeirTrial *trial, GError **error)
         1u << 20, (1u << 20) + 512, (3u << 20) - 4096, 16u << 20,
         HUGE_MAX_BYTES
     };
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, HUGE_DISK_BYTES,
-                                                &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, HUGE_DISK_BYTES, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     for (guint i = 0; i < G_N_ELEMENTS(sizes); i++) {
@@ -226,12 +218,10 @@ static bool check_status(WeirScene *scene, GError **error)
 
 bool weir_check_zeroes(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new_file(
-        trial, WEIR_SCENE_BYTES, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new_file(trial, WEIR_SCENE_BYTES,
+                                                     error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     if (!check_status(scene, error)) {
@@ -281,12 +271,10 @@ static bool open_read_only(WeirScene *scene, GError **error)
 
 bool weir_check_read_only(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
     guint64 changes, now;
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     if (!weir_user_play(scene->user, 50, 512, 65536, error) ||

@@ -67,12 +67,9 @@ static bool survives(WeirTrial *trial, const char *after,
                      bool (*round)(WeirScene *scene, GError **error),
                      GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, WEIR_SCENE_BYTES,
-                                                &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, WEIR_SCENE_BYTES, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     for (guint i = 0; i < DURABLE_ROUNDS; i++) {
@@ -184,22 +181,6 @@ static bool fail_once(WeirScene *scene, Operation operation, int code,
     return true;
 }
 
-/* With on-error=fail: a plugin that cannot does not have to wait. */
-static bool reopen_failing(WeirScene *scene, GError **error)
-{
-    JsonObject *arguments = json_object_new();
-    JsonArray *nodes = json_array_new();
-    g_autoptr(JsonNode) answer = NULL;
-
-    json_array_add_object_element(
-        nodes, weir_stage_node(scene->stage, WEIR_STAGE_PLUGIN,
-                               WEIR_STAGE_BELOW, "fail"));
-    json_object_set_array_member(arguments, "options", nodes);
-    answer = weir_stage_ask(scene->stage, "blockdev-reopen", arguments,
-                            error);
-    return answer != NULL;
-}
-
 static bool is_well_again(WeirScene *scene, GError **error)
 {
     if (weir_user_play(scene->user, 30, 512, DURABLE_MAX_BYTES, error) &&
@@ -214,14 +195,16 @@ static bool is_well_again(WeirScene *scene, GError **error)
 bool weir_check_errors(WeirTrial *trial, GError **error)
 {
     static const int codes[] = { EIO, ENOSPC };
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 2u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 2u << 20, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
-    if (!reopen_failing(scene, error)) {
+    /* a plugin that cannot do something does not have to wait */
+    if (!weir_stage_reopen(scene->stage,
+                           weir_stage_node(scene->stage, WEIR_STAGE_PLUGIN,
+                                           WEIR_STAGE_BELOW, "fail"),
+                           error)) {
         return false;
     }
     for (guint i = 0; i < G_N_ELEMENTS(codes); i++) {

@@ -162,11 +162,9 @@ static bool leaks_of_opens(WeirScene *scene, GError **error)
 
 bool weir_check_leaks(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new_file(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new_file(trial, 1u << 20, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     return leaks_of_requests(scene, error) && leaks_of_opens(scene, error) &&

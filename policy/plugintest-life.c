@@ -124,11 +124,9 @@ static bool attach_changing(WeirScene *scene, GError **error)
 
 bool weir_check_attach(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     if (!expose_below(scene, error)) {
@@ -207,12 +205,10 @@ bool weir_check_resize(WeirTrial *trial, GError **error)
     static const guint64 lengths[] = {
         2 * WEIR_SCENE_BYTES, WEIR_SCENE_BYTES / 2, WEIR_SCENE_BYTES
     };
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new_file(
-        trial, WEIR_SCENE_BYTES, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new_file(trial, WEIR_SCENE_BYTES,
+                                                     error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     if (!use_length(scene, error)) {
@@ -319,12 +315,10 @@ static bool migrate(WeirScene *scene, WeirStage *other, GError **error)
 
 bool weir_check_migration(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 2u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 2u << 20, error);
     g_autoptr(WeirStage) other = NULL;
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     g_clear_pointer(&scene->user, weir_user_free);

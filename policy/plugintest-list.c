@@ -47,7 +47,7 @@ const WeirCheck weir_checks[] = {
       "disk has all of its data", 40, NULL, weir_check_attach },
     { "resize", "the disk becomes longer and shorter", 20, NULL,
       weir_check_resize },
-    { "overlay", "an overlay is put on the disk and committed, under load",
+    { "overlay", "an overlay is put on the disk under load, and committed",
       30, NULL, weir_check_overlay },
     { "snapshot", "a snapshot within the image below is made and deleted",
       20, NULL, weir_check_snapshot },

@@ -14,11 +14,9 @@
 
 bool weir_check_load(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     for (guint i = 0; i < 3; i++) {
@@ -261,11 +259,9 @@ static bool close_but_sidecar(WeirScene *scene, GError **error)
 bool weir_check_options(WeirTrial *trial, GError **error)
 {
     JsonArray *options = weir_json_array(trial->test->about, "options");
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     if (!close_but_sidecar(scene, error) || !try_unknown(scene, error)) {
@@ -284,19 +280,6 @@ bool weir_check_options(WeirTrial *trial, GError **error)
 }
 
 /* --- change --- */
-
-static bool reopen(WeirScene *scene, JsonObject *node, GError **error)
-{
-    JsonObject *arguments = json_object_new();
-    JsonArray *nodes = json_array_new();
-    g_autoptr(JsonNode) answer = NULL;
-
-    json_array_add_object_element(nodes, node);
-    json_object_set_array_member(arguments, "options", nodes);
-    answer = weir_stage_ask(scene->stage, "blockdev-reopen", arguments,
-                            error);
-    return answer != NULL;
-}
 
 /* The value that it has without any, as JSON; the caller frees it. */
 static char *default_of(const WeirTrial *trial, JsonObject *option)
@@ -331,7 +314,8 @@ static bool change_value(WeirScene *scene, JsonObject *option,
 
     weir_trial_step(scene->trial, "changing option %s=%.60s under load",
                     name, value->text);
-    ok = reopen(scene, node_with(scene->stage, name, value->text), &refusal);
+    ok = weir_stage_reopen(scene->stage, node_with(scene->stage, name,
+                                                value->text), &refusal);
     if (ok != value->is_valid && (ok || !g_error_matches(
             refusal, WEIR_ERROR, WEIR_ERROR_QMP))) {
         weir_set_error(error, "option %s=%.60s: %s", name, value->text,
@@ -339,7 +323,8 @@ static bool change_value(WeirScene *scene, JsonObject *option,
                        refusal->message);
         return false;
     }
-    return reopen(scene, node_with(scene->stage, name, back), error);
+    return weir_stage_reopen(scene->stage, node_with(scene->stage, name, back),
+                             error);
 }
 
 static bool change_option(WeirScene *scene, WeirLoad *load,
@@ -363,12 +348,10 @@ bool weir_check_change(WeirTrial *trial, GError **error)
         .connections = 1, .depth = 4, .cell_bytes = 4096, .may_fail = true,
     };
     JsonArray *options = weir_json_array(trial->test->about, "options");
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
     g_autoptr(WeirLoad) load = NULL;
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     load = weir_load_start(scene->stage, WEIR_STAGE_PLUGIN, scene->model,

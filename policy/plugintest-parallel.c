@@ -199,11 +199,9 @@ static bool overlapping_writes(WeirScene *scene, GError **error)
 
 bool weir_check_order(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     weir_below_delay(scene->below, PARALLEL_DELAY_US / 2);
@@ -297,12 +295,10 @@ static bool run_both(WeirScene *scene, Second *second, GError **error)
 
 bool weir_check_concurrency(WeirTrial *trial, GError **error)
 {
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
     g_auto(Second) second = { NULL };
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     weir_trial_step(trial, "two disks in two threads, 32 requests each");
@@ -325,19 +321,12 @@ bool weir_check_concurrency(WeirTrial *trial, GError **error)
 static bool drain_once(WeirScene *scene, GError **error)
 {
     gint64 begin_us = g_get_monotonic_time();
-    JsonObject *arguments = json_object_new();
-    JsonArray *nodes = json_array_new();
-    g_autoptr(JsonNode) answer = NULL;
-    gint64 ms;
+    bool ok = weir_stage_reopen(
+        scene->stage, weir_stage_node(scene->stage, WEIR_STAGE_PLUGIN,
+                                      WEIR_STAGE_BELOW, "stall"), error);
+    gint64 ms = (g_get_monotonic_time() - begin_us) / 1000;
 
-    json_array_add_object_element(
-        nodes, weir_stage_node(scene->stage, WEIR_STAGE_PLUGIN,
-                               WEIR_STAGE_BELOW, "stall"));
-    json_object_set_array_member(arguments, "options", nodes);
-    answer = weir_stage_ask(scene->stage, "blockdev-reopen", arguments,
-                            error);
-    ms = (g_get_monotonic_time() - begin_us) / 1000;
-    if (!answer) {
+    if (!ok) {
         return false;
     }
     if ((double)ms > DRAIN_LIMIT_MS * scene->trial->test->patience) {
@@ -349,6 +338,18 @@ static bool drain_once(WeirScene *scene, GError **error)
     return true;
 }
 
+/* If the host knows why something went wrong, tell that as well. */
+static bool drain_failed(WeirScene *scene, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    if (!weir_stage_check_state(scene->stage, WEIR_STAGE_PLUGIN, &why) &&
+        g_error_matches(why, WEIR_ERROR, WEIR_ERROR_FAILED)) {
+        g_prefix_error(error, "%s: ", why->message);
+    }
+    return false;
+}
+
 static bool drain_rounds(WeirScene *scene, WeirLoad *load, GError **error)
 {
     for (guint i = 0; i < DRAIN_ROUNDS; i++) {
@@ -356,7 +357,7 @@ static bool drain_rounds(WeirScene *scene, WeirLoad *load, GError **error)
                         i + 1, DRAIN_ROUNDS);
         if (!drain_once(scene, error) ||
             !weir_load_check(load, 10000, error)) {
-            return false;
+            return drain_failed(scene, error);
         }
     }
     return true;
@@ -367,12 +368,10 @@ bool weir_check_drain(WeirTrial *trial, GError **error)
     static const WeirLoadOptions options = {
         .connections = 1, .depth = 16, .cell_bytes = PARALLEL_CELL_BYTES,
     };
-    GError *local = NULL;
-    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, &local);
+    g_autoptr(WeirScene) scene = weir_scene_new(trial, 1u << 20, error);
     g_autoptr(WeirLoad) load = NULL;
 
-    if (local) {
-        g_propagate_error(error, local);
+    if (!scene) {
         return false;
     }
     weir_below_delay(scene->below, PARALLEL_DELAY_US);

@@ -61,12 +61,12 @@ static WeirScene *scene_begin(WeirTrial *trial, guint64 bytes)
 
 WeirScene *weir_scene_new(WeirTrial *trial, guint64 bytes, GError **error)
 {
-    WeirScene *scene = scene_begin(trial, bytes);
+    g_autoptr(WeirScene) scene = scene_begin(trial, bytes);
     g_autofree char *path = weir_trial_path(trial, "below.sock");
 
     scene->below = weir_below_new(path, bytes, error);
     if (!scene->below) {
-        return scene;
+        return NULL;
     }
     if (!trial->test->changes_data) {
         guint8 *data = weir_below_data(scene->below);
@@ -75,24 +75,24 @@ WeirScene *weir_scene_new(WeirTrial *trial, guint64 bytes, GError **error)
         weir_below_settle(scene->below);
         weir_model_write(scene->model, 0, bytes, data);
     }
-    if (scene_start(scene, error)) {
-        weir_scene_open(scene, error);
+    if (!scene_start(scene, error) || !weir_scene_open(scene, error)) {
+        return NULL;
     }
-    return scene;
+    return g_steal_pointer(&scene);
 }
 
 WeirScene *weir_scene_new_file(WeirTrial *trial, guint64 bytes,
                                GError **error)
 {
-    WeirScene *scene = scene_begin(trial, bytes);
+    g_autoptr(WeirScene) scene = scene_begin(trial, bytes);
 
     if (!trial->test->changes_data) {
         weir_model_zero(scene->model, 0, bytes);
     }
-    if (scene_start(scene, error)) {
-        weir_scene_open(scene, error);
+    if (!scene_start(scene, error) || !weir_scene_open(scene, error)) {
+        return NULL;
     }
-    return scene;
+    return g_steal_pointer(&scene);
 }
 
 void weir_scene_free(WeirScene *scene)

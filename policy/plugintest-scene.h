@@ -19,7 +19,7 @@ typedef struct WeirScene {
 /*
  * A disk of our own below, filled with random data if the plugin does not
  * change what is read; a daemon with the plugin over it; and a user.
- * Returns it, also with @error set; see weir_scene_free().
+ * Returns NULL with @error set if that does not go well.
  */
 WeirScene *weir_scene_new(WeirTrial *trial, guint64 bytes, GError **error);
 

@@ -391,6 +391,18 @@ bool weir_stage_add_plugin(WeirStage *stage, const char *node,
     return answer != NULL;
 }
 
+bool weir_stage_reopen(WeirStage *stage, JsonObject *node, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    JsonArray *nodes = json_array_new();
+    g_autoptr(JsonNode) answer = NULL;
+
+    json_array_add_object_element(nodes, node);
+    json_object_set_array_member(arguments, "options", nodes);
+    answer = weir_stage_ask(stage, "blockdev-reopen", arguments, error);
+    return answer != NULL;
+}
+
 bool weir_stage_export(WeirStage *stage, const char *node, bool writable,
                        const char *thread, GError **error)
 {

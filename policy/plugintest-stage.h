@@ -77,6 +77,9 @@ JsonObject *weir_stage_node(const WeirStage *stage, const char *node,
 bool weir_stage_add_plugin(WeirStage *stage, const char *node,
                            const char *file, GError **error);
 
+/* Open the plugin's node anew, drained, with what @node has.  Consumes it. */
+bool weir_stage_reopen(WeirStage *stage, JsonObject *node, GError **error);
+
 /* Have the NBD server export @node; @thread: an iothread or NULL. */
 bool weir_stage_export(WeirStage *stage, const char *node, bool writable,
                        const char *thread, GError **error);

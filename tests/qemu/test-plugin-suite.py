@@ -5,6 +5,7 @@ wrong with the examples, which are built outside of the tree."""
 
 import concurrent.futures
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -212,6 +213,20 @@ class Command(unittest.TestCase):
         result, outcomes = run_suite('/nowhere/no.so')
         self.assertEqual((result.returncode, outcomes), (1, {}))
         self.assertIn('/nowhere/no.so', result.stdout)
+
+    def test_nothing_is_left_of_one_that_is_ended(self):
+        with tempfile.TemporaryDirectory() as folder, subprocess.Popen(
+                [WEIR, 'plugin', 'test', '--qemu-bin-dir', BIN,
+                 os.path.join(PLUGINS, 'broken-leak.so')],
+                stdout=subprocess.PIPE, text=True,
+                env={**os.environ, 'TMPDIR': folder}) as process:
+            while 'load' not in process.stdout.readline():
+                self.assertIsNone(process.poll())
+            self.assertEqual(len(os.listdir(folder)), 1)
+            process.terminate()
+            process.stdout.read()
+            self.assertEqual(process.wait(GUARD_S), 128 + signal.SIGTERM)
+            self.assertEqual(os.listdir(folder), [])
 
     def test_the_seed_decides(self):
         """The same places go wrong again."""
