@@ -10,21 +10,18 @@
 
 /* --- what lies where, and how long it is --- */
 
-static int coroutine_fn GRAPH_RDLOCK
-status_below(BDRVWeirPluginState *s, int64_t offset, int64_t bytes,
-             int64_t *pnum, int64_t *map, BlockDriverState **file)
+/*
+ * With the backing files that the disk may have.  They are not ours, so what
+ * only they have would count as nowhere, and a job would not copy it.
+ */
+static int coroutine_fn GRAPH_RDLOCK status_below(BDRVWeirPluginState *s,
+                                                  int64_t offset,
+                                                  int64_t bytes,
+                                                  int64_t *pnum)
 {
-    int ret;
+    int ret = bdrv_co_block_status_above(s->bs->file->bs, NULL, offset, bytes,
+                                         pnum, NULL, NULL);
 
-    if (!weir_plugin_changes_or_holds(s)) {
-        *pnum = bytes;
-        *map = offset;
-        *file = s->bs->file->bs;
-        return BDRV_BLOCK_RAW | BDRV_BLOCK_OFFSET_VALID;
-    }
-    /* with the backing files that the disk may have: they are not ours */
-    ret = bdrv_co_block_status_above(s->bs->file->bs, NULL, offset, bytes,
-                                     pnum, NULL, NULL);
     return ret < 0 ? ret : ret & BDRV_BLOCK_ZERO ? BDRV_BLOCK_ZERO
                                                  : BDRV_BLOCK_DATA;
 }
@@ -55,7 +52,7 @@ weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
     int ret;
 
     if (weir_plugin_passes_status(s->plugin)) {
-        return status_below(s, offset, bytes, pnum, map, file);
+        return status_below(s, offset, bytes, pnum);
     }
     *pnum = bytes;
     if (!s->plugin->block_status || qatomic_read(&s->inactive) ||
@@ -64,7 +61,7 @@ weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
     }
     ret = weir_plugin_call_here(s, do_status, &call);
     if (ret == WEIR_PLUGIN_PASS) {
-        return status_below(s, offset, bytes, pnum, map, file);
+        return status_below(s, offset, bytes, pnum);
     }
     if (ret != 0 || call.status.bytes == 0) {
         return ret < 0 ? ret : -EIO;

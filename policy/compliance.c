@@ -5,6 +5,7 @@
 
 #include "advice.h"
 #include "history.h"
+#include "storagerecord.h"
 
 static void compliance_filter_free(WeirFilterStatus *filter)
 {
@@ -494,30 +495,6 @@ static void compliance_set_since(JsonObject *object, gint64 since)
     }
 }
 
-/* Where the disk runs, if not in QEMU, and how that went so far. */
-static void compliance_set_daemon(WeirDiskStatus *status,
-                                  const WeirRecord *record)
-{
-    const WeirDaemonState *state = &record->daemon;
-
-    status->daemon = json_object_new();
-    json_object_set_int_member(status->daemon, "pid", record->pid);
-    json_object_set_int_member(status->daemon, "restarts", state->restarts);
-    compliance_set_since(status->daemon, state->since);
-    weir_json_set_string(status->daemon, "reason", state->reason);
-    if (state->restarts > 0) {
-        g_autoptr(GDateTime) time = g_date_time_new_from_unix_utc(
-            state->since);
-        g_autofree char *when = time ? g_date_time_format(time, "%FT%TZ")
-                                     : NULL;
-
-        status->note = g_strdup_printf(
-            "storage daemon restarted %" G_GINT64_FORMAT " times, the last "
-            "time at %s: %s", state->restarts, when ? when : "?",
-            state->reason ? state->reason : "not known why");
-    }
-}
-
 void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
                             const char *reason, const WeirHistory *history,
                             GPtrArray *statuses)
@@ -531,7 +508,8 @@ void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
         status->policy_version = disk->policy_version;
         status->limits = disk->limits;
         if (record->is_storage) {
-            compliance_set_daemon(status, record);
+            status->daemon = weir_storage_record_daemon_json(record);
+            status->note = weir_storage_record_note(record);
         }
         json_array_unref(status->wanted);
         status->wanted = compliance_wanted(disk);

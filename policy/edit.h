@@ -16,7 +16,7 @@ void weir_edits_add(GPtrArray *edits, gsize begin, gsize end, char *text);
 /* The text with all of them done, to be freed. */
 char *weir_edits_apply(GPtrArray *edits, const char *text, gsize length);
 
-/* Append @text as the value of an attribute, of which each byte is read back. */
+/* Append @text as the value of an attribute; each byte of it is read back. */
 void weir_xml_append_attribute(GString *out, const char *name,
                                const char *text);
 

@@ -285,6 +285,12 @@ bool weir_hold_add(WeirHold *hold, const char *target, GError **error)
                     "domain '%s' has no disk '%s'", hold->name, target);
         return false;
     }
+    if (weir_domain_is_replaced(hold->parsed, target)) {
+        weir_set_error(error, "domain '%s': disk '%s' runs out of process, "
+                       "where libvirt has no part in it: it is changed with "
+                       "--runtime-dir %s", hold->name, target, hold->dir);
+        return false;
+    }
     if (!weir_domain_disk_check(disk, error)) {
         return false;
     }

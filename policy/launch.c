@@ -122,6 +122,7 @@ static bool launch_claim(const WeirLaunch *launch, GError **error)
                                                  NULL);
     g_autoptr(WeirRecord) storage = weir_record_load_storage(
         launch->dir, launch->name, NULL);
+    g_autofree char *sockets = weir_record_sockets(launch->dir, launch->name);
 
     if (storage && weir_record_alive(storage) &&
         !(old && weir_record_alive(old))) {
@@ -130,7 +131,7 @@ static bool launch_claim(const WeirLaunch *launch, GError **error)
                        launch->name, (int)storage->pid);
         return false;
     }
-    if (weir_record_storage_is_locked(launch->dir, launch->name) &&
+    if (weir_record_storage_is_locked(sockets) &&
         !(old && weir_record_alive(old))) {
         weir_set_error(error, "who starts the storage daemon of VM '%s' is "
                        "still there; it ends soon when its QEMU has",

@@ -542,37 +542,12 @@ static bool live_detach_cache(WeirLive *live, const WeirStep *step,
     return true;
 }
 
-/*
- * From the moment on at which the filter has gone, the guest writes without it:
- * by then its sidecar must say nothing any more, whatever becomes of us.
- */
+/* A replication tells its sidecar by itself that the disk goes on without. */
 static bool live_detach(WeirLive *live, const WeirStep *step, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-    WeirSidecar *sidecar;
-    bool found;
-
-    if (step->class == WEIR_CLASS_CACHE && step->memory) {
-        return live_detach_cache(live, step, error);
-    }
-    if (step->class != WEIR_CLASS_REPLICATION || !step->memory) {
-        return live_detach_node(live, step, error);
-    }
-    sidecar = weir_sidecar_set_aside(step->memory, error);
-    if (!sidecar) {
-        return false;
-    }
-    if (live_detach_node(live, step, &local)) {
-        weir_sidecar_drop(sidecar);
-        return true;
-    }
-    if (live_find_node(live, step->node_name, &found, NULL) && found) {
-        weir_sidecar_put_back(sidecar);
-    } else {
-        weir_sidecar_leave(sidecar);
-    }
-    g_propagate_error(error, g_steal_pointer(&local));
-    return false;
+    return step->class == WEIR_CLASS_CACHE && step->memory
+           ? live_detach_cache(live, step, error)
+           : live_detach_node(live, step, error);
 }
 
 /* A node that another filter had brought goes with the last that uses it. */

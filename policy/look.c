@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "look.h"
 
+#include "emulator.h"
 #include "hypervisor.h"
 
 void weir_watch_query_clear(WeirWatchQuery *query)
@@ -63,6 +64,7 @@ WeirWatch *weir_watch(const WeirWatchQuery *query, GError **error)
     targets = look_ask_vms(query, &missing, error);
     if (targets && query->fleet) {
         hosts = weir_fleet_end(query->fleet, targets);
+        weir_targets_add_storage(targets, WEIR_LIBVIRT_DIR, &query->target);
     }
     if (hosts && query->target.vm && targets->len == 0 &&
         !look_may_have(hosts)) {

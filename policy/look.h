@@ -17,8 +17,8 @@ void weir_watch_query_clear(WeirWatchQuery *query);
 
 /*
  * Look.  Blocks for no longer than the timeout, however many VMs and hosts
- * there are.  Returns what the caller frees with weir_watch_free(), or NULL
- * with @error set.
+ * there are; as long again if storage daemons of domains hang.  Returns what
+ * the caller frees with weir_watch_free(), or NULL with @error set.
  */
 WeirWatch *weir_watch(const WeirWatchQuery *query, GError **error);
 

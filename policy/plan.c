@@ -276,7 +276,8 @@ static bool plan_resolve(const Filter *f, GError **error)
     g_autoptr(GList) names = json_object_get_members(f->options);
 
     for (GList *l = names; l; l = l->next) {
-        const char *option = l->data;
+        /* a name goes with its value when that is replaced */
+        g_autofree char *option = g_strdup(l->data);
         g_autofree char *text = g_strdup(weir_json_string(f->options,
                                                           option));
 

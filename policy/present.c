@@ -176,8 +176,8 @@ static char *present_note(const WeirGraphNode *node,
 }
 
 /*
- * Its sidecar becomes blank when a filter goes, and then the log does not take
- * the disk back if a replica has been promoted.
+ * The disk is in use without it when a filter has gone, and then the log does
+ * not take it back if a replica has been promoted.
  */
 static char *present_leaves(const WeirGraphNode *node,
                             const WeirFilterType *type)
@@ -437,12 +437,9 @@ static bool present_mend_sidecar(const WeirSight *sight,
     if (!memory) {
         return true;
     }
-    if (weir_graph_node(sight->graph, wanted->node_name)) {
-        weir_sidecar_restore(memory);
-        return true;
-    }
-    return weir_sidecar_forget_unused(
-        memory, weir_json_string(wanted->options, "disk-id"), error);
+    return weir_graph_node(sight->graph, wanted->node_name) ||
+           weir_sidecar_forget_unused(
+               memory, weir_json_string(wanted->options, "disk-id"), error);
 }
 
 static bool present_mend_disk(const WeirSight *sight,

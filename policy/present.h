@@ -36,10 +36,9 @@ GPtrArray *weir_goals_new(const WeirSight *sight, const GPtrArray *chain,
                           const WeirShape *shape);
 
 /*
- * Sidecars of recorded filters, as a weir that was killed may have left them:
- * those of filters that have gone, also over QMP, become blank, as what was
- * written since is not in them; those of filters that are there after all come
- * back to their place.
+ * Sidecars of recorded filters whose nodes have gone, also without having been
+ * detached, are told that all is to be copied: what was written since is not in
+ * them.
  *
  * Returns false with @error set.
  */

@@ -3,10 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <isa-l/crc.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "locks.h"
@@ -15,20 +13,16 @@
 #define HEADER_BYTES 4096
 #define COPIES 2
 #define SEQUENCE_AT 32          /* 8 bytes */
-#define SIDECAR_KEPT ".detached"
+#define CRC_AT 12               /* 4 bytes */
+#define FLAGS_AT 164            /* 4 bytes */
+#define FLAG_CLEAN 1
 #define LIVES_AT 168            /* 4 bytes each, the newest first */
+#define GENERATION_AT 184       /* 8 bytes: its number */
+#define BLOCK_SECTORS_AT 272    /* 4 bytes */
+#define REGIONS_AT 65536
+#define REGIONS_BYTES 262144
 
 static const char sidecar_magic[8] = { 'W', 'E', 'I', 'R', 'S', 'I', 'D', 'E' };
-
-static void sidecar_free(WeirSidecar *sidecar)
-{
-    if (sidecar->fd >= 0) {
-        close(sidecar->fd);
-    }
-    free(sidecar->path);
-    g_free(sidecar->kept);
-    g_free(sidecar);
-}
 
 static bool sidecar_fail(const char *path, GError **error)
 {
@@ -44,134 +38,6 @@ static bool sidecar_erase(int fd)
            fsync(fd) == 0;
 }
 
-/* --- when a filter goes --- */
-
-/* A power cut must not bring back the name of what has been replaced. */
-static bool sidecar_sync_dir(const char *path)
-{
-    g_autofree char *dir = g_path_get_dirname(path);
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool ok = fd >= 0 && fsync(fd) == 0;
-    int saved_errno = errno;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    errno = saved_errno;
-    return ok;
-}
-
-/* A blank file like @like in the place of @path, at once. */
-static bool sidecar_replace(const char *path, const struct stat *like)
-{
-    g_autofree char *temporary = g_strdup_printf("%s.%d.new", path,
-                                                 (int)getpid());
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    bool ok = fd >= 0 && fchmod(fd, like->st_mode & 07777) == 0 &&
-              (fchown(fd, like->st_uid, like->st_gid) == 0 ||
-               geteuid() != 0) &&
-              ftruncate(fd, like->st_size) == 0 && fsync(fd) == 0 &&
-              rename(temporary, path) == 0;
-    int saved_errno = errno;
-
-    if (fd >= 0) {
-        close(fd);
-        if (!ok) {
-            unlink(temporary);
-        }
-    }
-    errno = saved_errno;
-    return ok;
-}
-
-WeirSidecar *weir_sidecar_set_aside(const char *path, GError **error)
-{
-    WeirSidecar *sidecar = g_new0(WeirSidecar, 1);
-    struct stat found;
-
-    /* a symbolic link stays one; NULL if there is no file */
-    sidecar->path = realpath(path, NULL);
-    sidecar->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    if (sidecar->fd < 0 && errno == ENOENT) {
-        return sidecar;         /* there is nothing to forget */
-    }
-    if (sidecar->fd < 0 || fstat(sidecar->fd, &found) < 0) {
-        sidecar_fail(path, error);
-        sidecar_free(sidecar);
-        return NULL;
-    }
-    if (!S_ISREG(found.st_mode)) {
-        return sidecar;
-    }
-    sidecar->kept = g_strconcat(sidecar->path, SIDECAR_KEPT, NULL);
-    unlink(sidecar->kept);
-    if (link(sidecar->path, sidecar->kept) < 0) {
-        sidecar_fail(path, error);
-        sidecar_free(sidecar);
-        return NULL;
-    }
-    if (!sidecar_replace(sidecar->path, &found) ||
-        !sidecar_sync_dir(sidecar->path)) {
-        sidecar_fail(path, error);
-        weir_sidecar_put_back(sidecar);
-        return NULL;
-    }
-    return sidecar;
-}
-
-void weir_sidecar_put_back(WeirSidecar *sidecar)
-{
-    if (sidecar->kept) {
-        rename(sidecar->kept, sidecar->path);
-    }
-    sidecar_free(sidecar);
-}
-
-void weir_sidecar_leave(WeirSidecar *sidecar)
-{
-    sidecar_free(sidecar);
-}
-
-void weir_sidecar_drop(WeirSidecar *sidecar)
-{
-    /* QEMU may still have a node open on it */
-    if (sidecar->fd >= 0) {
-        sidecar_erase(sidecar->fd);
-    }
-    if (sidecar->kept) {
-        unlink(sidecar->kept);
-    }
-    sidecar_free(sidecar);
-}
-
-/* The other name of a sidecar, which the caller frees. */
-static char *sidecar_kept(const char *path)
-{
-    char *real = realpath(path, NULL);
-    char *kept = g_strconcat(real ? real : path, SIDECAR_KEPT, NULL);
-
-    free(real);
-    return kept;
-}
-
-void weir_sidecar_restore(const char *path)
-{
-    g_autofree char *kept = sidecar_kept(path);
-    g_autofree char *real = g_strndup(kept,
-                                      strlen(kept) - strlen(SIDECAR_KEPT));
-    int fd = open(kept, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-    if (fd < 0) {
-        return;
-    }
-    if (weir_file_is_locked(fd)) {
-        rename(kept, real);
-    }
-    close(fd);
-}
-
-/* --- when a filter comes --- */
-
 static guint64 sidecar_get(const guint8 *at, int bytes)
 {
     guint64 value = 0;
@@ -180,6 +46,13 @@ static guint64 sidecar_get(const guint8 *at, int bytes)
         value = value << 8 | at[i - 1];
     }
     return value;
+}
+
+static void sidecar_put(guint8 *at, guint64 value, int bytes)
+{
+    for (int i = 0; i < bytes; i++) {
+        at[i] = (guint8)(value >> 8 * i);
+    }
 }
 
 /* What is made for a disk in use has sequence 1, and no source in it. */
@@ -221,21 +94,59 @@ static bool sidecar_is_of_another(const guint8 *copies, const char *disk)
     return name && disk && strcmp(name, disk) != 0;
 }
 
+/* Regions in damaged sectors count as written to. */
+static bool sidecar_damage_regions(int fd)
+{
+    static const guint8 zeroes[REGIONS_BYTES];
+
+    return pwrite(fd, zeroes, sizeof(zeroes), REGIONS_AT) ==
+           (ssize_t)sizeof(zeroes) && fsync(fd) == 0;
+}
+
+/*
+ * A header that is not clean, and has no region that would be.  What it says of
+ * the log stays: one that was promoted takes its disk back by that.  Others do
+ * by a blank sidecar, also if the disk has been with another log meanwhile.
+ *
+ * @header: the one that holds
+ */
+static bool sidecar_spoil(int fd, const guint8 *header)
+{
+    guint8 next[HEADER_BYTES];
+    guint64 sequence = sidecar_get(header + SEQUENCE_AT, 8) + 1;
+
+    memcpy(next, header, sizeof(next));
+    sidecar_put(next + SEQUENCE_AT, sequence, 8);
+    sidecar_put(next + FLAGS_AT,
+                sidecar_get(next + FLAGS_AT, 4) & ~(guint64)FLAG_CLEAN, 4);
+    sidecar_put(next + BLOCK_SECTORS_AT, 0, 4);
+    sidecar_put(next + CRC_AT, 0, 4);
+    sidecar_put(next + CRC_AT, crc32_iscsi(next, sizeof(next), ~0u), 4);
+    return sidecar_damage_regions(fd) &&
+           pwrite(fd, next, sizeof(next),
+                  (off_t)(sequence % COPIES) * HEADER_BYTES) ==
+           (ssize_t)sizeof(next) && fsync(fd) == 0;
+}
+
 static bool sidecar_forget(int fd, const char *path, const char *disk,
                            bool *in_use, GError **error)
 {
     guint8 copies[COPIES * HEADER_BYTES];
+    const guint8 *header;
 
     if (pread(fd, copies, sizeof(copies), 0) != (ssize_t)sizeof(copies) ||
         !sidecar_is_used(copies)) {
         return true;
     }
+    header = weir_seed_header(copies);
     *in_use = weir_file_is_locked(fd);
     if (*in_use) {
         weir_set_error(error, "the sidecar %s is in use", path);
         return false;
     }
-    return sidecar_is_of_another(copies, disk) || sidecar_erase(fd) ||
+    return sidecar_is_of_another(copies, disk) ||
+           (header && sidecar_get(header + GENERATION_AT, 8) > 1
+            ? sidecar_spoil(fd, header) : sidecar_erase(fd)) ||
            sidecar_fail(path, error);
 }
 
@@ -244,14 +155,10 @@ static bool sidecar_open_and_forget(const char *path, const char *disk,
                                     bool *in_use, GError **error)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    int saved_errno = errno;
-    g_autofree char *kept = sidecar_kept(path);
     bool ok;
 
-    unlink(kept);               /* of one that did not know how it ended */
     *in_use = false;
     if (fd < 0) {
-        errno = saved_errno;
         return errno == ENOENT || sidecar_fail(path, error);
     }
     ok = sidecar_forget(fd, path, disk, in_use, error);

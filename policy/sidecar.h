@@ -2,8 +2,9 @@
 /*
  * Sidecars of disks that are written to without their replication.  Of that a
  * sidecar knows nothing: it would have a source go on where it has ended, and
- * the log would never get what was written in between.  So it becomes a blank
- * one, with which all of the disk is copied.
+ * the log would never get what was written in between.  The driver tells it so
+ * when it is detached; nobody does if its node was deleted, or the disk was
+ * used without it.  Then it is told here.
  *
  * The format is in docs/weir-replication-sidecar.md.
  */
@@ -14,45 +15,15 @@
 
 #include "error.h"
 
-/* One whose filter is about to be detached. */
-typedef struct WeirSidecar {
-    char *path;             /* of the file itself; NULL: there is none */
-    char *kept;             /* other name of what it was; NULL: it is none */
-    int fd;                 /* of what it was */
-} WeirSidecar;
-
-/*
- * Put a blank file in the place of one that QEMU has open.  Whoever opens the
- * path from now on finds that one, even if this process ends here.  Of a block
- * device nothing happens yet.
- *
- * Returns what one of the next three consumes; or NULL with @error set.
- */
-WeirSidecar *weir_sidecar_set_aside(const char *path, GError **error);
-
-/* The filter is still there: so is its sidecar. */
-void weir_sidecar_put_back(WeirSidecar *sidecar);
-
-/* Nobody knows whether it is: the blank one stays in its place. */
-void weir_sidecar_leave(WeirSidecar *sidecar);
-
-/* The filter has gone: what it was is of no use, by whatever name. */
-void weir_sidecar_drop(WeirSidecar *sidecar);
-
-/*
- * Put back what was left, if a QEMU uses it still: its filter is there, and no
- * job is going to detach it.
- */
-void weir_sidecar_restore(const char *path);
-
 /* Whether a source has used it, or it cannot be read. */
 bool weir_sidecar_tells(const char *path);
 
 /*
- * Make a sidecar blank that a source has used before, since the disk is in use
- * without it now.  One that is blank, missing, or was made for a disk in use
- * (see seed.h) stays as it is; so does what is no sidecar, or that of another
- * disk, which the driver refuses.
+ * Tell a sidecar that a source has used before that all of the disk is to be
+ * copied, since the disk is in use without it now.  It becomes blank, or goes
+ * on to tell of which log it is, if that was promoted.  One that is blank,
+ * missing, or was made for a disk in use (see seed.h) stays as it is; so does
+ * what is no sidecar, or that of another disk, which the driver refuses.
  *
  * @disk: its name in the log; NULL: not known
  * Returns false with @error set if it is in use, or cannot be written to.

@@ -137,38 +137,67 @@ bool weir_record_save_daemon(const WeirRecord *record, const char *dir,
     return g_file_set_contents(path, text, -1, error);
 }
 
+JsonObject *weir_storage_record_daemon_json(const WeirRecord *record)
+{
+    const WeirDaemonState *state = &record->daemon;
+    JsonObject *object = json_object_new();
+
+    json_object_set_int_member(object, "pid", record->pid);
+    json_object_set_int_member(object, "restarts", state->restarts);
+    if (state->since > 0) {
+        json_object_set_int_member(object, "since", state->since);
+    } else {
+        json_object_set_null_member(object, "since");
+    }
+    weir_json_set_string(object, "reason", state->reason);
+    return object;
+}
+
+char *weir_storage_record_note(const WeirRecord *record)
+{
+    const WeirDaemonState *state = &record->daemon;
+    g_autoptr(GDateTime) time = g_date_time_new_from_unix_utc(state->since);
+    g_autofree char *when = time ? g_date_time_format(time, "%FT%TZ") : NULL;
+
+    if (state->restarts == 0) {
+        return NULL;
+    }
+    return g_strdup_printf(
+        "storage daemon restarted %" G_GINT64_FORMAT " times, the last time at "
+        "%s: %s", state->restarts, when ? when : "?",
+        state->reason ? state->reason : "not known why");
+}
+
 /* The directory of the sockets; -1 with errno set. */
 static int record_open_sockets(const char *path)
 {
     return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-int weir_record_lock_storage(const char *dir, const char *name,
-                             GError **error)
+int weir_record_lock_storage(const char *sockets, GError **error)
 {
-    g_autofree char *path = weir_record_path(dir, name, "disks");
     int fd = -1;
 
-    if ((mkdir(path, 0700) < 0 && errno != EEXIST) ||
-        (fd = record_open_sockets(path)) < 0) {
-        weir_set_error(error, "cannot use %s: %s", path, g_strerror(errno));
+    if ((mkdir(sockets, 0700) < 0 && errno != EEXIST) ||
+        (fd = record_open_sockets(sockets)) < 0) {
+        weir_set_error(error, "cannot use %s: %s", sockets,
+                       g_strerror(errno));
         return -1;
     }
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         g_set_error(error, WEIR_ERROR,
                     errno == EWOULDBLOCK ? WEIR_ERROR_CLOSED
                                          : WEIR_ERROR_FAILED,
-                    "cannot lock %s: %s", path, g_strerror(errno));
+                    "cannot lock %s: %s", sockets, g_strerror(errno));
         close(fd);
         return -1;
     }
     return fd;
 }
 
-bool weir_record_storage_is_locked(const char *dir, const char *name)
+bool weir_record_storage_is_locked(const char *sockets)
 {
-    g_autofree char *path = weir_record_path(dir, name, "disks");
-    int fd = record_open_sockets(path);
+    int fd = record_open_sockets(sockets);
     bool locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 &&
                   errno == EWOULDBLOCK;
 

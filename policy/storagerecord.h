@@ -6,8 +6,8 @@
 #include "record.h"
 
 /*
- * The directory of the vhost-user sockets of disks out of process, each of which
- * is called as its disk; to be freed.
+ * The directory of the vhost-user sockets of disks out of process, each called
+ * as its disk; to be freed.
  */
 char *weir_record_sockets(const char *dir, const char *name);
 
@@ -43,18 +43,23 @@ WeirRecord *weir_record_load_disk(const char *dir, const char *name,
 bool weir_record_save_daemon(const WeirRecord *record, const char *dir,
                              GError **error);
 
+/* What has become of the daemon, as JSON that the caller unrefs. */
+JsonObject *weir_storage_record_daemon_json(const WeirRecord *record);
+
+/* The same for people, to be freed; NULL: it runs since it was started. */
+char *weir_storage_record_note(const WeirRecord *record);
+
 /*
- * Be who starts the storage daemon of VM @name: there is one, or two daemons
- * would write to the same disks.  Makes the directory of its sockets.
+ * Be who starts the storage daemon with that directory of sockets, which is
+ * made: there is one, or two daemons would write to the same disks.
  *
  * Returns a descriptor that is to be closed, or -1 with @error set: to
  * WEIR_ERROR_CLOSED if another process is that already.
  */
-int weir_record_lock_storage(const char *dir, const char *name,
-                             GError **error);
+int weir_record_lock_storage(const char *sockets, GError **error);
 
 /* Whether a process is that. */
-bool weir_record_storage_is_locked(const char *dir, const char *name);
+bool weir_record_storage_is_locked(const char *sockets);
 
 /* Remove all that is there of its storage daemon. */
 void weir_record_remove_storage(const char *dir, const char *name);

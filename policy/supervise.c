@@ -157,6 +157,8 @@ static void supervise_pause(Supervisor *s, const char *reason)
     if (delay_ms < 0) {
         text = g_strdup_printf("%s; it is not started any more, after %u "
                                "attempts", reason, s->failures - 1);
+        g_free(state->reason);
+        state->reason = g_strdup(text);
         supervise_save(s);
         supervise_fail(s, text);
         return;
@@ -539,8 +541,7 @@ static int supervise_lock(const Supervisor *s, GError **error)
     for (;;) {
         g_autoptr(GError) local = NULL;
 
-        fd = weir_record_lock_storage(s->options->dir, s->options->name,
-                                      &local);
+        fd = weir_record_lock_storage(s->record->sockets, &local);
         if (fd >= 0) {
             return fd;
         }

@@ -185,6 +185,31 @@ static bool target_add_records(GPtrArray *targets,
     return true;
 }
 
+void weir_targets_add_storage(GPtrArray *targets, const char *dir,
+                              const WeirTargetQuery *query)
+{
+    g_autoptr(GPtrArray) found = weir_targets_new();
+
+    for (guint i = 0; i < targets->len; i++) {
+        const WeirTarget *domain = g_ptr_array_index(targets, i);
+        g_autofree char *own = domain->uuid
+            ? g_build_filename(dir, domain->uuid, NULL) : NULL;
+        WeirRecord *record = own ? weir_record_load_storage(own, domain->name,
+                                                            NULL) : NULL;
+        WeirTarget *target;
+
+        if (record) {
+            target_add(found, own, record);
+            target = g_ptr_array_index(found, found->len - 1);
+            target->host = g_strdup(domain->host);
+        }
+    }
+    if (found->len > 0) {
+        target_ask_all(found, query, NULL);
+    }
+    g_ptr_array_extend_and_steal(targets, g_steal_pointer(&found));
+}
+
 guint weir_targets_vms(const GPtrArray *targets)
 {
     guint count = 0;

@@ -60,6 +60,16 @@ GPtrArray *weir_targets_new(void);
  */
 GPtrArray *weir_targets_ask(const WeirTargetQuery *query, GError **error);
 
+/*
+ * Ask the storage daemons of those of @targets that are domains of this
+ * machine, and add them.
+ *
+ * @dir: has a directory for each domain, named after its UUID
+ * Blocks, for @query's timeout at most.
+ */
+void weir_targets_add_storage(GPtrArray *targets, const char *dir,
+                              const WeirTargetQuery *query);
+
 /* How many of @targets are VMs. */
 guint weir_targets_vms(const GPtrArray *targets);
 

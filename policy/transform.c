@@ -37,15 +37,15 @@ static char *original_text(const WeirDomain *domain, const char *prefix,
     g_string_append_printf(out, "<%soriginal", prefix);
     if (emulator->present) {
         g_autofree char *text = weir_span_text(domain, emulator->open.end,
-                                          emulator->close.begin);
+                                               emulator->close.begin);
 
         weir_xml_append_attribute(out, "emulator", text);
     }
     if (!domain->metadata.present) {
         weir_xml_append_attribute(out, "metadata", "");
     } else if (domain->metadata.empty) {
-        g_autofree char *text = weir_span_text(domain, domain->metadata.open.begin,
-                                          domain->metadata.open.end);
+        g_autofree char *text = weir_span_text(
+            domain, domain->metadata.open.begin, domain->metadata.open.end);
 
         weir_xml_append_attribute(out, "metadata", text);
     }
@@ -106,19 +106,19 @@ static void edit_add_policies(GPtrArray *edits, const WeirDomain *domain,
 
     if (!metadata->present) {
         weir_edits_add(edits, domain->name_element.close.end,
-                  domain->name_element.close.end,
-                  g_strconcat(outer, "<metadata>", inner, policies, outer,
-                              "</metadata>", NULL));
+                       domain->name_element.close.end,
+                       g_strconcat(outer, "<metadata>", inner, policies, outer,
+                                   "</metadata>", NULL));
     } else if (metadata->empty) {
         g_autofree char *tag = weir_span_text(domain, metadata->open.begin,
-                                         metadata->open.end - 2);
+                                              metadata->open.end - 2);
 
         weir_edits_add(edits, metadata->open.begin, metadata->open.end,
-                  g_strconcat(tag, ">", inner, policies, outer,
-                              "</metadata>", NULL));
+                       g_strconcat(tag, ">", inner, policies, outer,
+                                   "</metadata>", NULL));
     } else {
         weir_edits_add(edits, metadata->open.end, metadata->open.end,
-                  g_strconcat(inner, policies, NULL));
+                       g_strconcat(inner, policies, NULL));
     }
 }
 
@@ -131,12 +131,13 @@ static void edit_emulator(GPtrArray *edits, const WeirDomain *domain,
 
     if (old->present) {
         weir_edits_add(edits, old->open.end, old->close.begin,
-                  g_steal_pointer(&text));
+                       g_steal_pointer(&text));
         return;
     }
     blanks = weir_blanks_at(domain, domain->devices.open.end);
     weir_edits_add(edits, domain->devices.open.end, domain->devices.open.end,
-              g_strconcat(blanks, "<emulator>", text, "</emulator>", NULL));
+                   g_strconcat(blanks, "<emulator>", text, "</emulator>",
+                               NULL));
 }
 
 /* What cannot be taken back, or makes no sense. */
@@ -144,7 +145,7 @@ static bool transform_check(const WeirDomain *domain, GError **error)
 {
     const WeirElement *emulator = &domain->emulator_element;
     g_autofree char *text = weir_span_text(domain, emulator->open.end,
-                                      emulator->close.begin);
+                                           emulator->close.begin);
 
     if (g_strcmp0(domain->type, "kvm") != 0 &&
         g_strcmp0(domain->type, "qemu") != 0) {
@@ -268,8 +269,8 @@ static char *transform_edit(const WeirDomain *domain,
     edit_emulator(edits, domain, emulator);
     if (domain->policies.present) {
         weir_edits_add(edits, domain->policies.close.begin,
-                  domain->policies.close.begin,
-                  original_text(domain, domain->prefix, outside));
+                       domain->policies.close.begin,
+                       original_text(domain, domain->prefix, outside));
     } else {
         edit_add_policies(edits, domain, assigned, outside);
     }
@@ -368,10 +369,10 @@ static void edit_remove_emulator(GPtrArray *edits, const WeirDomain *domain)
     }
     if (domain->was_emulator) {
         weir_edits_add(edits, now->open.end, now->close.begin,
-                  g_strdup(domain->was_emulator));
+                       g_strdup(domain->was_emulator));
     } else {
         weir_edits_add(edits, weir_blanks_before(domain, now->open.begin),
-                  now->close.end, g_strdup(""));
+                       now->close.end, g_strdup(""));
     }
 }
 
@@ -397,16 +398,17 @@ static void edit_remove_policies(GPtrArray *edits, const WeirDomain *domain)
 
     if (!domain->added_policies) {
         weir_edits_add(edits, domain->original.open.begin,
-                  domain->original.close.end, g_strdup(""));
+                       domain->original.close.end, g_strdup(""));
     } else if (!was || !remove_leaves_nothing(domain)) {
-        weir_edits_add(edits, weir_blanks_before(domain, domain->policies.open.begin),
-                  domain->policies.close.end, g_strdup(""));
+        weir_edits_add(edits, weir_blanks_before(
+                           domain, domain->policies.open.begin),
+                       domain->policies.close.end, g_strdup(""));
     } else if (*was) {
         weir_edits_add(edits, metadata->open.begin, metadata->close.end,
-                  g_strdup(was));
+                       g_strdup(was));
     } else {
         weir_edits_add(edits, weir_blanks_before(domain, metadata->open.begin),
-                  metadata->close.end, g_strdup(""));
+                       metadata->close.end, g_strdup(""));
     }
 }
 

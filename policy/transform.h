@@ -35,7 +35,7 @@ bool weir_transform_check_emulator(const char *path, GError **error);
 /*
  * Put the disks of a domain under their policies.  The same input gives the
  * same output, and a domain that has been through here already comes out as it
- * is.  Nothing else than the arguments is looked at, and what @options->is_outside
+ * is.  Nothing else than the arguments is looked at, and what is_outside()
  * says.
  *
  * @text: XML of the domain

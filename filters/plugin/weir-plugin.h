@@ -306,7 +306,10 @@ typedef struct WeirPlugin {
      * other than 0 keeps the plugin from being used.
      */
     int (*load)(const WeirPluginHost *host);
-    /* The file is going to be unloaded: no disk is open.  Main thread. */
+    /*
+     * The file is going to be unloaded: no disk is open.  Main thread.  Threads
+     * that the plugin has started end here at the latest.
+     */
     void (*unload)(void);
 
     /*

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Attach and detach weir-inspect while a guest writes and verifies."""
+"""Attach and detach weir-inspect while a guest writes and verifies; or, with
+its file in the environment, the plugin "probe" of the suite in its modes."""
 
 import json
 import os
@@ -26,6 +27,15 @@ exit $status
 STALL_S = 0.1
 CYCLES = int(os.environ.get('WEIR_ATTACH_CYCLES', '200'))
 TRAFFIC_S = 0.01
+PLUGIN = os.environ.get('WEIR_ATTACH_PLUGIN')
+MODES = ('hold', 'pass', 'forward', 'sleep', 'pool')
+
+
+def a_filter(number):
+    if not PLUGIN:
+        return {'driver': 'weir-inspect'}
+    return {'driver': 'weir-plugin', 'plugin': PLUGIN, 'options': {
+        'mode': MODES[number % len(MODES)], 'hold-ms': 2}}
 
 
 class Attach(guest.TestCase):
@@ -41,7 +51,7 @@ class Attach(guest.TestCase):
         vm.wait_for('working')
         return vm
 
-    def cycle(self, host, below):
+    def cycle(self, host, below, number):
         """Attach and detach once; (seconds, seconds, requests seen).
 
         host: the process that has the disk
@@ -49,7 +59,7 @@ class Attach(guest.TestCase):
         begin = time.monotonic()
         host.cmd('weir-attach', {
             'node-name': below,
-            'filter': {'driver': 'weir-inspect', 'node-name': 'filter',
+            'filter': {**a_filter(number), 'node-name': 'filter',
                        'file': below}})
         attached = time.monotonic()
         time.sleep(TRAFFIC_S)
@@ -65,7 +75,8 @@ class Attach(guest.TestCase):
         before = graph(host)
         attach_s, detach_s, seen = [], [], 0
         for i in range(count):
-            a, d, requests = self.cycle(host, ('format', 'storage')[i % 2])
+            a, d, requests = self.cycle(host, ('format', 'storage')[i % 2],
+                                           i)
             attach_s.append(a)
             detach_s.append(d)
             seen += requests
@@ -117,6 +128,8 @@ class Attach(guest.TestCase):
                            {'iothread': 'io0'}, {'iothread': 'io1'}]})]
         rest_s = self.rest_s(*machine)
         attach_s, detach_s, stall_s = self.work(CYCLES, *machine)
+        if PLUGIN:
+            return                      # it makes the guest wait
         for times_s in (attach_s, detach_s):
             self.assertLess(statistics.median(times_s), STALL_S + rest_s)
         self.assertLess(stall_s, STALL_S + rest_s)

@@ -92,6 +92,15 @@ class OutOfProcess(LibvirtTest):
         self.assertEqual((code, {d: disks[d]["state"] for d in disks}), (
             0, {"vda": "compliant", "vdb": "compliant"}))
         self.survive()
+        self.assertIn("is under policy 'outside', version 1, already",
+                      self.weir_ok("reapply", "--runtime-dir", self.folder(),
+                                   self.name, "vda"))
+        # as do all that look at more than one VM
+        disks = json.loads(self.weir_ok("status", "-c", "qemu:///system",
+                                        "--json"))
+        self.assertEqual([(disk["disk"], disk["state"], disk.get(
+            "storage-daemon", {}).get("restarts")) for disk in disks], [
+                ("vdb", "compliant", None), ("vda", "compliant", 1)])
         virsh("destroy", self.name)
         self.assert_nothing_runs()
         self.weir_ok("libvirt", "remove", self.name)

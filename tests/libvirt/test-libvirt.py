@@ -398,7 +398,7 @@ class Hook(LibvirtTest):
         self.define_for("keys")
         for key, message in (
                 ("run: out-of-process", "disk 'vda': policy 'keys' has 'run: "
-                 "out-of-process', expected in-process for a disk of libvirt"),
+                 "out-of-process', but the domain is made for the other one"),
                 ("on-error: stop", "disk 'vda': policy 'keys' has 'on-error', "
                  "expected error_policy and rerror_policy of the disk's "
                  "<driver> in the domain")):

@@ -41,6 +41,21 @@ class Proxy:
         test.addCleanup(thread.join)
         test.addCleanup(self.end)
 
+    @staticmethod
+    def refuse(command, client):
+        """Answer in QEMU's place, which does not get the command."""
+        client.sendall(json.dumps({
+            "error": {"class": "GenericError", "desc": "no luck"},
+            "id": command["id"]}).encode() + b"\n")
+        return False
+
+    @staticmethod
+    def pretend(command, client):
+        """The same, as if it had been done."""
+        client.sendall(json.dumps({
+            "return": {}, "id": command["id"]}).encode() + b"\n")
+        return False
+
     def end(self):
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
@@ -71,7 +86,11 @@ class Proxy:
             for line in source.makefile("rb"):
                 if not self.mute:
                     target.sendall(self.answer(line))
-            target.shutdown(socket.SHUT_RDWR)   # QEMU has ended
+        except OSError:
+            pass
+        try:
+            # QEMU has ended, perhaps with something unread
+            target.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 

@@ -143,10 +143,7 @@ class WholePolicy(Change):
         def act(count, command, client):
             if count != number:
                 return True
-            client.sendall(json.dumps({
-                "error": {"class": "GenericError", "desc": "no luck"},
-                "id": command["id"]}).encode() + b"\n")
-            return False
+            return proxy.refuse(command, client)
         proxy.act = act
         proxy.count = 0
 
@@ -314,10 +311,7 @@ class WholePolicy(Change):
         def act(count, command, client):
             if count < 3:
                 return True
-            client.sendall(json.dumps({
-                "error": {"class": "GenericError", "desc": "no luck"},
-                "id": command["id"]}).encode() + b"\n")
-            return False
+            return proxy.refuse(command, client)
         proxy.act = act
         code, _, errors = self.weir(*self.args("attach", "--policy", "whole"))
         self.assertEqual((code, errors), (

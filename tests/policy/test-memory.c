@@ -93,14 +93,6 @@ static bool is_zero(const guint8 *bytes)
     return true;
 }
 
-static ino_t inode(const char *path)
-{
-    struct stat found;
-
-    assert_int_equal(stat(path, &found), 0);
-    return found.st_ino;
-}
-
 /* Lock it as QEMU does; closing the descriptor unlocks it. */
 static int lock(const char *path)
 {
@@ -210,96 +202,64 @@ static void test_no_sidecar(void **state)
     assert_memory_equal(after, "something else", 14);
 }
 
-static void test_sidecar_set_aside(void **state)
+static guint64 number(const guint8 *at, int bytes)
 {
-    const Place *place = *state;
-    g_autofree guint8 *blank = NULL;
-    g_autofree guint8 *back = NULL;
-    struct stat before;
-    struct stat during;
-    WeirSidecar *sidecar;
-    ino_t used;
+    guint64 value = 0;
 
-    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
-    chmod(place->path, 0640);
-    stat(place->path, &before);
-    sidecar = weir_sidecar_set_aside(place->path, NULL);
-    blank = read_copies(place->path);
-    assert_true(is_zero(blank));
-    stat(place->path, &during);
-    assert_int_equal(during.st_size, before.st_size);
-    assert_int_equal(during.st_mode, before.st_mode);
-    assert_true(during.st_ino != before.st_ino);
-    weir_sidecar_put_back(sidecar);
-    assert_int_equal(inode(place->path), before.st_ino);
-    back = read_copies(place->path);
-    assert_false(is_zero(back));
-    assert_int_equal(count(place), 1);
-
-    sidecar = weir_sidecar_set_aside(place->path, NULL);
-    used = inode(place->path);
-    weir_sidecar_drop(sidecar);
-    assert_int_equal(inode(place->path), used);
-    assert_int_equal(count(place), 1);
+    for (int i = bytes; i > 0; i--) {
+        value = value << 8 | at[i - 1];
+    }
+    return value;
 }
 
-static void test_sidecar_by_link(void **state)
+/* Its log does not take the disk back by a blank one. */
+static void test_sidecar_of_a_promoted_log(void **state)
 {
+    static const guint8 used[] = { 1 };
+    static const guint8 clean[] = { 1, 0, 0, 0, 7 };    /* and a life */
+    static const guint8 generation[] = { 2, 0, 0, 0, 0, 0, 0, 0, 'i', 'd' };
     const Place *place = *state;
-    g_autofree char *link = g_strconcat(place->path, ".link", NULL);
-    g_autofree char *target = NULL;
-    g_autofree guint8 *blank = NULL;
-
-    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
-    assert_int_equal(symlink(place->path, link), 0);
-    weir_sidecar_drop(weir_sidecar_set_aside(link, NULL));
-    target = g_file_read_link(link, NULL);
-    assert_string_equal(target, place->path);
-    blank = read_copies(place->path);
-    assert_true(is_zero(blank));
-    assert_int_equal(count(place), 2);
-}
-
-/* Whoever has it open still, by a node that is used again, finds it blank. */
-static void test_sidecar_dropped_while_open(void **state)
-{
-    const Place *place = *state;
-    guint8 found[8] = { 1 };
+    g_autofree guint8 *before = NULL;
+    g_autofree guint8 *after = NULL;
+    guint8 region[8];
+    guint32 crc = 0;
     int fd;
 
     assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
+    write_at(place->path, used, 1, 65536 + 32);     /* a region's bit */
+    write_at(place->path, clean, sizeof(clean), COPY_BYTES + 164);
+    write_at(place->path, generation, sizeof(generation), COPY_BYTES + 184);
+    write_at(place->path, used, 1, COPY_BYTES + 272);
+    write_at(place->path, &crc, 4, COPY_BYTES + 12);
+    before = read_copies(place->path);
+    crc = crc32_iscsi(before + COPY_BYTES, COPY_BYTES, ~0u);
+    write_at(place->path, &crc, 4, COPY_BYTES + 12);
+    assert_true(weir_sidecar_tells(place->path));
+    assert_true(weir_sidecar_forget(place->path, "d", NULL));
+
+    after = read_copies(place->path);
+    assert_ptr_equal(weir_seed_header(after), after);   /* the other copy */
+    assert_int_equal(number(after + 32, 8),
+                     number(before + COPY_BYTES + 32, 8) + 1);
+    assert_int_equal(number(after + 164, 4), 0);
+    assert_int_equal(number(after + 272, 4), 0);
+    assert_memory_equal(after + 40, before + COPY_BYTES + 40, 124);
+    assert_memory_equal(after + 168, before + COPY_BYTES + 168, 104);
+    /* no region is known to be clean */
     fd = open(place->path, O_RDONLY);
-    weir_sidecar_drop(weir_sidecar_set_aside(place->path, NULL));
-    /* a seed has its only header in the second copy */
-    assert_int_equal(pread(fd, found, 8, COPY_BYTES), 8);
-    assert_memory_equal(found, "\0\0\0\0\0\0\0\0", 8);
+    assert_int_equal(pread(fd, region, 8, 65536), 8);
+    assert_memory_equal(region, "\0\0\0\0\0\0\0\0", 8);
     close(fd);
 }
 
-static void test_sidecar_left(void **state)
+static void test_sidecar_tells(void **state)
 {
     const Place *place = *state;
-    g_autofree guint8 *blank = NULL;
 
-    assert_true(weir_seed_begin(place->path, "d", 1 << 20, NULL));
-    weir_sidecar_leave(weir_sidecar_set_aside(place->path, NULL));
-    blank = read_copies(place->path);
-    assert_true(is_zero(blank));
-    assert_int_equal(count(place), 2);
-    assert_true(weir_sidecar_forget(place->path, "d", NULL));
-    assert_int_equal(count(place), 1);
-}
-
-static void test_sidecar_missing(void **state)
-{
-    const Place *place = *state;
-    g_autoptr(GError) error = NULL;
-
-    weir_sidecar_drop(weir_sidecar_set_aside(place->path, &error));
-    assert_null(error);
-    assert_int_equal(count(place), 0);
-    assert_null(weir_sidecar_set_aside("/proc/version/x", &error));
-    assert_non_null(error);
+    assert_false(weir_sidecar_tells(place->path));
+    write_at(place->path, "\0", 1, 2 * COPY_BYTES);
+    assert_false(weir_sidecar_tells(place->path));
+    assert_true(weir_sidecar_tells("/proc/version/x"));
 }
 
 /* --- caches --- */
@@ -464,11 +424,8 @@ int main(void)
         CASE(test_sidecar_of_another_disk_stays),
         CASE(test_sidecar_that_others_use_stays),
         CASE(test_no_sidecar),
-        CASE(test_sidecar_set_aside),
-        CASE(test_sidecar_by_link),
-        CASE(test_sidecar_dropped_while_open),
-        CASE(test_sidecar_left),
-        CASE(test_sidecar_missing),
+        CASE(test_sidecar_of_a_promoted_log),
+        CASE(test_sidecar_tells),
         CASE(test_cache_is_marked),
         CASE(test_cache_is_marked_already),
         CASE(test_cache_is_refused),

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import unittest
 
-from common import QEMU_BIN_DIR, Qmp, VmTest, need, wait_for
+from common import GUARD_S, QEMU_BIN_DIR, WEIR, Qmp, VmTest, need, wait_for
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
 
@@ -351,6 +351,7 @@ class Refused(OutOfProcessTest):
         self.assertEqual(code, 1)
         self.assertIn("found secret 'mine', an object of QEMU, which a disk "
                       "out of process has not got", errors)
+        self.assertIn(" for 'weir-encryption.key-secret'\n", errors)
 
     def test_one_log_in_two_processes(self):
         text = """

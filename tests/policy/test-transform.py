@@ -327,6 +327,20 @@ class Refusals(Transform):
                              "something else in <original> than weir "
                              "transform leaves there", "--remove")
 
+    def test_disks_brought_along_by_what_was(self):
+        out = self.good(PLAIN, "--disk", "vda=safe").decode()
+        for evil in ("&lt;os/&gt;", "", "&lt;disk/&gt;",
+                     "&lt;disk&gt;&lt;target dev='vda'/&gt;&lt;/disk&gt;"
+                     "&lt;disk/&gt;",
+                     "&lt;disk/&gt;&lt;/devices&gt;&lt;os/&gt;&lt;devices&gt;"):
+            with self.subTest(evil):
+                self.refused(out.replace(
+                    "<weir:original", '<weir:original><weir:was disk="%s"/>'
+                    "</weir:original><weir:ignored" % evil),
+                             r"domain XML: line \d+: found something else in "
+                             "<original> than weir transform leaves there",
+                             "--remove")
+
     def test_other_emulators(self):
         self.refused(PLAIN, "--emulator: found '/bin/sh', expected the path "
                      "of a weir-qemu", "--policy", "a", "--emulator",

@@ -5,12 +5,13 @@ requests and their deadlines, attach and detach, data that is held."""
 
 import os
 import shutil
+import subprocess
 import threading
 import time
 
 import nbd
 
-from weirtest import (BUILD, QMPError, TestCase, blockdev, main, run,
+from weirtest import (BUILD, SOURCE, TestCase, blockdev, main, run,
                       statistics, wait_for)
 
 MIB = 1 << 20
@@ -277,6 +278,30 @@ class Requests(Disk):
             f'file.filename={self.file}', '-O', 'raw', out)
         self.assertLess(os.stat(out).st_blocks * 512, MIB)
 
+    def test_backing_files(self):
+        """What only a backing file has is copied through a plugin."""
+        base = self.image('base.img', size=MIB)
+        with open(base, 'r+b') as f:
+            f.write(b'b' * MIB)
+        over = self.image('over.qcow2', size=MIB, fmt='qcow2',
+                          backing_file=base, backing_fmt='raw')
+        out = self.image('out.img', size=MIB)
+        d = self.daemon(
+            '--blockdev', blockdev(driver='qcow2', node_name='fmt', file={
+                'driver': 'file', 'filename': over}),
+            '--blockdev', blockdev(driver='weir-plugin', node_name='flt',
+                                   plugin='empty', file='fmt'),
+            '--blockdev', blockdev(driver='file', node_name='out',
+                                   filename=out))
+        d.cmd('blockdev-mirror', {'job-id': 'm', 'device': 'flt',
+                                  'target': 'out', 'sync': 'full'})
+        d.qmp.event('BLOCK_JOB_READY')
+        d.cmd('job-cancel', id='m')
+        d.qmp.event('BLOCK_JOB_CANCELLED')
+        d.quit()
+        with open(out, 'rb') as f:
+            self.assertEqual(f.read(), b'b' * MIB)
+
     def test_order_of_flushes(self):
         client = self.serve('probe-ordered', options={'mode': 'hold'})
         write = self.in_thread(client.pwrite, b'a' * 512, 0)
@@ -349,6 +374,25 @@ class Requests(Disk):
 
 
 class Options(Disk):
+    def test_manual(self):
+        """The plugin with which weir-plugin(3) begins."""
+        with open(os.path.join(SOURCE, 'docs/man/weir-plugin.3'),
+                  encoding='utf-8') as f:
+            text = f.read().split('.Bd -literal\n', 1)[1].split('.Ed', 1)[0]
+        with open(self.path('quiet.c'), 'w', encoding='utf-8') as f:
+            f.write(text.replace('\\e', '\\'))
+        library = self.path('quiet.so')
+        subprocess.run(['cc', '-std=c99', '-Wall', '-Wextra', '-Wpedantic',
+                        '-Werror', '-shared', '-fPIC', '-o', library,
+                        '-I' + os.path.join(SOURCE, 'filters/plugin'),
+                        self.path('quiet.c')], check=True)
+        opts = (f'driver=weir-plugin,plugin={library},options.below=1M,'
+                f'file.filename={self.image(size=2 * MIB)}')
+        run('qemu-io', '-c', 'write 1M 64k', '--image-opts', opts)
+        result = run('qemu-io', '-c', 'write 0 64k', '--image-opts', opts,
+                     check=False)
+        self.assertIn('Operation not permitted', result.stdout + result.stderr)
+
     def test_at_run_time(self):
         self.serve(options={'label': 'one'})
         self.set(mode='forward', label='one')

@@ -15,7 +15,7 @@ import time
 
 from vhostqueue import CONFIG_WCE, DATA_BYTES, DEPTH, Disconnected, Queue
 from vhostuser import FLUSH_REQUEST
-from weirtest import TestCase, main
+from weirtest import TestCase, main, wait_for
 
 MIB = 1 << 20
 SIZE = 16 * MIB
@@ -183,6 +183,74 @@ class Crash(TestCase):
             queue.set_up_queue()
             os.eventfd_write(queue.kick, 1)
         guest.work(None)
+        guest.read_all()
+        daemon.quit()
+
+    def test_new_memory(self):
+        """A guest that was restored has a queue that was used, and nothing in
+        flight: what comes first is not forgotten."""
+        def slow(latency_ns):
+            return ['--blockdev', f'null-co,node-name=disk,size={SIZE},'
+                    f'latency-ns={latency_ns}']
+
+        daemon = self.serve(*slow(0))
+        queue = Queue(self.sock)
+        self.addCleanup(queue.shutdown)
+        queue.write(0, bytes(UNIT))
+        wait_for(queue.take, 'the first request')
+        daemon.quit()
+        os.close(queue.inflight[0])
+        queue.inflight = None
+        queue.free.sort()
+        daemon = self.serve(*slow(1000 ** 3 * PATIENCE_S))
+        queue.connect()
+        for i in range(2):
+            queue.write(i * UNIT, bytes(UNIT))
+        time.sleep(0.3)
+        self.kill(daemon)
+        daemon = self.serve(*slow(0))
+        queue.connect()
+        while queue.pending:
+            self.assertTrue(queue.wait(PATIENCE_S), 'a request hangs')
+            queue.take()        # which fails if one ends twice
+        daemon.quit()
+
+    def test_drain_after_a_disconnect(self):
+        """The other side goes while requests are in flight, and the disk is
+        drained before they have ended."""
+        daemon = self.serve(
+            '--object', '{"qom-type": "throttle-group", "id": "slow", '
+            '"limits": {"iops-total": 1}}', *self.raw('below'), '--blockdev',
+            'throttle,node-name=disk,throttle-group=slow,file=below')
+        queue = Queue(self.sock)
+        self.addCleanup(queue.shutdown)
+        for i in range(4):
+            queue.write(i * UNIT, bytes(UNIT))
+        wait_for(lambda: queue.used_index() > 0, 'the first request')
+        self.assertLess(queue.used_index(), 4)
+        queue.disconnect()
+        time.sleep(0.3)
+        daemon.cmd('block_resize', node_name='disk', size=SIZE)
+        queue.connect()
+        wait_for(lambda: queue.used_index() == 4, 'all requests')
+        daemon.quit()
+
+    def test_memory_that_moves(self):
+        """Memory is plugged in while requests are in flight: what they read and
+        write is somewhere else in the daemon then."""
+        daemon = self.serve(
+            '--object', '{"qom-type": "throttle-group", "id": "slow", '
+            '"limits": {"iops-total": 20}}', *self.raw('below'), '--blockdev',
+            'throttle,node-name=disk,throttle-group=slow,file=below')
+        queue = Queue(self.sock)
+        self.addCleanup(queue.shutdown)
+        guest = Guest(queue)
+        for parts in range(2, 6):
+            guest.work(time.monotonic() + 0.1)
+            queue.set_up_memory(parts)
+        guest.work(None)
+        daemon.cmd('qom-set', path='/objects/slow', property='limits',
+                   value={'iops-total': 0})
         guest.read_all()
         daemon.quit()
 

@@ -12,7 +12,8 @@ import struct
 from vhostuser import (AVAILABLE, DESCRIPTORS, DEVICE_WRITES, FLUSH,
                        GUEST, HAS_PROTOCOL_FEATURES, IN, NEXT, OUT, SECTOR,
                        USED, VERSION_1, GET_FEATURES, GET_PROTOCOL_FEATURES,
-                       PROTOCOL_BACKEND_REQ, SET_FEATURES, SET_OWNER,
+                       PROTOCOL_BACKEND_REQ, SET_FEATURES, SET_MEM_TABLE,
+                       SET_OWNER,
                        SET_PROTOCOL_FEATURES, VhostUserBlk, receive_message)
 
 GET_VRING_BASE, GET_INFLIGHT_FD, SET_INFLIGHT_FD = 11, 31, 32
@@ -114,6 +115,17 @@ class Queue(VhostUserBlk):
         size, offset = struct.unpack_from('<QQ', payload)
         self.send(SET_INFLIGHT_FD,
                   struct.pack('<QQHH4x', size, offset, 1, QUEUE_SIZE), [fd])
+
+    def set_up_memory(self, parts=1):
+        """In so many regions: the other side maps each by itself."""
+        size = len(self.memory) // parts // mmap.PAGESIZE * mmap.PAGESIZE
+        table = struct.pack('<II', parts, 0)
+        for i in range(parts):
+            begin = i * size
+            length = size if i + 1 < parts else len(self.memory) - begin
+            table += struct.pack('<QQQQ', GUEST + begin, length,
+                                 GUEST + begin, begin)
+        self.send(SET_MEM_TABLE, table, [self.memory_fd] * parts)
 
     def set_up_queue(self):
         # one that was not stopped goes on behind what is known to be used
