@@ -6,13 +6,13 @@
 #include "plugintest-scene.h"
 
 #define LEAKS_ROUNDS 5
-#define LEAKS_REQUESTS 8000
+#define LEAKS_REQUESTS 5000
 /* after which a round is over, with what is done: it is slow on purpose */
 #define LEAKS_ROUND_US 1000000
 /* that the process may grow by with each request, and in all */
 #define LEAKS_REQUEST_BYTES 8u
 #define LEAKS_ALL_KIB 192u
-#define LEAKS_OPENS 40u
+#define LEAKS_OPENS 30u
 #define LEAKS_OPEN_KIB 8u
 /* address space that only a sanitizer takes: it does not reuse memory */
 #define LEAKS_SANITIZER_KIB (1ull << 30)
