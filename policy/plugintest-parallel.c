@@ -213,7 +213,7 @@ bool weir_check_order(WeirTrial *trial, GError **error)
 /* --- concurrency --- */
 
 #define CONCURRENCY_SECOND "plugin2"
-#define CONCURRENCY_MS 1500
+#define CONCURRENCY_MS 800
 
 /* A disk of its own under the same plugin. */
 typedef struct Second {

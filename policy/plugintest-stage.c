@@ -145,7 +145,6 @@ WeirStage *weir_stage_new(WeirTrial *trial, const char *name, GError **error)
     g_autofree char *log = g_strdup_printf("%s.log", name);
 
     stage->trial = trial;
-    stage->name = g_strdup(name);
     stage->socket = weir_trial_path(trial, socket);
     stage->log = weir_trial_path(trial, log);
     if (!stage_spawn(stage, error)) {
@@ -200,7 +199,6 @@ void weir_stage_free(WeirStage *stage)
         unlink(stage->log);
     }
     weir_qmp_free(stage->qmp);
-    g_free(stage->name);
     g_free(stage->socket);
     g_free(stage->log);
     g_free(stage);

@@ -15,7 +15,6 @@
 
 typedef struct WeirStage {
     WeirTrial *trial;
-    char *name;                 /* of its files */
     GSubprocess *process;
     WeirQmp *qmp;
     char *socket;               /* of its NBD server */

@@ -192,18 +192,6 @@ static JsonObject *ask_about(WeirTrial *trial, GError **error)
     return json_node_dup_object(answer);
 }
 
-static bool has_callback(JsonObject *about, const char *name)
-{
-    JsonArray *callbacks = weir_json_array(about, "callbacks");
-
-    for (guint i = 0; i < weir_json_length(callbacks); i++) {
-        if (g_strcmp0(weir_json_string_at(callbacks, i), name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 bool weir_plugin_test_begin(WeirPluginTest *test, GError **error)
 {
     static const WeirCheck about = { .name = "about", .limit_s = 60 };
@@ -222,7 +210,6 @@ bool weir_plugin_test_begin(WeirPluginTest *test, GError **error)
     test->alignment = (guint64)weir_json_int(test->about, "alignment", 1);
     test->changes_data = weir_json_bool(test->about, "changes-data", false);
     test->holds_data = weir_json_bool(test->about, "holds-data", false);
-    test->has_read = has_callback(test->about, "read");
     return true;
 }
 

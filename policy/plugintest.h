@@ -32,7 +32,6 @@ typedef struct WeirPluginTest {
     guint64 alignment;
     bool changes_data;
     bool holds_data;
-    bool has_read;              /* looks at reads itself */
 } WeirPluginTest;
 
 typedef struct WeirTrial WeirTrial;
