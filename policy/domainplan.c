@@ -408,20 +408,15 @@ void weir_domain_plan_forget_secrets(const char *dir)
     domainplan_rmdir(path);
 }
 
-static void domainplan_settle(WeirRecord *record)
+void weir_domain_plan_end(const char *dir, const char *name)
 {
+    g_autoptr(WeirRecord) record = weir_record_load(dir, name, NULL);
+
     for (guint i = 0; record && i < record->disks->len; i++) {
         const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
 
         weir_binding_settle(disk->file);
     }
-    weir_record_free(record);
-}
-
-void weir_domain_plan_end(const char *dir, const char *name)
-{
-    domainplan_settle(weir_record_load(dir, name, NULL));
-    domainplan_settle(weir_record_load_storage(dir, name, NULL));
     weir_domain_plan_remove(dir);
 }
 

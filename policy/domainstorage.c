@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "binding.h"
 #include "programs.h"
 #include "storagerecord.h"
 #include "supervise.h"
@@ -176,6 +177,11 @@ void weir_domain_storage_stop(const char *dir)
     while (storage_is_supervisor(pid, dir) &&
            g_get_monotonic_time() < end_us) {
         g_usleep(DOMAIN_STORAGE_POLL_US);
+    }
+    for (guint i = 0; i < record->disks->len; i++) {
+        const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
+
+        weir_binding_settle(disk->file);
     }
     weir_record_remove_storage(dir, record->name);
 }
