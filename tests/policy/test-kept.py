@@ -242,49 +242,6 @@ class Kept(WeirTest):
             file.write(text)
 
 
-PLUGIN = """#include <weir-plugin.h>
-static int nothing_open(WeirPluginDisk *disk, void **handle)
-{
-    *handle = disk;
-    return 0;
-}
-static const WeirPlugin nothing = {
-    .abi = WEIR_PLUGIN_ABI, .struct_size = sizeof(WeirPlugin),
-    .name = "nothing", .version = "1", .description = "does nothing",
-    .capabilities = WEIR_PLUGIN_MAY_BYPASS,
-    .concurrency = WEIR_PLUGIN_PARALLEL, .open = nothing_open,
-};
-WEIR_PLUGIN_REGISTER(nothing);
-"""
-
-
-@unittest.skipUnless(os.path.exists(os.path.join(MODULES, module("plugin"))),
-                     "this QEMU has no plugins")
-class Plugin(WeirTest):
-    def test_plugin_that_goes(self):
-        """Whether its options are right, a plugin says, which may go."""
-        plugins, kept = self.path("plugins"), self.path("kept")
-        plugin = os.path.join(plugins, "nothing.so")
-        policy = self.write("p.yaml", "name: p\nfilters:\n  - weir-plugin: "
-                            "{plugin: nothing, on-error: fail}\n")
-        os.mkdir(plugins)
-        subprocess.run(
-            ["cc", "-std=c99", "-shared", "-fPIC", "-I",
-             os.path.join(ROOT, "filters/plugin"), "-o", plugin,
-             self.write("nothing.c", PLUGIN)], check=True)
-
-        def check():
-            return self.weir("policy", "check", policy, "--qemu-bin-dir",
-                             QEMU_BIN_DIR, WEIR_KEEP_DIR=kept,
-                             WEIR_PLUGIN_PATH=plugins)
-
-        self.assertEqual(check(), (0, "", ""))
-        os.unlink(plugin)
-        code, _, errors = check()
-        self.assertEqual(code, 1)
-        self.assertIn("no plugin 'nothing' in " + plugins, errors)
-
-
 class Status(VmTest):
     """A disk under a policy, and no daemon that tells what policies may say.
     """

@@ -222,9 +222,9 @@ class Batch(WeirTest):
 
     def test_usage(self):
         self.weir_fails(
-            "weir: top: found column 'x', expected one of vm, disk, state, "
-            "reads, writes, read-bytes, write-bytes, latency, rpo, dirty, "
-            "replication, reason", "top", "--sort", "x", code=2)
+            "weir: top: found column 'x', expected one of host, vm, disk, "
+            "state, reads, writes, read-bytes, write-bytes, latency, rpo, "
+            "dirty, replication, reason", "top", "--sort", "x", code=2)
         self.weir_fails("weir: top: found interval 0, expected 0.1 to 3600 "
                         "seconds", "top", "--interval", "0", code=2)
         self.weir_fails("weir: top: found 'b', expected one VM or --qmp",

@@ -46,12 +46,13 @@ class Capabilities(TestCase):
             {name: f['class'] for name, f in filters.items()},
             {'weir-inspect': 'inspection', 'weir-cache': 'cache',
              'weir-encryption': 'encryption',
-             'weir-replication': 'replication', 'weir-example': 'other',
-             'weir-fault': 'other'})
+             'weir-replication': 'replication', 'weir-plugin': 'other',
+             'weir-example': 'other', 'weir-fault': 'other'})
         self.assertEqual([name for name, f in filters.items()
-                          if f['changes-data']], ['weir-encryption'])
+                          if f['changes-data']],
+                         ['weir-encryption', 'weir-plugin'])
         self.assertEqual([name for name, f in filters.items()
-                          if f['holds-data']], ['weir-cache'])
+                          if f['holds-data']], ['weir-cache', 'weir-plugin'])
         d.quit()
 
     def test_options(self):
