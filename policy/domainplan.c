@@ -95,22 +95,12 @@ static bool domainplan_add(WeirDomainPlan *plan, const WeirDomainDisk *from,
     return true;
 }
 
-/*
- * The domain was made for what the policy said then.  What becomes of errors is
- * up to libvirt alone.
- */
+/* The domain was made for what the policy said then. */
 static bool domainplan_check_run(const WeirDomain *domain, const char *target,
                                  const WeirPolicy *policy, GError **error)
 {
     bool outside = policy->run == WEIR_RUN_OUT_OF_PROCESS;
 
-    if (policy->on_error != WEIR_ON_ERROR_DEFAULT &&
-        !(outside && policy->on_error == WEIR_ON_ERROR_REPORT)) {
-        weir_set_error(error, "disk '%s': policy '%s' has 'on-error', expected "
-                       "error_policy and rerror_policy of the disk's <driver> "
-                       "in the domain", target, policy->name);
-        return false;
-    }
     if (weir_domain_is_replaced(domain, target) != outside) {
         weir_set_error(error, "disk '%s': policy '%s' has 'run: %s', but the "
                        "domain is made for the other one: 'weir libvirt apply "
