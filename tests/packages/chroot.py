@@ -22,6 +22,7 @@ mount --make-rprivate /
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmpfs "$root/dev"
 mkdir "$root/dev/shm"
+ln -s /proc/self/fd "$root/dev/fd"
 for device in null zero full random urandom; do
     : >"$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"

@@ -131,7 +131,7 @@ class Packages(unittest.TestCase):
 
     def test_2_policies(self):
         self.assertEqual(self.chroot.run(
-            'sh', '-c', f'weir policy check {EXAMPLES}/*'), '')
+            'sh', '-c', f'weir policy check {EXAMPLES}/*.yaml'), '')
         text = self.chroot.run('weir', 'policy', 'list', '--policies',
                                EXAMPLES)
         self.assertIn('weir-inspect', text)

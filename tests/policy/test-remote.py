@@ -207,7 +207,8 @@ class AllFilters(RemoteTest):
         disk = "file=%s,format=raw,policy=all,device=none" % server.address
         self.serve(server)
         process = self.start(disk)
-        self.assertIsNone(process.poll(), process)
+        if process.poll() is not None:
+            self.fail(process.stderr.read())
         self.addCleanup(self.kill_qemu)
         # A write waits for the copy of its region that the log gets first.
         wait_for(lambda: self.status()[0] == 0, "the copy in the log")
