@@ -10,10 +10,6 @@
 #include "policy.h"
 #include "transform.h"
 
-/* What libvirt calls its storage nodes. */
-#define DOMAINRECORD_NODE "libvirt-"
-#define DOMAINRECORD_STORAGE "-storage"
-
 /* --- the disks --- */
 
 void weir_domain_record_add(WeirRecord *record, const WeirDomainDisk *from)
@@ -91,10 +87,10 @@ void weir_domain_record_follow(WeirRecord *record, const WeirDomain *domain,
 
 /* --- names --- */
 
-static bool domainrecord_is_storage(const char *name)
+bool weir_domain_node_is(const char *name, const char *suffix)
 {
-    return g_str_has_prefix(name, DOMAINRECORD_NODE) &&
-           g_str_has_suffix(name, DOMAINRECORD_STORAGE);
+    return g_str_has_prefix(name, WEIR_LIBVIRT_NODE) &&
+           g_str_has_suffix(name, suffix);
 }
 
 /* The node that a filter of the record is, if its name is the recorded one. */
@@ -121,7 +117,7 @@ static void domainrecord_take_name(const WeirGraph *graph,
         const WeirGraphNode *node = g_ptr_array_index(nodes, i);
 
         if (node->filter && g_strcmp0(node->driver, wanted->driver) == 0 &&
-            domainrecord_is_storage(node->name) &&
+            weir_domain_node_is(node->name, WEIR_LIBVIRT_STORAGE) &&
             weir_graph_reaches(root, node)) {
             g_free(wanted->node_name);
             wanted->node_name = g_strdup(node->name);

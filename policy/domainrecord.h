@@ -8,6 +8,14 @@
 #include "qmp.h"
 #include "record.h"
 
+/* What libvirt calls its nodes, with a number between. */
+#define WEIR_LIBVIRT_NODE "libvirt-"
+#define WEIR_LIBVIRT_STORAGE "-storage"
+#define WEIR_LIBVIRT_FORMAT "-format"
+
+/* Whether a node has a name of libvirt's that ends so. */
+bool weir_domain_node_is(const char *name, const char *suffix);
+
 /*
  * The record of a domain: what the hook has left, or, on another host, what
  * QEMU carries; an empty one, if it was started without policies.  It follows

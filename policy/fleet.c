@@ -235,23 +235,19 @@ static GPtrArray *host_list(virConnectPtr connection, const char *name,
 {
     g_autoptr(GPtrArray) items = g_ptr_array_new_with_free_func(
         (GDestroyNotify)fleet_item_free);
-    virDomainPtr *list = NULL;
-    int n;
+    g_autoptr(GPtrArray) domains = NULL;
 
     if (name) {
         return host_list_one(connection, name, items, error)
                    ? g_steal_pointer(&items) : NULL;
     }
-    n = virConnectListAllDomains(connection, &list,
-                                 VIR_CONNECT_LIST_DOMAINS_ACTIVE);
-    if (n < 0) {
-        weir_hypervisor_error(error, "libvirt");
+    domains = weir_hypervisor_domains(connection, NULL, error);
+    if (!domains) {
         return NULL;
     }
-    for (int i = 0; i < n; i++) {
-        items_add(items, list[i]);
+    while (domains->len > 0) {
+        items_add(items, g_ptr_array_steal_index(domains, domains->len - 1));
     }
-    free(list);
     g_ptr_array_sort(items, items_compare);
     return g_steal_pointer(&items);
 }

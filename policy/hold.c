@@ -23,10 +23,6 @@
 #define HOLD_POLL_US 20000
 #define HOLD_QMP_MS 10000
 #define HOLD_METADATA_KEY "weir"
-/* What libvirt calls its nodes. */
-#define HOLD_NODE "libvirt-"
-#define HOLD_STORAGE "-storage"
-#define HOLD_FORMAT "-format"
 
 /* --- the lock --- */
 
@@ -91,9 +87,11 @@ static void hold_unlock(WeirHold *hold)
 
 /* --- names --- */
 
-static bool hold_is_libvirts(const char *name, const char *suffix)
+/* The name of libvirt's that ends in @to, not @from; the caller frees it. */
+static char *hold_sibling(const char *name, const char *from, const char *to)
 {
-    return g_str_has_prefix(name, HOLD_NODE) && g_str_has_suffix(name, suffix);
+    return g_strdup_printf("%.*s%s", (int)(strlen(name) - strlen(from)), name,
+                           to);
 }
 
 /*
@@ -108,10 +106,9 @@ static char *hold_top_name(const WeirHold *hold, const WeirRecordDisk *entry)
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
 
-        if (hold_is_libvirts(node->name, HOLD_FORMAT)) {
-            return g_strdup_printf("%.*s" HOLD_STORAGE,
-                                   (int)(strlen(node->name) -
-                                         strlen(HOLD_FORMAT)), node->name);
+        if (weir_domain_node_is(node->name, WEIR_LIBVIRT_FORMAT)) {
+            return hold_sibling(node->name, WEIR_LIBVIRT_FORMAT,
+                                WEIR_LIBVIRT_STORAGE);
         }
     }
     return NULL;
@@ -352,8 +349,8 @@ static bool hold_writes_back(const WeirStep *step)
 /* Whether libvirt has a format node above its storage node @name. */
 static bool hold_has_format(const WeirHold *hold, const char *name)
 {
-    g_autofree char *format = g_strdup_printf(
-        "%.*s" HOLD_FORMAT, (int)(strlen(name) - strlen(HOLD_STORAGE)), name);
+    g_autofree char *format = hold_sibling(name, WEIR_LIBVIRT_STORAGE,
+                                           WEIR_LIBVIRT_FORMAT);
 
     return weir_graph_node(hold->graph, format) != NULL;
 }
@@ -373,7 +370,7 @@ static bool hold_allows_step(const WeirHold *hold, const WeirRecordDisk *disk,
     }
     if ((step->kind == WEIR_STEP_ATTACH && !top) ||
         (step->kind == WEIR_STEP_DETACH &&
-         hold_is_libvirts(step->node_name, HOLD_STORAGE) &&
+         weir_domain_node_is(step->node_name, WEIR_LIBVIRT_STORAGE) &&
          !hold_has_format(hold, step->node_name))) {
         weir_set_error(error, "domain '%s', disk %s: libvirt has no format "
                        "node for it, and knows it by the node that would "
