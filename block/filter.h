@@ -128,6 +128,15 @@ typedef struct WeirFilterDriver {
     int (*prepare_detach)(BlockDriverState *bs, bool force, Error **errp);
 
     /*
+     * The disk is going to have an overlay: @bs is not written to any more then
+     * if it @is_frozen, otherwise it is above the overlay.  Optional.  Main
+     * thread; drained; may poll.  Returns 0, or -errno with @errp set.
+     * finish_overlay: it has one, or has none if @ret < 0.
+     */
+    int (*prepare_overlay)(BlockDriverState *bs, bool is_frozen, Error **errp);
+    void (*finish_overlay)(BlockDriverState *bs, bool is_frozen, int ret);
+
+    /*
      * Convert the disk in place; for weir-encryption.  See
      * block/encryption-job.c.  Main thread, but the step.
      */

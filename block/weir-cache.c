@@ -852,6 +852,15 @@ static int cache_prepare_detach(BlockDriverState *bs, bool force, Error **errp)
     return 0;
 }
 
+/* The image below an overlay is read, and copied, without the cache. */
+static int cache_prepare_overlay(BlockDriverState *bs, bool is_frozen,
+                                 Error **errp)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    return s->engine ? cache_call(bs, engine_drain, errp) : 0;
+}
+
 static WeirFilterDriver cache_filter = {
     .format_name     = "weir-cache",
     .driver          = WEIR_DRIVER_WEIR_CACHE,
@@ -865,6 +874,7 @@ static WeirFilterDriver cache_filter = {
     .handover_left   = cache_handover_left,
     .cancel_handover = cache_cancel_handover,
     .prepare_detach  = cache_prepare_detach,
+    .prepare_overlay = cache_prepare_overlay,
     .query           = cache_query,
 };
 

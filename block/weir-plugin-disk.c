@@ -203,7 +203,7 @@ weir_plugin_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
     return weir_filter_end(&s->filter, WEIR_IO_COPY, bytes, begin_ns, ret);
 }
 
-/* --- snapshots within the image --- */
+/* --- snapshots --- */
 
 typedef struct SnapshotCall {
     uint32_t what;
@@ -267,7 +267,7 @@ int GRAPH_RDLOCK weir_plugin_snapshot_delete(BlockDriverState *bs,
     int ret = snapshot_begin(bs->opaque, &call);
 
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "weir-plugin: The plugin refuses");
+        weir_plugin_set_error(bs->opaque, ret, "refuses", errp);
         return ret;
     }
     return snapshot_end(bs->opaque, &call,
@@ -295,4 +295,53 @@ int GRAPH_RDLOCK weir_plugin_snapshot_list(BlockDriverState *bs,
                                            QEMUSnapshotInfo **list)
 {
     return bdrv_snapshot_list(bs->file->bs, list);
+}
+
+static SnapshotCall overlay_call(bool is_frozen, int result)
+{
+    return (SnapshotCall) {
+        is_frozen ? WEIR_PLUGIN_SNAPSHOT_OVERLAY : WEIR_PLUGIN_SNAPSHOT_CREATE,
+        NULL, result
+    };
+}
+
+/* The disk has to be there without what the plugin holds. */
+int weir_plugin_prepare_overlay(BlockDriverState *bs, bool is_frozen,
+                                Error **errp)
+{
+    BDRVWeirPluginState *s = bs->opaque;
+    SnapshotCall call = overlay_call(is_frozen, 0);
+    int ret;
+
+    if (!s->prepared || s->inactive) {
+        return 0;
+    }
+    if (weir_holds_fenced(s->holds)) {
+        error_setg(errp, "weir-plugin: Plugin '%s' holds requests that have "
+                   "expired", s->plugin->name);
+        return -EBUSY;
+    }
+    if (!s->plugin->snapshot_before) {
+        if (!(s->plugin->capabilities & WEIR_PLUGIN_HOLDS_DATA)) {
+            return 0;
+        }
+        error_setg(errp, "weir-plugin: Plugin '%s' holds data, and takes no "
+                   "part in snapshots", s->plugin->name);
+        return -ENOTSUP;
+    }
+    ret = weir_plugin_call_and_poll(s, do_snapshot_before, &call);
+    if (ret < 0) {
+        weir_plugin_set_error(s, ret, "refuses the snapshot", errp);
+    }
+    return MIN(ret, 0);
+}
+
+void weir_plugin_finish_overlay(BlockDriverState *bs, bool is_frozen, int ret)
+{
+    BDRVWeirPluginState *s = bs->opaque;
+    SnapshotCall call = overlay_call(is_frozen, ret);
+
+    if (s->prepared && !s->inactive) {
+        weir_plugin_call_and_poll(s, do_snapshot_after, &call);
+    }
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A plugin's node in the graph: permissions, overlays, limits. */
+/* A plugin's node in the graph: permissions, limits. */
 #include "qemu/osdep.h"
 #include "block/block-io.h"
 #include "qapi/error.h"
@@ -56,39 +56,6 @@ int GRAPH_RDLOCK weir_plugin_check_perm(BlockDriverState *bs, uint64_t perm,
     return 0;
 }
 
-static int coroutine_fn do_overlay(BDRVWeirPluginState *s, WeirPluginIo *io,
-                                   void *arg)
-{
-    s->plugin->snapshot_after(s->handle, io, WEIR_PLUGIN_SNAPSHOT_OVERLAY,
-                              NULL, 0);
-    return 0;
-}
-
-static void coroutine_fn overlay_entry(void *opaque)
-{
-    BDRVWeirPluginState *s = opaque;
-
-    bdrv_graph_co_rdlock();
-    weir_plugin_call_here(s, do_overlay, NULL);
-    bdrv_graph_co_rdunlock();
-}
-
-/* The node became the backing file of an overlay, or is none any more. */
-static void GRAPH_RDLOCK look_for_overlay(BDRVWeirPluginState *s)
-{
-    bool has_overlay = false;
-    BdrvChild *c;
-
-    QLIST_FOREACH(c, &s->bs->parents, next_parent) {
-        has_overlay |= c->role & BDRV_CHILD_COW;
-    }
-    if (has_overlay && !s->has_overlay && s->is_open &&
-        s->plugin->snapshot_after && !qatomic_read(&s->stopping)) {
-        s->tasks.tasks.spawn(s->tasks.tasks.opaque, overlay_entry, s);
-    }
-    s->has_overlay = has_overlay;
-}
-
 void GRAPH_RDLOCK weir_plugin_set_perm(BlockDriverState *bs, uint64_t perm,
                                        uint64_t shared)
 {
@@ -96,7 +63,6 @@ void GRAPH_RDLOCK weir_plugin_set_perm(BlockDriverState *bs, uint64_t perm,
 
     weir_filter_set_perm(bs, perm, shared);
     s->had_parents |= !QLIST_EMPTY(&bs->parents);
-    look_for_overlay(s);
 }
 
 /*

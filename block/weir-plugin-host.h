@@ -54,7 +54,6 @@ typedef struct BDRVWeirPluginState {
     /* main thread */
     WeirValues *values;         /* replaced only while nobody reads them */
     bool prepared;
-    bool has_overlay;
     bool had_parents;           /* somebody has used it */
     bool is_leaving;            /* it is going to be taken out */
     bool plugin_drained;        /* what it was told last */
@@ -173,6 +172,11 @@ int GRAPH_RDLOCK weir_plugin_snapshot_delete(BlockDriverState *bs,
                                              const char *id, const char *name,
                                              Error **errp);
 int weir_plugin_snapshot_goto(BlockDriverState *bs, const char *id);
+
+/* Of WeirFilterDriver. */
+int weir_plugin_prepare_overlay(BlockDriverState *bs, bool is_frozen,
+                                Error **errp);
+void weir_plugin_finish_overlay(BlockDriverState *bs, bool is_frozen, int ret);
 int GRAPH_RDLOCK weir_plugin_snapshot_list(BlockDriverState *bs,
                                            QEMUSnapshotInfo **list);
 

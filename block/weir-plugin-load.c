@@ -374,6 +374,8 @@ static WeirPluginDescription *describe(const WeirLoaded *loaded)
     d->ordered_flush = p->capabilities & WEIR_PLUGIN_ORDERED_FLUSH;
     d->durable_writes = p->capabilities & WEIR_PLUGIN_DURABLE_WRITES;
     d->needs_sidecar = p->capabilities & WEIR_PLUGIN_NEEDS_SIDECAR;
+    d->uses_sidecar = p->capabilities & (WEIR_PLUGIN_NEEDS_SIDECAR |
+                                         WEIR_PLUGIN_USES_SIDECAR);
     d->callbacks = describe_callbacks(p);
     for (uint32_t i = 0; i < p->option_count; i++) {
         QAPI_LIST_APPEND(tail, describe_option(&p->options[i]));

@@ -471,6 +471,19 @@ static void close_plugin(BDRVWeirPluginState *s)
     weir_tasks_finish(&s->tasks);       /* timers that are freed */
 }
 
+/*
+ * Forget an empty dictionary, which is no option: QEMU would say of it, when
+ * the node is opened again with some, that it cannot be reset to its default.
+ */
+static void forget_empty(QDict *options)
+{
+    QDict *own = qobject_to(QDict, qdict_get(options, "options"));
+
+    if (own && qdict_size(own) == 0) {
+        qdict_del(options, "options");
+    }
+}
+
 static int plugin_open(BlockDriverState *bs, QDict *options, int flags,
                        Error **errp)
 {
@@ -492,6 +505,8 @@ static int plugin_open(BlockDriverState *bs, QDict *options, int flags,
         return ret;
     }
     tell_drain(s);
+    forget_empty(bs->options);
+    forget_empty(bs->explicit_options);
     return 0;
 }
 
@@ -584,6 +599,8 @@ static void plugin_reopen_commit(BDRVReopenState *state)
     }
     weir_values_free(old);
     config_clear(config);
+    forget_empty(state->options);
+    forget_empty(state->explicit_options);
     weir_plugin_look_at_holds(s);
 }
 
@@ -680,6 +697,8 @@ static WeirFilterDriver plugin_filter = {
     .check_options   = plugin_check_options,
     .query           = plugin_query,
     .prepare_detach  = plugin_prepare_detach,
+    .prepare_overlay = weir_plugin_prepare_overlay,
+    .finish_overlay  = weir_plugin_finish_overlay,
     .list_plugins    = weir_plugin_list_files,
     .describe_plugin = weir_plugin_describe,
 };

@@ -27,7 +27,33 @@ static bool add_qcow2(WeirStage *stage, const char *node, const char *file,
 
 /* --- overlay --- */
 
-/* Under load at first: a job need not keep up with what is written. */
+/* Put one on the disk.  @refused: set if the plugin does not want that. */
+static bool put_overlay(WeirScene *scene, bool *refused, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    weir_trial_step(scene->trial, "putting an overlay on the disk");
+    if (!add_qcow2(scene->stage, "overlay", "overlay.qcow2", SNAPSHOT_BYTES,
+                   ", \"backing\": null", error)) {
+        return false;
+    }
+    *refused = !weir_stage_cmd(scene->stage, &local, "blockdev-snapshot",
+                               "{\"node\": \"" WEIR_STAGE_PLUGIN "\","
+                               " \"overlay\": \"overlay\"}");
+    if (*refused && !g_error_matches(local, WEIR_ERROR, WEIR_ERROR_QMP)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
+    }
+    return true;
+}
+
+static bool take_overlay(WeirStage *stage, GError **error)
+{
+    return weir_stage_del(stage, "overlay", error) &&
+           weir_stage_del(stage, "overlay-file", error);
+}
+
+/* @load: goes on at first: a job need not keep up with it; NULL: none */
 static bool commit(WeirScene *scene, WeirLoad *load, GError **error)
 {
     WeirStage *stage = scene->stage;
@@ -37,14 +63,28 @@ static bool commit(WeirScene *scene, WeirLoad *load, GError **error)
                           "{\"job-id\": \"commit\", \"device\": \"overlay\","
                           " \"auto-finalize\": true,"
                           " \"auto-dismiss\": false}") &&
-           weir_load_check(load, 10000, error) &&
-           weir_load_stop(load, error) &&
+           (!load || (weir_load_check(load, 10000, error) &&
+                      weir_load_stop(load, error))) &&
            weir_stage_wait_job(stage, "commit", "ready", error) &&
            weir_stage_cmd(stage, error, "job-complete",
                           "{\"id\": \"commit\"}") &&
            weir_stage_wait_job(stage, "commit", "concluded", error) &&
-           weir_stage_del(stage, "overlay", error) &&
-           weir_stage_del(stage, "overlay-file", error);
+           take_overlay(stage, error);
+}
+
+/* What others find below the overlay, without the plugin, is the disk. */
+static bool is_whole(WeirScene *scene, bool *refused, GError **error)
+{
+    if (!weir_user_play(scene->user, 100, 512, 65536, error) ||
+        !put_overlay(scene, refused, error)) {
+        return false;
+    }
+    if (*refused) {
+        return take_overlay(scene->stage, error) &&
+               weir_user_read_all(scene->user, error);
+    }
+    return weir_scene_check_below(scene, "when there is an overlay", error) &&
+           commit(scene, NULL, error);
 }
 
 /* While there is an overlay, the node below stays as it is. */
@@ -75,26 +115,30 @@ static bool overlay_round(WeirScene *scene, GError **error)
     };
     g_autoptr(WeirLoad) load = weir_load_start(
         scene->stage, WEIR_STAGE_PLUGIN, scene->model, &options, error);
+    bool refused;
 
-    weir_trial_step(scene->trial, "putting an overlay on the disk under load");
-    return load &&
-           add_qcow2(scene->stage, "overlay", "overlay.qcow2", SNAPSHOT_BYTES,
-                     ", \"backing\": null", error) &&
-           weir_stage_cmd(scene->stage, error, "blockdev-snapshot",
-                          "{\"node\": \"" WEIR_STAGE_PLUGIN "\","
-                          " \"overlay\": \"overlay\"}") &&
-           stays(scene, load, error) && commit(scene, load, error) &&
+    if (!load || !put_overlay(scene, &refused, error)) {
+        return false;
+    }
+    if (refused) {
+        weir_set_error(error, "the plugin has refused an overlay after it had "
+                       "taken one");
+        return false;
+    }
+    return stays(scene, load, error) && commit(scene, load, error) &&
            weir_user_read_all(scene->user, error);
 }
 
 bool weir_check_overlay(WeirTrial *trial, GError **error)
 {
     g_autoptr(WeirScene) scene = weir_scene_new(trial, SNAPSHOT_BYTES, error);
+    bool refused;
 
-    if (!scene) {
+    if (!scene || !is_whole(scene, &refused, error)) {
         return false;
     }
-    return overlay_round(scene, error) && overlay_round(scene, error) &&
+    return (refused || (overlay_round(scene, error) &&
+                        overlay_round(scene, error))) &&
            weir_scene_finish(scene, error);
 }
 

@@ -172,7 +172,7 @@ enum {
     WEIR_PLUGIN_CHANGES_DATA = 1 << 0,
     /*
      * The node below may lack what has been written.  Needs "read", "write",
-     * "flush" and "detach".
+     * "flush" and "detach".  Without "snapshot_before", snapshots are refused.
      */
     WEIR_PLUGIN_HOLDS_DATA = 1 << 1,
     /*
@@ -237,12 +237,14 @@ typedef struct WeirPluginOption {
 
 /* What happens to snapshots of the disk. */
 enum {
-    WEIR_PLUGIN_SNAPSHOT_CREATE = 0,    /* in the image below */
+    WEIR_PLUGIN_SNAPSHOT_CREATE = 0,    /* of what the image below has now:
+                                           within it, or by an overlay that
+                                           comes below the plugin */
     WEIR_PLUGIN_SNAPSHOT_REVERT = 1,    /* the content becomes another one */
     WEIR_PLUGIN_SNAPSHOT_DELETE = 2,
     /*
-     * The disk became the backing file of an overlay: it is not written to any
-     * more.  Only told afterwards; it was drained and flushed before.
+     * The disk becomes the backing file of an overlay: it is not written to any
+     * more, and others may read and copy it without the plugin.
      */
     WEIR_PLUGIN_SNAPSHOT_OVERLAY = 3,
 };
@@ -383,8 +385,9 @@ typedef struct WeirPlugin {
 
     /*
      * A snapshot is going to be made, and the like; name is that of the
-     * snapshot, or NULL.  Coroutine.  A negative errno refuses it.  Afterwards,
-     * result is 0 or the errno with which it failed.
+     * snapshot, or NULL.  Coroutine; drained.  What is held goes down here.  A
+     * negative errno refuses it.  Afterwards, result is 0 or the errno with
+     * which it failed.
      */
     int (*snapshot_before)(void *handle, WeirPluginIo *io, uint32_t what,
                            const char *name);

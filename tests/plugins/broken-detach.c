@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Holds the last write, and keeps it when it is taken out.  With RIGHT, it does
- * not keep it: for a plugin that holds data and is right.
+ * not keep it: for a plugin that holds data and is right.  With SNAPSHOT, it
+ * keeps it when there is a snapshot.
  */
 #include "broken.h"
 
@@ -67,6 +68,32 @@ static int broken_write(void *handle, WeirPluginIo *io,
     return WEIR_PLUGIN_DONE;
 }
 
+#ifdef SNAPSHOT
+static int broken_flush(void *handle, WeirPluginIo *io,
+                        WeirPluginRequest *request)
+{
+    (void)handle;
+    (void)request;
+    return weir_plugin_flush(io, WEIR_PLUGIN_NEXT);
+}
+#else
+#define broken_flush broken_read
+#endif
+
+static int broken_snapshot_before(void *handle, WeirPluginIo *io,
+                                  uint32_t what, const char *name)
+{
+    (void)what;
+    (void)name;
+#ifdef SNAPSHOT
+    (void)handle;
+    (void)io;
+    return 0;
+#else
+    return bring_down(handle, io);
+#endif
+}
+
 static int broken_inactivate(void *handle, WeirPluginIo *io)
 {
     return bring_down(handle, io);
@@ -91,7 +118,8 @@ BROKEN_PLUGIN(
     .close = broken_close,
     .read = broken_read,
     .write = broken_write,
-    .flush = broken_read,
+    .flush = broken_flush,
+    .snapshot_before = broken_snapshot_before,
     .inactivate = broken_inactivate,
     .detach = broken_detach,
 );

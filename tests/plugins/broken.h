@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The plugins broken-*.c are wrong, each in one way.  A check of weir plugin
- * test finds it; test-plugin-conformance.py says which.  This is what they
+ * test finds it; test-plugin-suite.py says which.  This is what they
  * share.
  */
 #ifndef BROKEN_H

@@ -77,6 +77,13 @@ static int late_detach(void *handle, WeirPluginIo *io, int force)
     return bring_down(late, io);
 }
 
+static int late_snapshot_before(void *handle, WeirPluginIo *io, uint32_t what,
+                                const char *name)
+{
+    (void)what;
+    return name ? -ENOTSUP : bring_down(handle, io);
+}
+
 static int late_inactivate(void *handle, WeirPluginIo *io)
 {
     return bring_down(handle, io);
@@ -106,6 +113,7 @@ static const WeirPlugin late = {
     .write = late_write,
     .flush = late_other,
     .detach = late_detach,
+    .snapshot_before = late_snapshot_before,
     .inactivate = late_inactivate,
 };
 

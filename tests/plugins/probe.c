@@ -227,9 +227,19 @@ static void probe_drain_end(void *handle)
 static int probe_snapshot_before(void *handle, WeirPluginIo *io,
                                  uint32_t what, const char *name)
 {
+    Probe *probe = handle;
+    Mode mode;
+
     (void)io;
     (void)what;
-    count(handle, SNAPSHOTS);
+    count(probe, SNAPSHOTS);
+    pthread_mutex_lock(&probe->lock);
+    mode = probe->mode;
+    pthread_mutex_unlock(&probe->lock);
+    if (mode == DENY) {
+        weir_plugin_error(probe->disk, "there are to be none");
+        return -EBUSY;
+    }
     return name && !strcmp(name, "refused") ? -EPERM : 0;
 }
 

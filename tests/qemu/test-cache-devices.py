@@ -12,7 +12,7 @@ import nbd
 
 from cachetest import BLOCK, KIB, MIB, CacheTest, completed
 from vhostuser import VhostUserBlk
-from weirtest import main, run, wait_for
+from weirtest import blockdev, main, run, wait_for
 
 SECTOR = 512
 MODES = ('write-back', 'write-through', 'write-around', 'read-only')
@@ -233,12 +233,12 @@ class Resize(DeviceTest):
 
 
 class Snapshots(DeviceTest):
-    def overlay(self, daemon):
+    def overlay(self, daemon, node='cache'):
         path = self.image('overlay.qcow2', self.base_size, 'qcow2')
         daemon.cmd('blockdev-add', {
             'driver': 'qcow2', 'node-name': 'overlay', 'backing': None,
             'file': {'driver': 'file', 'filename': path}})
-        daemon.cmd('blockdev-snapshot', node='cache', overlay='overlay')
+        daemon.cmd('blockdev-snapshot', node=node, overlay='overlay')
 
     def prepare(self):
         """Dirty blocks in the cache, an overlay that has changes."""
@@ -248,6 +248,10 @@ class Snapshots(DeviceTest):
             view.change()
         self.assertGreater(self.info(daemon)['dirty'], 0)
         self.overlay(daemon)
+        # who copies the image below has all of it
+        self.assertEqual(self.info(daemon)['dirty'], 0)
+        with open(self.base, 'rb') as f:
+            self.assertEqual(f.read(), bytes(view.data))
         self.assertTrue(view.is_right())
         for _ in range(100):
             view.change()
@@ -283,13 +287,50 @@ class Snapshots(DeviceTest):
         self.assertTrue(view.is_right())
         daemon.quit()
 
+    def copy_of_image(self, path):
+        result = self.path('copy.img')
+        run('qemu-img', 'convert', '-U', '-O', 'raw', path, result)
+        with open(result, 'rb') as f:
+            return f.read()
+
+    def is_whole(self, nodes, top, below):
+        """What is in the image under an overlay on @below, without the
+        cache, is all that was written, and stays so."""
+        daemon = self.server(
+            *self.file_args('image', self.base), *self.file_args(
+                'fast', self.fast), *nodes, *self.export_args(top))
+        view = self.view(bytes(self.base_size))
+        for _ in range(50):
+            view.change()
+        self.assertGreater(self.info(daemon)['dirty'], 0)
+        data = bytes(view.data)
+        self.overlay(daemon, below)
+        self.assertEqual(self.copy_of_image(self.base), data)
+        for _ in range(50):
+            view.change()
+        self.assertTrue(view.is_right())
+        self.assertEqual(self.copy_of_image(self.base), data)
+        view.client.shutdown()
+        daemon.quit()
+
+    def test_image_below_the_cache_and_the_overlay(self):
+        self.base = self.image('base.qcow2', self.base_size, 'qcow2')
+        self.is_whole(['--blockdev', blockdev(
+            driver='qcow2', node_name='base', file='image', discard='unmap'),
+            *self.cache_args(idle=0)], 'cache', 'base')
+
+    def test_format_above_the_cache(self):
+        """It has written what it had in memory before the cache is asked."""
+        self.base = self.image('base.qcow2', self.base_size, 'qcow2')
+        self.is_whole(['--blockdev', blockdev(
+            driver='weir-cache', node_name='cache', file='image',
+            cache_file='fast', discard='unmap', idle=0), '--blockdev',
+            blockdev(driver='qcow2', node_name='format', file='cache',
+                     discard='unmap')], 'format', 'format')
+
     def test_attach_and_detach_below_an_overlay(self):
         daemon, view = self.prepare()
-        # with the snapshot the node became read-only
-        self.assertFails('Read-only file system', daemon.cmd, 'weir-detach',
-                         {'node-name': 'cache'})
-        self.assertTrue(view.is_right())
-        self.reopen(daemon)
+        # with the snapshot the node became read-only; nothing is dirty
         daemon.cmd('weir-detach', {'node-name': 'cache'})
         self.assertTrue(view.is_right())
         daemon.cmd('weir-attach', {'node-name': 'base', 'filter': {

@@ -39,6 +39,7 @@ BROKEN = {
     'broken-order': 'order',
     'broken-read-only': 'read-only',
     'broken-resize': 'resize',
+    'broken-snapshot': 'overlay',
     'broken-status': 'zeroes',
     'broken-unaligned': 'unaligned',
 }

@@ -11,7 +11,7 @@ import time
 
 import nbd
 
-from weirtest import (BUILD, SOURCE, TestCase, blockdev, main, run,
+from weirtest import (BUILD, SOURCE, QMPError, TestCase, blockdev, main, run,
                       statistics, wait_for)
 
 MIB = 1 << 20
@@ -405,6 +405,12 @@ class Options(Disk):
         self.assertEqual(self.info()['options']['mode'], 'forward')
         self.finish()
 
+    def test_at_run_time_without_any_before(self):
+        self.serve(options={})
+        self.set(mode='pass', hold_ms=5)
+        self.set(mode='forward', hold_ms=0)
+        self.finish()
+
     def test_what_is_told_of_plugins(self):
         d = self.daemon()
         files = {f['name']: f for f in d.cmd('query-weir-plugins')}
@@ -669,17 +675,63 @@ class Life(Disk):
                                         for g in gauges])
         self.d.quit()
 
-    def test_overlay(self):
-        self.serve()
-        self.image('over.qcow2', size=16 * MIB, fmt='qcow2')
+    def overlay(self, node='flt', name='over'):
+        self.image(name + '.qcow2', size=16 * MIB, fmt='qcow2')
         self.d.cmd('blockdev-add', {
-            'driver': 'qcow2', 'node-name': 'over', 'backing': None,
-            'file': {'driver': 'file', 'filename': self.path('over.qcow2')}})
-        self.d.cmd('blockdev-snapshot', {'node': 'flt', 'overlay': 'over'})
-        event = self.d.qmp.event('WEIR_PLUGIN_EVENT')
-        self.assertEqual(event, {'node-name': 'flt', 'plugin': 'probe',
-                                 'name': 'overlay', 'message': 'done'})
+            'driver': 'qcow2', 'node-name': name, 'backing': None,
+            'file': {'driver': 'file', 'node-name': name + '-file',
+                     'filename': self.path(name + '.qcow2')}})
+        self.d.cmd('blockdev-snapshot', {'node': node, 'overlay': name})
+
+    def told(self, node, name, message='done'):
+        self.assertEqual(
+            self.d.qmp.event('WEIR_PLUGIN_EVENT',
+                             lambda data: data['node-name'] == node),
+            {'node-name': node, 'plugin': 'probe', 'name': name,
+             'message': message})
+
+    def test_overlay(self):
+        """Those above it go on, those below hear that they do not."""
+        self.serve()
+        self.attach('probe', 'flt', 'above')
+        self.overlay()
+        self.told('flt', 'overlay')
+        self.told('above', 'create')
+        self.assertEqual(self.counts()['snapshots'], 2)
         self.client.pwrite(b'a' * 4096, 0)
+        self.overlay('over', 'again')
+        self.told('above', 'create')
+        self.finish()
+
+    def test_overlay_is_refused(self):
+        """All that were asked hear that there is none."""
+        self.serve()
+        self.attach('probe', 'flt', 'above')
+        self.set(mode='deny')
+        with self.assertRaisesRegex(QMPError, "Plugin 'probe' refuses the "
+                                    'snapshot: there are to be none: Device'):
+            self.overlay()
+        self.told('above', 'create', 'failed')
+        self.set()
+        # one that fails later
+        with self.assertRaisesRegex(QMPError, 'not found|Cannot find'):
+            self.d.cmd('transaction', {'actions': [
+                {'type': 'blockdev-snapshot',
+                 'data': {'node': 'flt', 'overlay': 'over'}},
+                {'type': 'blockdev-snapshot',
+                 'data': {'node': 'none', 'overlay': 'over'}}]})
+        self.told('flt', 'overlay', 'failed')
+        self.told('above', 'create', 'failed')
+        self.client.pwrite(b'a' * 4096, 0)
+        self.finish()
+
+    def test_overlay_and_data_that_is_held(self):
+        """Who copies the image below has all of it."""
+        self.serve('late')
+        self.client.pwrite(b'a' * 4096, 0)
+        self.overlay()
+        with open(self.file, 'rb') as f:
+            self.assertEqual(f.read(4096), b'a' * 4096)
         self.finish()
 
     def test_snapshots_within_the_image(self):
