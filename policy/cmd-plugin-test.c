@@ -101,8 +101,11 @@ static bool parse_seed(const char *text, guint32 *seed)
 /* Multiples of what any plugin may want as alignment. */
 static bool parse_sidecar(const char *text, guint64 *bytes)
 {
-    *bytes = text ? (guint64)weir_parse_bytes(text) : 0;
-    if (text && (*bytes == 0 || *bytes % 65536)) {
+    bool none = text && strcmp(text, "0") == 0;
+
+    *bytes = !text ? WEIR_SIDECAR_AUTO
+                   : none ? 0 : (guint64)weir_parse_bytes(text);
+    if (text && !none && (*bytes == 0 || *bytes % 65536)) {
         weir_usage("found sidecar of size '%s', expected a multiple of 64K",
                    text);
         return false;
@@ -193,7 +196,8 @@ static bool parse(int *argc, char ***argv, PluginTestOptions *options)
         { "option", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &options->options,
           "An option of the plugin, may be repeated", "NAME=VALUE" },
         { "sidecar", 0, 0, G_OPTION_ARG_STRING, &options->sidecar,
-          "Give it a sidecar of this size", "SIZE" },
+          "Of its sidecar; 0: it gets none (default: 64M if it uses one)",
+          "SIZE" },
         { "transform", 0, 0, G_OPTION_ARG_STRING, &options->transform,
           "A shell command that makes of what the disk reads as what the "
           "node below has", "COMMAND" },

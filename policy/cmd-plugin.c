@@ -115,6 +115,7 @@ static const char *const plugin_flags[][2] = {
     { "ordered-flush", "needs flushes in order" },
     { "durable-writes", "makes writes durable itself" },
     { "needs-sidecar", "needs a sidecar" },
+    { "uses-sidecar", "uses a sidecar" },
 };
 
 static char *plugin_capabilities(JsonObject *plugin)
@@ -122,7 +123,10 @@ static char *plugin_capabilities(JsonObject *plugin)
     GString *list = g_string_new(NULL);
 
     for (guint i = 0; i < G_N_ELEMENTS(plugin_flags); i++) {
-        if (weir_json_bool(plugin, plugin_flags[i][0], false)) {
+        bool is_told = strcmp(plugin_flags[i][0], "uses-sidecar") == 0 &&
+                       weir_json_bool(plugin, "needs-sidecar", false);
+
+        if (weir_json_bool(plugin, plugin_flags[i][0], false) && !is_told) {
             g_string_append_printf(list, "%s%s", list->len ? ", " : "",
                                    plugin_flags[i][1]);
         }

@@ -7,6 +7,8 @@
 
 #include "plugintest-stage.h"
 
+#define SIDECAR_BYTES (64ull << 20)     /* where none is asked for */
+
 void weir_result_free(WeirResult *result)
 {
     if (result) {
@@ -206,6 +208,10 @@ bool weir_plugin_test_begin(WeirPluginTest *test, GError **error)
     trial_clear(&trial);
     if (!test->about) {
         return false;
+    }
+    if (test->sidecar_bytes == WEIR_SIDECAR_AUTO) {
+        test->sidecar_bytes = weir_json_bool(test->about, "uses-sidecar",
+                                             false) ? SIDECAR_BYTES : 0;
     }
     test->alignment = (guint64)weir_json_int(test->about, "alignment", 1);
     test->changes_data = weir_json_bool(test->about, "changes-data", false);

@@ -15,6 +15,8 @@
 #include "json.h"
 
 /* What is asked for, and what is known of the plugin. */
+#define WEIR_SIDECAR_AUTO G_MAXUINT64
+
 typedef struct WeirPluginTest {
     /* set by the caller */
     const char *plugin;         /* name, or absolute path of its file */
@@ -22,7 +24,7 @@ typedef struct WeirPluginTest {
     char **options;             /* NAME=VALUE, NULL-terminated; or NULL */
     const char *transform;      /* a shell command: what the disk reads -> what
                                    the node below has; NULL: unknown */
-    guint64 sidecar_bytes;      /* 0: none */
+    guint64 sidecar_bytes;      /* 0: none; _AUTO: if it is of use */
     guint32 seed;
     double patience;            /* factor of time limits */
 

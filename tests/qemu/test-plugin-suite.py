@@ -53,7 +53,7 @@ XOR = (f'{sys.executable} -c "import sys; sys.stdout.buffer.write('
 GOOD = {
     'audit': (['--option', 'log=audit.log'], False),
     'delay': ([], False),
-    'deny': (['--sidecar', '64K', '--option', 'add=1099511627776+512'], False),
+    'deny': (['--option', 'add=1099511627776+512'], False),
     'pass': ([], False),
     'sizes': ([], False),
     'xor': (['--option', f'key={KEY}', '--transform', XOR], True),
