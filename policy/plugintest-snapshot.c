@@ -75,7 +75,9 @@ static bool commit(WeirScene *scene, WeirLoad *load, GError **error)
 /* What others find below the overlay, without the plugin, is the disk. */
 static bool is_whole(WeirScene *scene, bool *refused, GError **error)
 {
+    /* a write comes last: that is what is held */
     if (!weir_user_play(scene->user, 100, 512, 65536, error) ||
+        !weir_user_write(scene->user, 65536, 65536, 0, error) ||
         !put_overlay(scene, refused, error)) {
         return false;
     }
