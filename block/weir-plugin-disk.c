@@ -42,10 +42,9 @@ static int coroutine_fn do_status(BDRVWeirPluginState *s, WeirPluginIo *io,
 }
 
 /* Where the plugin says nothing of zeroes, there are none. */
-int coroutine_fn GRAPH_RDLOCK
-weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
-                            int64_t offset, int64_t bytes, int64_t *pnum,
-                            int64_t *map, BlockDriverState **file)
+static int coroutine_fn GRAPH_RDLOCK find_status(BlockDriverState *bs,
+                                                 int64_t offset, int64_t bytes,
+                                                 int64_t *pnum)
 {
     BDRVWeirPluginState *s = bs->opaque;
     StatusCall call = { .offset = offset, .bytes = bytes };
@@ -69,6 +68,23 @@ weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
     *pnum = MIN((uint64_t)bytes, call.status.bytes);
     return call.status.flags & WEIR_PLUGIN_STATUS_ZERO ? BDRV_BLOCK_ZERO
                                                        : BDRV_BLOCK_DATA;
+}
+
+/* In multiples of the alignment, as the block layer wants it. */
+int coroutine_fn GRAPH_RDLOCK
+weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
+                            int64_t offset, int64_t bytes, int64_t *pnum,
+                            int64_t *map, BlockDriverState **file)
+{
+    int64_t align = bs->bl.request_alignment;
+    int ret = find_status(bs, offset, bytes, pnum);
+
+    if (ret >= 0 && *pnum < align) {
+        *pnum = align;                  /* of both kinds */
+        return BDRV_BLOCK_DATA;
+    }
+    *pnum = QEMU_ALIGN_DOWN(*pnum, align);
+    return ret;
 }
 
 static int coroutine_fn do_resize(BDRVWeirPluginState *s, WeirPluginIo *io,

@@ -438,7 +438,10 @@ static WeirPluginTransit transit(BlockDriverState *bs, uint32_t kind,
     };
 }
 
-/* Of a read or write: the plugin sees exactly what is asked for. */
+/*
+ * Of a read or write: the plugin sees exactly what is asked for, and nothing of
+ * a request without data, which a guest may well send.
+ */
 static int coroutine_fn GRAPH_RDLOCK
 run_data(WeirPluginTransit *t, WeirPluginRequestFn *fn, WeirIoOp op,
          QEMUIOVector *qiov, size_t qiov_offset)
@@ -449,6 +452,9 @@ run_data(WeirPluginTransit *t, WeirPluginRequestFn *fn, WeirIoOp op,
     t->qiov = qiov;
     t->qiov_offset = qiov_offset;
     if (!fn || (qiov_offset == 0 && qiov->size == t->request.bytes)) {
+    if (t->request.bytes == 0) {
+        return 0;
+    }
         t->request.iov = fn ? qiov->iov : NULL;
         t->request.iov_count = fn ? qiov->niov : 0;
         return run(t, fn, op);
@@ -508,6 +514,9 @@ weir_plugin_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
     return run(&t, t.s->plugin->discard, WEIR_IO_DISCARD);
 }
 
+    if (!QEMU_IS_ALIGNED(offset | bytes, bs->bl.request_alignment)) {
+        return -ENOTSUP;                /* parts of blocks come here as well */
+    }
 int coroutine_fn GRAPH_RDLOCK weir_plugin_co_flush(BlockDriverState *bs)
 {
     WeirPluginTransit t = transit(bs, WEIR_PLUGIN_FLUSH, 0, 0, 0);

@@ -295,7 +295,8 @@ typedef struct WeirPlugin {
     uint32_t concurrency;       /* WEIR_PLUGIN_SERIAL and so on */
     /*
      * Requests are multiples of it, and so is the disk: a power of two, 512 to
-     * 65536, or 0 for any.  The host reads and writes what is missing.
+     * 65536, or 0 for any.  The host reads and writes what is missing; what is
+     * missing of a discard makes it be ignored.
      */
     uint32_t alignment;
 

@@ -1,0 +1,108 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""weir-plugin: what the host owes to plugins, and what it bears from them:
+order of calls, drained sections, hand-overs, limits, wrong calls."""
+
+import errno
+import threading
+
+import nbd
+
+from plugindisk import MIB, PLUGINS, Disk
+from vhostqueue import IN, OUT, Queue
+from weirtest import blockdev, main, run, statistics, wait_for
+
+
+class Host(Disk):
+    def drop_export(self):
+        self.client.shutdown()
+        self.d.cmd('block-export-del', id='exp', mode='hard')
+        self.d.qmp.event('BLOCK_EXPORT_DELETED')
+
+    def gauges(self, node='flt'):
+        return {g['name']: g['value']
+                for g in self.filter_info(self.d, node)['gauges']}
+
+    def set_active(self, active):
+        self.d.cmd('blockdev-set-active', {'node-name': 'flt',
+                                           'active': active})
+
+    def add_export(self, **options):
+        self.d.cmd('block-export-add', {
+            'type': 'nbd', 'id': 'exp', 'node-name': 'flt', 'name': 'disk',
+            'writable': True, 'iothread': 'io0', **options})
+        self.client = self.connect()
+        return self.client
+
+
+class Wrong(Host):
+    """Calls that make no sense end with an error, not with the machine."""
+
+    def serve_wrong(self, how):
+        return self.serve('wrong', options={'how': how})
+
+    def test_status(self):
+        """What lies where comes in multiples of the alignment."""
+        path = self.image(size=MIB)
+        with open(path, 'r+b') as f:
+            f.seek(4096)
+            f.write(b'a' * 4096)
+        for how, zero in (('not', False), ('status', True)):
+            opts = (f'driver=weir-plugin,plugin=wrong,options.how={how},'
+                    f'file.filename={path}')
+            result = run('qemu-img', 'map', '--output=json', '--image-opts',
+                         opts)
+            self.assertIn('{ "start": 0, "length": ' +
+                          ('1048576' if zero else '65536'), result.stdout)
+            run('qemu-img', 'compare', '--image-opts', opts, opts)
+
+    def test_discards_of_parts_of_blocks(self):
+        """They are ignored: a plugin sees multiples of its alignment."""
+        client = self.serve_wrong('not')
+        client.set_strict_mode(client.get_strict_mode() & ~nbd.STRICT_ALIGN)
+        client.pwrite(b'a' * 4 * 65536, 0)
+        client.trim(2 * 65536, 4096)
+        self.assertEqual(client.pread(4096, 0), b'a' * 4096)
+        gauges = self.gauges()
+        self.assertEqual((gauges['discards'], gauges['unaligned']), (1, 0))
+        self.finish()
+
+    def test_short_transfers_below(self):
+        """Shorter than the alignment of the plugin."""
+        opts = ('driver=weir-plugin,plugin=wrong,file.driver=blkdebug,'
+                'file.align=4096,file.max-transfer=4096,'
+                f'file.image.filename={self.image(size=MIB)}')
+        run('qemu-io', '-c', 'write -P 7 100 100k', '-c', 'read -P 7 100 100k',
+            '-c', 'read -P 0 0 100', '--image-opts', opts)
+
+    def test_requests_without_data(self):
+        """A guest may send them."""
+        for plugin, options in (('probe', {'mode': 'hold', 'hold-ms': 1}),
+                                ('strict', {})):
+            with self.subTest(plugin):
+                sock = self.path(plugin)
+                self.d = self.daemon(
+                    '--blockdev', blockdev(driver='file', node_name='file',
+                                           filename=self.image(size=MIB)),
+                    '--blockdev', blockdev(driver='weir-plugin', file='file',
+                                           node_name='flt', plugin=plugin,
+                                           options=options),
+                    '--export', 'type=vhost-user-blk,id=exp,node-name=flt,'
+                    f'writable=on,addr.type=unix,addr.path={sock}')
+                queue = Queue(sock)
+                queue.submit(OUT)
+                queue.submit(IN)
+                queue.write(0, b'a' * 512)
+                ended = []
+                while len(ended) < 3:
+                    self.assertTrue(queue.wait(60), 'a request hangs')
+                    ended += queue.take()
+                self.assertEqual([status for _, status, _ in ended], [0] * 3)
+                if plugin == 'strict':
+                    self.assertEqual(self.gauges()['empty'], 0)
+                queue.shutdown()
+                self.d.quit()
+
+
+if __name__ == '__main__':
+    main()
