@@ -85,7 +85,7 @@ typedef struct BDRVWeirPluginState {
 
 /* A request on its way.  On the stack of its coroutine. */
 typedef struct WeirPluginTransit {
-    WeirPluginRequest request;  /* first: what the plugin gets */
+    WeirPluginRequest request;
     BDRVWeirPluginState *s;
     QEMUIOVector *qiov;
     size_t qiov_offset;
@@ -98,8 +98,10 @@ typedef struct WeirHostIo {
     WeirPluginIo io;            /* first */
     BDRVWeirPluginState *s;
     bool is_task;               /* the graph is not locked */
+    Coroutine *co;              /* that it is for */
     WeirPluginTransit *transit; /* NULL: it is not a request */
     WeirHold *hold;             /* made in this callback */
+    const WeirPluginRequest *request;   /* what the plugin got of it */
 } WeirHostIo;
 
 /* --- weir-plugin.c --- */

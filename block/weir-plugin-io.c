@@ -20,6 +20,7 @@ WeirHostIo weir_plugin_io(BDRVWeirPluginState *s)
 {
     return (WeirHostIo) {
         .io = { .host = &weir_plugin_host, .disk = &s->disk }, .s = s,
+        .co = qemu_coroutine_self(),
     };
 }
 
@@ -31,6 +32,17 @@ static WeirHostIo *host_io(WeirPluginIo *io)
 static BDRVWeirPluginState *disk_state(WeirPluginDisk *disk)
 {
     return container_of(disk, BDRVWeirPluginState, disk);
+}
+
+/* Whether it is the callback's own, and not that of somebody else. */
+static bool is_in_place(const WeirHostIo *io)
+{
+    if (likely(io->co == qemu_coroutine_self())) {
+        return true;
+    }
+    error_report_once("weir-plugin: Plugin '%s' has used an io outside of the "
+                      "callback that it was given to", io->s->plugin->name);
+    return false;
 }
 
 /* --- I/O on nodes --- */
@@ -139,12 +151,36 @@ static BdrvRequestFlags zero_flags(uint32_t flags)
 
 static int coroutine_fn TSA_NO_TSA host_length(WeirPluginIo *io, uint32_t node,
                                                uint64_t *bytes)
+/* Memory as a plugin describes it, who may have forgotten to look at it. */
+static int init_qiov(QEMUIOVector *qiov, const struct iovec *iov,
+                     uint32_t count)
+{
+    uint64_t bytes = 0;
+
+    if (count > IOV_MAX || (count && !iov)) {
+        return -EINVAL;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (iov[i].iov_len > BDRV_MAX_LENGTH - bytes ||
+            (iov[i].iov_len && !iov[i].iov_base)) {
+            return -EINVAL;
+        }
+        bytes += iov[i].iov_len;
+    }
+    qemu_iovec_init_external(qiov, (struct iovec *)iov, count);
+    return 0;
+}
+
 {
     Op op = { .io = host_io(io) };
     int64_t length;
 
     lock_graph(op.io);
     length = find_child(&op, node);
+    *bytes = 0;
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     if (length == 0) {
         length = bdrv_co_getlength(op.child->bs);
     }
@@ -160,9 +196,11 @@ static int coroutine_fn TSA_NO_TSA host_readv(WeirPluginIo *io, uint32_t node,
 {
     Op op = { .io = host_io(io) };
     QEMUIOVector qiov;
-    int ret;
+    int ret = init_qiov(&qiov, iov, iov_count);
 
-    qemu_iovec_init_external(&qiov, (struct iovec *)iov, iov_count);
+    if (ret < 0 || !is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = op_begin(&op, node, offset, qiov.size);
     if (ret == 0) {
@@ -181,9 +219,11 @@ static int coroutine_fn TSA_NO_TSA host_writev(WeirPluginIo *io, uint32_t node,
 {
     Op op = { .io = host_io(io) };
     QEMUIOVector qiov;
-    int ret;
+    int ret = init_qiov(&qiov, iov, iov_count);
 
-    qemu_iovec_init_external(&qiov, (struct iovec *)iov, iov_count);
+    if (ret < 0 || !is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = op_begin_write(&op, node, offset, qiov.size, flags);
     if (ret == 0) {
@@ -204,6 +244,9 @@ static int coroutine_fn TSA_NO_TSA host_zero(WeirPluginIo *io, uint32_t node,
 
     lock_graph(op.io);
     ret = op_begin_write(&op, node, offset, bytes, flags);
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     if (ret == 0) {
         ret = bdrv_co_pwrite_zeroes(op.child, offset, bytes,
                                     zero_flags(flags));
@@ -223,6 +266,9 @@ static int coroutine_fn TSA_NO_TSA host_discard(WeirPluginIo *io,
 
     lock_graph(op.io);
     ret = op_begin_write(&op, node, offset, bytes, 0);
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     if (ret == 0) {
         ret = bdrv_co_pdiscard(op.child, offset, bytes);
     }
@@ -238,6 +284,9 @@ static int coroutine_fn TSA_NO_TSA host_flush(WeirPluginIo *io, uint32_t node)
 
     lock_graph(op.io);
     ret = find_child(&op, node);
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     if (ret == 0) {
         ret = bdrv_co_flush(op.child->bs);
     }
@@ -255,6 +304,9 @@ host_block_status(WeirPluginIo *io, uint32_t node, uint64_t offset,
 
     lock_graph(op.io);
     ret = op_begin(&op, node, offset, bytes);
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     if (ret == 0) {
         ret = bdrv_co_block_status_above(op.child->bs, NULL, offset, bytes,
                                          &same, NULL, NULL);
@@ -276,6 +328,9 @@ static int coroutine_fn TSA_NO_TSA host_resize(WeirPluginIo *io, uint32_t node,
 
     lock_graph(op.io);
     ret = find_child(&op, node);
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     if (ret == 0 && (node != WEIR_PLUGIN_SIDECAR || bytes > INT64_MAX ||
                      bdrv_is_read_only(op.child->bs) ||
                      !(op.child->perm & BLK_PERM_RESIZE))) {
@@ -289,11 +344,11 @@ static int coroutine_fn TSA_NO_TSA host_resize(WeirPluginIo *io, uint32_t node,
     return MIN(ret, 0);
 }
 
-static int coroutine_fn GRAPH_RDLOCK forward(WeirHostIo *io,
-                                             WeirPluginRequest *request)
+static int coroutine_fn GRAPH_RDLOCK forward(WeirHostIo *io)
 {
     bool is_write = request->kind != WEIR_PLUGIN_READ &&
                     request->kind != WEIR_PLUGIN_FLUSH;
+    const WeirPluginRequest *request = &io->transit->request;
     Op op = { .io = io, .child = io->s->bs->file };
     int ret = is_write ? check_write(&op, request->flags) : 0;
 
@@ -309,8 +364,8 @@ static int coroutine_fn TSA_NO_TSA host_forward(WeirPluginIo *io,
     WeirHostIo *h = host_io(io);
 
     /* only of the request whose callback it is */
-    return h->transit && request == &h->transit->request && !h->hold
-           ? forward(h, request) : -EINVAL;
+    return is_in_place(h) && h->transit && request == h->request && !h->hold
+           ? forward(h) : -EINVAL;
 }
 
 /* --- waiting --- */
@@ -318,7 +373,8 @@ static int coroutine_fn TSA_NO_TSA host_forward(WeirPluginIo *io,
 static int coroutine_fn host_run(WeirPluginIo *io, int (*fn)(void *arg),
                                  void *arg)
 {
-    return thread_pool_submit_co(fn, arg);
+    return is_in_place(host_io(io)) ? thread_pool_submit_co(fn, arg)
+                                    : -EINVAL;
 }
 
 static bool is_called_off(BDRVWeirPluginState *s)
@@ -336,6 +392,9 @@ static int coroutine_fn host_sleep(WeirPluginIo *io, uint64_t ns)
 
     pthread_mutex_lock(&s->lock);
     while (!is_called_off(s) && !is_over) {
+    if (!is_in_place(host_io(io))) {
+        return -EINVAL;
+    }
         tasks->wait(tasks->opaque, &s->lock, &s->sleepers, until_ns);
         is_over = tasks->now_ns(tasks->opaque) >= until_ns;
     }
@@ -378,10 +437,10 @@ static WeirPluginHeld *coroutine_fn host_hold(WeirPluginIo *io,
     WeirHostIo *h = host_io(io);
     BDRVWeirPluginState *s = h->s;
 
-    if (!h->transit || request != &h->transit->request || h->hold) {
+    if (!is_in_place(h) || !h->transit || request != h->request || h->hold) {
         return NULL;
     }
-    h->hold = weir_hold_new(s->holds, request,
+    h->hold = weir_hold_new(s->holds, &h->transit->request,
                             qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
     if (h->hold && qatomic_read(&s->deadline_ms)) {
         timer_mod_anticipate_ns(s->deadline_timer,

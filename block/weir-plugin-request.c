@@ -250,13 +250,15 @@ static int coroutine_fn call_plugin(WeirPluginTransit *t,
 {
     BDRVWeirPluginState *s = t->s;
     WeirHostIo io = weir_plugin_io(s);
+    WeirPluginRequest request = t->request;     /* whatever it does to it */
     int verdict;
 
     io.transit = t;
+    io.request = &request;
     if (s->serial) {
         qemu_co_mutex_lock(s->serial);
     }
-    verdict = fn(s->handle, &io.io, &t->request);
+    verdict = fn(s->handle, &io.io, &request);
     if (s->serial) {
         qemu_co_mutex_unlock(s->serial);
     }

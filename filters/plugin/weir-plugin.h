@@ -10,7 +10,7 @@
  * until it is done, but not the thread, which goes on with other requests.
  * Whatever else would block the thread (a system call that waits, a long
  * computation, a lock that is held over I/O) belongs into weir_plugin_run(),
- * or is replaced by a call from here.
+ * or is replaced by a call from here.  The stack is 1 MiB long.
  *
  * Names begin with weir_plugin_, WeirPlugin or WEIR_PLUGIN_.  Lengths and
  * offsets are in bytes.  Functions that return int return 0 or a negative
@@ -530,7 +530,9 @@ struct WeirPluginHost {
 
 /*
  * All of these are checked: what is outside of the node fails with -EIO, a
- * node that there is not with -ENODEV, a write to a read-only one with -EACCES.
+ * node that there is not with -ENODEV, a write to a read-only one with -EACCES;
+ * with -EINVAL memory that is NULL, or of more than 1024 pieces, and an io in
+ * another place than the callback that it was given to.
  * While a request of the disk is expired (see weir_plugin_hold()), writes to
  * the node below fail with -ECANCELED.  In a task, they wait for the end of a
  * drained section.

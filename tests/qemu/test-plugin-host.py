@@ -41,6 +41,19 @@ class Wrong(Host):
     def serve_wrong(self, how):
         return self.serve('wrong', options={'how': how})
 
+    def test_calls(self):
+        for how, error in (('thread', errno.EINVAL), ('null', errno.EINVAL),
+                           ('many', errno.EINVAL), ('long', errno.EINVAL),
+                           ('scribble', 0)):
+            with self.subTest(how):
+                client = self.serve_wrong(how)
+                client.pwrite(b'a' * 65536, 65536)
+                self.assertEqual(client.pread(65536, 65536), b'a' * 65536)
+                self.assertEqual(self.gauges()['error'], error)
+                self.assertEqual('outside of the callback' in self.d.output(),
+                                 how == 'thread')
+                self.finish()
+
     def test_status(self):
         """What lies where comes in multiples of the alignment."""
         path = self.image(size=MIB)
