@@ -63,7 +63,8 @@ typedef struct BDRVWeirPluginState {
     bool drained;
     int64_t drained_since_ns;
     bool inactive;
-    bool stopping;              /* tasks are to end */
+    bool taking_over;           /* but the plugin may do I/O: it prepares */
+    bool stopping;              /* tasks are to end; set with the lock */
     bool giving_up;             /* nothing is given to the plugin any more */
     bool in_trouble;            /* trouble is set */
     int on_error;               /* WeirOnError */

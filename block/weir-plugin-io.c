@@ -77,7 +77,9 @@ static int GRAPH_RDLOCK find_child(Op *op, uint32_t node)
     if (!op->child) {
         return -ENODEV;
     }
-    return qatomic_read(&s->inactive) ? -ESHUTDOWN : 0;
+    /* in this order: the latter changes before the former */
+    return !qatomic_load_acquire(&s->taking_over) &&
+           qatomic_read(&s->inactive) ? -ESHUTDOWN : 0;
 }
 
 static int coroutine_fn GRAPH_RDLOCK check_range(Op *op, uint64_t offset,

@@ -130,6 +130,14 @@ static int coroutine_fn do_inactivate(BDRVWeirPluginState *s,
 static int coroutine_fn do_detach(BDRVWeirPluginState *s, WeirPluginIo *io,
                                   void *arg)
 {
+static int coroutine_fn GRAPH_RDLOCK do_flush(BDRVWeirPluginState *s,
+                                              WeirPluginIo *io, void *arg)
+{
+    int ret = bdrv_co_flush(s->bs->file->bs);
+
+    return ret < 0 || !s->sidecar ? ret : bdrv_co_flush(s->sidecar->bs);
+}
+
     bool *force = arg;
 
     return s->plugin->detach ? s->plugin->detach(s->handle, io, *force) : 0;
@@ -504,14 +512,39 @@ static void plugin_close(BlockDriverState *bs)
 /* Exports are still at work. */
 static int GRAPH_RDLOCK plugin_inactivate(BlockDriverState *bs)
 {
+/*
+ * The users have agreed.  Nobody else flushes what the plugin brings down: at
+ * the other end, the nodes have not been written to.
+ */
+static int hand_over(BDRVWeirPluginState *s)
+{
+    int ret;
+
+    weir_plugin_stop_tasks(s);
+    weir_plugin_allow_tasks(s);         /* one that refuses begins them again */
+    if (!s->prepared) {
+        return 0;
+    }
+    ret = weir_plugin_call_and_poll(s, do_inactivate, NULL);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = weir_plugin_call_and_poll(s, do_flush, NULL);
+    if (ret < 0) {
+        weir_plugin_call_and_poll(s, do_activate, NULL);
+    }
+    return ret;
+}
+
     BDRVWeirPluginState *s = bs->opaque;
     int ret;
 
     bdrv_drained_begin(bs);
-    weir_plugin_stop_tasks(s);
-    ret = s->prepared ? weir_plugin_call_and_poll(s, do_inactivate, NULL) : 0;
-    weir_plugin_allow_tasks(s);
-    if (ret >= 0) {
+    ret = weir_filter_inactivate_users(bs);
+    ret = ret < 0 ? ret : hand_over(s);
+    if (ret < 0) {
+        weir_filter_activate_users(bs);
+    } else {
         qatomic_set(&s->inactive, true);
     }
     bdrv_drained_end(bs);
@@ -524,18 +557,21 @@ plugin_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     BDRVWeirPluginState *s = bs->opaque;
     int ret;
 
-    if (!qatomic_read(&s->inactive)) {
+    if (!qatomic_read(&s->inactive) ||
+        weir_plugin_check_alignment(s, bdrv_co_getlength(bs->file->bs),
+                                    errp) < 0) {
         return;
     }
-    qatomic_set(&s->inactive, false);
+    qatomic_set(&s->taking_over, true); /* requests do not come to it yet */
     ret = weir_plugin_call_here(s, s->prepared ? do_activate : do_prepare,
                                 NULL);
     if (ret != 0) {
-        qatomic_set(&s->inactive, true);
         weir_plugin_set_error(s, ret, "cannot take over the disk", errp);
-        return;
+    } else {
+        s->prepared = true;
+        qatomic_set(&s->inactive, false);
     }
-    s->prepared = true;
+    qatomic_store_release(&s->taking_over, false);
 }
 
 /* --- options at run time --- */

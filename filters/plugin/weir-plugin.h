@@ -395,8 +395,11 @@ typedef struct WeirPlugin {
     /*
      * The disk is going to be used by somebody else (at the other end of a
      * migration): all that is held goes down, and there is no I/O until
-     * "activate".  Coroutine; drained.  A negative errno keeps it here.
-     * activate: it is ours again, with whatever content.
+     * "activate".  Coroutine; drained.  Tasks have ended and timers are not set
+     * any more; both nodes are flushed afterwards.  A negative errno keeps it
+     * here: what is to go on is begun again before.
+     * activate: it is ours again, with whatever content.  No request comes
+     * before it has returned.
      */
     int (*inactivate)(void *handle, WeirPluginIo *io);
     int (*activate)(void *handle, WeirPluginIo *io);

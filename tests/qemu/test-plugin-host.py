@@ -117,5 +117,112 @@ class Wrong(Host):
                 self.d.quit()
 
 
+class Order(Host):
+    def test_nothing_comes_before_it_is_prepared(self):
+        self.serve('probe')
+        self.drop_export()
+        self.d.cmd('blockdev-del', {'node-name': 'flt'})
+        self.d.cmd('blockdev-add', {
+            'driver': 'weir-plugin', 'node-name': 'flt', 'plugin': 'strict',
+            'file': 'file', 'active': False})
+        client = self.add_export(**{'allow-inactive': True})
+        for _ in range(2):
+            stop = threading.Event()
+
+            def load():
+                while not stop.is_set():
+                    client.pread(4096, 0)
+            join = self.in_thread(load)
+            self.set_active(True)
+            stop.set()
+            self.assertIsNone(join()[1])
+            client.pwrite(b'a' * 4096, 0)
+            self.assertEqual(self.gauges()['early'], 0)
+            self.set_active(False)
+        self.assertEqual(self.gauges()['activate'], 1)
+        self.finish()
+
+    def test_a_user_that_stays(self):
+        """The disk cannot be handed over then, and the node goes on."""
+        client = self.serve('strict')
+        for _ in range(2):
+            self.assertFails('Operation not permitted', self.set_active, False)
+            client.pwrite(b'a' * 4096, 0)
+            self.assertEqual(client.pread(4096, 0), b'a' * 4096)
+        self.assertEqual(self.gauges()['early'], 0)
+        self.finish()
+
+    def test_a_plugin_that_refuses(self):
+        """... and begins its work again, which was ended before."""
+        self.serve('strict', options={'refuse': True})
+        self.drop_export()
+        self.assertFails('Device or resource busy', self.set_active, False)
+        wait_for(lambda: self.gauges()['tasks'] == 1, 'its work')
+        client = self.add_export()
+        client.pwrite(b'a' * 4096, 0)
+        self.assertEqual(self.gauges()['early'], 0)
+        self.finish()
+
+    def test_a_flush_that_fails(self):
+        """The plugin had given up the disk; it gets it back."""
+        self.d = self.daemon(
+            '--blockdev', blockdev(
+                driver='weir-plugin', node_name='flt', plugin='strict', file={
+                    'driver': 'blkdebug', 'inject-error': [{
+                        'event': 'none', 'iotype': 'flush', 'errno': 5,
+                        'once': True}],
+                    'image': {'driver': 'file', 'filename':
+                              self.image(size=MIB)}}),
+            '--nbd-server', f'addr.type=unix,addr.path={self.path("nbd")}',
+            '--object', 'iothread,id=io0')
+        self.sock = self.path('nbd')
+        client = self.add_export(**{'allow-inactive': True})
+        client.pwrite(b'a' * 4096, 0)
+        self.assertFails('Input/output error', self.set_active, False)
+        self.assertEqual(self.gauges()['activate'], 1)
+        client.pwrite(b'b' * 4096, 0)
+        self.assertEqual(client.pread(4096, 0), b'b' * 4096)
+        self.assertEqual(self.gauges()['early'], 0)
+        self.finish()
+
+    def test_what_is_brought_down_is_flushed(self):
+        self.image('side.img', size=65536)
+        self.d = self.daemon(
+            '--blockdev', blockdev(driver='weir-inspect', node_name='below',
+                                   file={'driver': 'file', 'filename':
+                                         self.image(size=MIB)}),
+            '--blockdev', blockdev(driver='weir-plugin', node_name='flt',
+                                   plugin='late', file='below'),
+            '--nbd-server', f'addr.type=unix,addr.path={self.path("nbd")}',
+            '--object', 'iothread,id=io0')
+        self.sock = self.path('nbd')
+        client = self.add_export(**{'allow-inactive': True})
+        client.pwrite(b'a' * 4096, 0)
+
+        def below():
+            s = statistics(self.filter_info(self.d, 'below'))
+            return s['write']['requests'], s['flush']['requests']
+        self.assertEqual(below(), (0, 0))
+        self.set_active(False)
+        self.assertEqual(below(), (1, 1))
+        self.finish()
+
+    def test_an_end_between_blocks(self):
+        """The disk may have another length when it comes."""
+        self.serve('probe')
+        self.drop_export()
+        self.d.cmd('blockdev-add', {
+            'driver': 'weir-plugin', 'node-name': 'two', 'plugin': 'wrong',
+            'active': False, 'file': {
+                'driver': 'file', 'active': False,
+                'filename': self.image('two.img', size=MIB)}})
+        with open(self.path('two.img'), 'r+b') as f:
+            f.truncate(MIB + 512)
+        self.assertFails('needs a disk of a multiple of 65536 bytes',
+                         self.d.cmd, 'blockdev-set-active',
+                         {'node-name': 'two', 'active': True})
+        self.d.quit()
+
+
 if __name__ == '__main__':
     main()
