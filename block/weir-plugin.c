@@ -59,6 +59,8 @@ static int coroutine_fn call_fn(Call *call)
     WeirHostIo io = weir_plugin_io(call->s);
     int ret;
 
+    /* in a drained section, too, it may wait for a task */
+    weir_tasks_gate_request_begin(&call->s->gate);
     if (call->s->serial) {
         qemu_co_mutex_lock(call->s->serial);
     }
@@ -66,6 +68,7 @@ static int coroutine_fn call_fn(Call *call)
     if (call->s->serial) {
         qemu_co_mutex_unlock(call->s->serial);
     }
+    weir_tasks_gate_request_end(&call->s->gate);
     return ret;
 }
 

@@ -224,5 +224,20 @@ class Order(Host):
         self.d.quit()
 
 
+class Drained(Host):
+    def test_callbacks_and_tasks_with_one_lock(self):
+        """A task that has it, and waits for the end of the section, must not be
+        waited for there."""
+        side = self.image('side.img', size=4096)
+        self.serve('worker', sidecar={
+            'driver': 'file', 'filename': side, 'node-name': 'side'})
+        self.drop_export()
+        for i in range(300):
+            self.d.cmd('block_resize', {'node-name': 'flt',
+                                        'size': (16 + i % 2) * MIB})
+        self.assertEqual(self.counts()['failed'], 0)
+        self.d.quit()
+
+
 if __name__ == '__main__':
     main()
