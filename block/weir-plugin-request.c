@@ -263,8 +263,9 @@ static int coroutine_fn call_plugin(WeirPluginTransit *t,
         qemu_co_mutex_unlock(s->serial);
     }
     t->hold = io.hold;
-    if (verdict == -ECANCELED && !t->hold && weir_holds_fenced(s->holds)) {
-        return WEIR_PLUGIN_CANNOT;      /* it could not write meanwhile */
+    if (verdict == -ECANCELED && !t->hold &&
+        (weir_holds_fenced(s->holds) || qatomic_read(&s->giving_up))) {
+        return WEIR_PLUGIN_CANNOT;      /* it could not write, or sleep */
     }
     if ((verdict == WEIR_PLUGIN_HOLD) != (t->hold != NULL) ||
         verdict > WEIR_PLUGIN_CANNOT) {

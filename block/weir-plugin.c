@@ -701,7 +701,12 @@ static int plugin_prepare_detach(BlockDriverState *bs, bool force,
         weir_plugin_set_error(s, ret, "cannot be taken out", errp);
         return ret < 0 ? ret : -EINVAL;
     }
-    if (force) {
+    /*
+     * One that is able to and has to do its requests itself has the time that
+     * it has in any drained section, so that users see no errors.
+     */
+    if (force && (is_stuck || ret != 0 || !weir_plugin_changes_or_holds(s) ||
+                  !qatomic_read(&s->deadline_ms))) {
         weir_plugin_give_up(s, true);
     }
     return 0;

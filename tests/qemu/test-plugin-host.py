@@ -239,5 +239,41 @@ class Drained(Host):
         self.d.quit()
 
 
+class Forced(Host):
+    """weir-detach with force, of a plugin that does its work."""
+
+    def detach_under_load(self, plugin, **options):
+        self.serve(plugin, **options)
+        clients = [self.client] + [self.connect() for _ in range(3)]
+        stop = threading.Event()
+
+        def load(client, at):
+            while not stop.is_set():
+                client.pwrite(b'a' * 4096, at)
+        joins = [self.in_thread(load, client, i * MIB)
+                 for i, client in enumerate(clients)]
+        for _ in range(25):
+            self.d.cmd('weir-detach', {'node-name': 'flt', 'force': True})
+            self.d.cmd('weir-attach', {'node-name': 'file', 'filter': {
+                'driver': 'weir-plugin', 'plugin': plugin, 'file': 'file',
+                'node-name': 'flt', **options}})
+            if not all(join.is_alive() for join in joins):
+                break
+        stop.set()
+        self.assertEqual([join()[1] for join in joins], [None] * 4)
+        for client in clients[1:]:
+            client.shutdown()
+        self.finish()
+
+    def test_one_that_sleeps(self):
+        self.detach_under_load('probe', options={'mode': 'sleep'})
+
+    def test_one_that_holds_data(self):
+        self.detach_under_load('late')
+
+    def test_one_that_changes_data(self):
+        self.detach_under_load('mask')
+
+
 if __name__ == '__main__':
     main()
