@@ -118,6 +118,30 @@ class Wrong(Host):
 
 
 class Order(Host):
+    def test_a_length_that_cannot_be(self):
+        """The plugin is told of it as of any other."""
+        path = self.image('fmt.qcow2', fmt='qcow2', size=16 * MIB)
+        with open(path, 'r+b') as f:
+            f.truncate(MIB)
+        self.d = self.daemon(
+            '--blockdev', blockdev(
+                driver='weir-plugin', node_name='flt', plugin='strict', file={
+                    'driver': 'raw', 'size': MIB, 'file': {
+                        'driver': 'file', 'filename': path}}),
+            '--blockdev', blockdev(driver='qcow2', file='flt',
+                                   node_name='fmt'),
+            '--nbd-server', f'addr.type=unix,addr.path={self.path("nbd")}',
+            '--export', 'nbd,id=exp,node-name=fmt,name=disk,writable=on')
+        self.sock = self.path('nbd')
+        client = self.connect()
+        with self.assertRaises(nbd.Error):
+            client.pwrite(b'a' * 2 * MIB, 0)
+        gauges = self.gauges()
+        self.assertGreater(gauges['resize'], 0)
+        self.assertEqual(gauges['resize'], gauges['resized'])
+        client.shutdown()
+        self.d.quit()
+
     def test_nothing_comes_before_it_is_prepared(self):
         self.serve('probe')
         self.drop_export()
