@@ -474,15 +474,19 @@ static int host_spawn(WeirPluginDisk *disk,
                       void (*fn)(void *arg, WeirPluginIo *io), void *arg)
 {
     BDRVWeirPluginState *s = disk_state(disk);
-    PluginTask *task;
+    bool may_run;
 
-    if (qatomic_read(&s->stopping)) {
-        return -ECANCELED;
+    /* with the lock: who stops tasks does not wait for one that comes later */
+    pthread_mutex_lock(&s->lock);
+    may_run = !s->stopping;
+    if (may_run) {
+        PluginTask *task = g_new(PluginTask, 1);
+
+        *task = (PluginTask) { .s = s, .fn = fn, .arg = arg };
+        s->tasks.tasks.spawn(s->tasks.tasks.opaque, task_entry, task);
     }
-    task = g_new(PluginTask, 1);
-    *task = (PluginTask) { .s = s, .fn = fn, .arg = arg };
-    s->tasks.tasks.spawn(s->tasks.tasks.opaque, task_entry, task);
-    return 0;
+    pthread_mutex_unlock(&s->lock);
+    return may_run ? 0 : -ECANCELED;
 }
 
 struct WeirPluginTimer {
@@ -523,10 +527,12 @@ static void host_timer_set(WeirPluginTimer *timer, uint64_t in_ns)
 {
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 
-    if (!qatomic_read(&timer->s->stopping)) {
+    pthread_mutex_lock(&timer->s->lock);
+    if (!timer->s->stopping) {
         timer_mod_ns(timer->timer,
                      now_ns + MIN(in_ns, (uint64_t)(INT64_MAX - now_ns)));
     }
+    pthread_mutex_unlock(&timer->s->lock);
 }
 
 static void host_timer_cancel(WeirPluginTimer *timer)
@@ -571,8 +577,8 @@ void weir_plugin_stop_tasks(BDRVWeirPluginState *s)
 {
     WeirPluginTimer *timer;
 
-    qatomic_set(&s->stopping, true);
     pthread_mutex_lock(&s->lock);
+    qatomic_set(&s->stopping, true);
     QLIST_FOREACH(timer, &s->timers, next) {
         timer_del(timer->timer);
     }
@@ -682,8 +688,9 @@ void weir_plugin_tell_state(BDRVWeirPluginState *s)
                 WEIR_STATE_DEGRADED : WEIR_STATE_FAILED;
         reason = g_strdup(s->own_reason);
     }
-    pthread_mutex_unlock(&s->lock);
+    /* with the lock: what is told last is what is so */
     weir_filter_set_state(s->bs, state, reason);
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void host_set_state(WeirPluginDisk *disk, uint32_t state,

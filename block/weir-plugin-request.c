@@ -139,7 +139,7 @@ static bool may_stall(BDRVWeirPluginState *s)
         qatomic_read(&s->giving_up)) {
         return false;
     }
-    return !deadline_ns || !qatomic_read(&s->drained) ||
+    return !deadline_ns || !qatomic_load_acquire(&s->drained) ||
            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
            qatomic_read(&s->drained_since_ns) < deadline_ns;
 }

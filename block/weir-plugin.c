@@ -290,7 +290,7 @@ static void plugin_drain_begin(BlockDriverState *bs)
         qatomic_set(&s->drained_since_ns,
                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
     }
-    qatomic_set(&s->drained, true);
+    qatomic_store_release(&s->drained, true);   /* after the time */
     weir_tasks_gate_drain_begin(&s->gate);
     tell_drain(s);
     if (s->is_open && qatomic_read(&s->deadline_ms)) {
