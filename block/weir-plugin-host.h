@@ -98,11 +98,11 @@ typedef struct WeirPluginTransit {
 typedef struct WeirHostIo {
     WeirPluginIo io;            /* first */
     BDRVWeirPluginState *s;
-    bool is_task;               /* the graph is not locked */
     Coroutine *co;              /* that it is for */
+    bool is_task;               /* the graph is not locked */
     WeirPluginTransit *transit; /* NULL: it is not a request */
-    WeirHold *hold;             /* made in this callback */
     const WeirPluginRequest *request;   /* what the plugin got of it */
+    WeirHold *hold;             /* made in this callback */
 } WeirHostIo;
 
 /* --- weir-plugin.c --- */

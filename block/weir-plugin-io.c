@@ -151,8 +151,6 @@ static BdrvRequestFlags zero_flags(uint32_t flags)
            (flags & WEIR_PLUGIN_NO_FALLBACK ? BDRV_REQ_NO_FALLBACK : 0);
 }
 
-static int coroutine_fn TSA_NO_TSA host_length(WeirPluginIo *io, uint32_t node,
-                                               uint64_t *bytes)
 /* Memory as a plugin describes it, who may have forgotten to look at it. */
 static int init_qiov(QEMUIOVector *qiov, const struct iovec *iov,
                      uint32_t count)
@@ -173,16 +171,18 @@ static int init_qiov(QEMUIOVector *qiov, const struct iovec *iov,
     return 0;
 }
 
+static int coroutine_fn TSA_NO_TSA host_length(WeirPluginIo *io, uint32_t node,
+                                               uint64_t *bytes)
 {
     Op op = { .io = host_io(io) };
     int64_t length;
 
-    lock_graph(op.io);
-    length = find_child(&op, node);
     *bytes = 0;
     if (!is_in_place(op.io)) {
         return -EINVAL;
     }
+    lock_graph(op.io);
+    length = find_child(&op, node);
     if (length == 0) {
         length = bdrv_co_getlength(op.child->bs);
     }
@@ -244,11 +244,11 @@ static int coroutine_fn TSA_NO_TSA host_zero(WeirPluginIo *io, uint32_t node,
     Op op = { .io = host_io(io) };
     int ret;
 
-    lock_graph(op.io);
-    ret = op_begin_write(&op, node, offset, bytes, flags);
     if (!is_in_place(op.io)) {
         return -EINVAL;
     }
+    lock_graph(op.io);
+    ret = op_begin_write(&op, node, offset, bytes, flags);
     if (ret == 0) {
         ret = bdrv_co_pwrite_zeroes(op.child, offset, bytes,
                                     zero_flags(flags));
@@ -266,11 +266,11 @@ static int coroutine_fn TSA_NO_TSA host_discard(WeirPluginIo *io,
     Op op = { .io = host_io(io) };
     int ret;
 
-    lock_graph(op.io);
-    ret = op_begin_write(&op, node, offset, bytes, 0);
     if (!is_in_place(op.io)) {
         return -EINVAL;
     }
+    lock_graph(op.io);
+    ret = op_begin_write(&op, node, offset, bytes, 0);
     if (ret == 0) {
         ret = bdrv_co_pdiscard(op.child, offset, bytes);
     }
@@ -284,11 +284,11 @@ static int coroutine_fn TSA_NO_TSA host_flush(WeirPluginIo *io, uint32_t node)
     Op op = { .io = host_io(io) };
     int ret;
 
-    lock_graph(op.io);
-    ret = find_child(&op, node);
     if (!is_in_place(op.io)) {
         return -EINVAL;
     }
+    lock_graph(op.io);
+    ret = find_child(&op, node);
     if (ret == 0) {
         ret = bdrv_co_flush(op.child->bs);
     }
@@ -304,11 +304,11 @@ host_block_status(WeirPluginIo *io, uint32_t node, uint64_t offset,
     int64_t same = bytes;
     int ret;
 
-    lock_graph(op.io);
-    ret = op_begin(&op, node, offset, bytes);
     if (!is_in_place(op.io)) {
         return -EINVAL;
     }
+    lock_graph(op.io);
+    ret = op_begin(&op, node, offset, bytes);
     if (ret == 0) {
         ret = bdrv_co_block_status_above(op.child->bs, NULL, offset, bytes,
                                          &same, NULL, NULL);
@@ -328,11 +328,11 @@ static int coroutine_fn TSA_NO_TSA host_resize(WeirPluginIo *io, uint32_t node,
     Op op = { .io = host_io(io) };
     int ret;
 
-    lock_graph(op.io);
-    ret = find_child(&op, node);
     if (!is_in_place(op.io)) {
         return -EINVAL;
     }
+    lock_graph(op.io);
+    ret = find_child(&op, node);
     if (ret == 0 && (node != WEIR_PLUGIN_SIDECAR || bytes > INT64_MAX ||
                      bdrv_is_read_only(op.child->bs) ||
                      !(op.child->perm & BLK_PERM_RESIZE))) {
@@ -348,9 +348,9 @@ static int coroutine_fn TSA_NO_TSA host_resize(WeirPluginIo *io, uint32_t node,
 
 static int coroutine_fn GRAPH_RDLOCK forward(WeirHostIo *io)
 {
+    const WeirPluginRequest *request = &io->transit->request;
     bool is_write = request->kind != WEIR_PLUGIN_READ &&
                     request->kind != WEIR_PLUGIN_FLUSH;
-    const WeirPluginRequest *request = &io->transit->request;
     Op op = { .io = io, .child = io->s->bs->file };
     int ret = is_write ? check_write(&op, request->flags) : 0;
 
@@ -392,11 +392,11 @@ static int coroutine_fn host_sleep(WeirPluginIo *io, uint64_t ns)
     uint64_t until_ns = MIN(ns, (uint64_t)INT64_MAX - now_ns) + now_ns;
     bool is_over = false;
 
-    pthread_mutex_lock(&s->lock);
-    while (!is_called_off(s) && !is_over) {
     if (!is_in_place(host_io(io))) {
         return -EINVAL;
     }
+    pthread_mutex_lock(&s->lock);
+    while (!is_called_off(s) && !is_over) {
         tasks->wait(tasks->opaque, &s->lock, &s->sleepers, until_ns);
         is_over = tasks->now_ns(tasks->opaque) >= until_ns;
     }

@@ -452,12 +452,12 @@ run_data(WeirPluginTransit *t, WeirPluginRequestFn *fn, WeirIoOp op,
     QEMUIOVector part;
     int ret;
 
-    t->qiov = qiov;
-    t->qiov_offset = qiov_offset;
-    if (!fn || (qiov_offset == 0 && qiov->size == t->request.bytes)) {
     if (t->request.bytes == 0) {
         return 0;
     }
+    t->qiov = qiov;
+    t->qiov_offset = qiov_offset;
+    if (!fn || (qiov_offset == 0 && qiov->size == t->request.bytes)) {
         t->request.iov = fn ? qiov->iov : NULL;
         t->request.iov_count = fn ? qiov->niov : 0;
         return run(t, fn, op);
@@ -514,12 +514,12 @@ weir_plugin_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
     if (!t.s->plugin->discard && !weir_plugin_passes_discard(t.s->plugin)) {
         return -ENOTSUP;                /* it may be ignored */
     }
-    return run(&t, t.s->plugin->discard, WEIR_IO_DISCARD);
-}
-
     if (!QEMU_IS_ALIGNED(offset | bytes, bs->bl.request_alignment)) {
         return -ENOTSUP;                /* parts of blocks come here as well */
     }
+    return run(&t, t.s->plugin->discard, WEIR_IO_DISCARD);
+}
+
 int coroutine_fn GRAPH_RDLOCK weir_plugin_co_flush(BlockDriverState *bs)
 {
     WeirPluginTransit t = transit(bs, WEIR_PLUGIN_FLUSH, 0, 0, 0);

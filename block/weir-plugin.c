@@ -130,9 +130,6 @@ static int coroutine_fn do_inactivate(BDRVWeirPluginState *s,
     return s->plugin->inactivate ? s->plugin->inactivate(s->handle, io) : 0;
 }
 
-static int coroutine_fn do_detach(BDRVWeirPluginState *s, WeirPluginIo *io,
-                                  void *arg)
-{
 static int coroutine_fn GRAPH_RDLOCK do_flush(BDRVWeirPluginState *s,
                                               WeirPluginIo *io, void *arg)
 {
@@ -141,6 +138,9 @@ static int coroutine_fn GRAPH_RDLOCK do_flush(BDRVWeirPluginState *s,
     return ret < 0 || !s->sidecar ? ret : bdrv_co_flush(s->sidecar->bs);
 }
 
+static int coroutine_fn do_detach(BDRVWeirPluginState *s, WeirPluginIo *io,
+                                  void *arg)
+{
     bool *force = arg;
 
     return s->plugin->detach ? s->plugin->detach(s->handle, io, *force) : 0;
@@ -512,9 +512,6 @@ static void plugin_close(BlockDriverState *bs)
     state_clear(bs);
 }
 
-/* Exports are still at work. */
-static int GRAPH_RDLOCK plugin_inactivate(BlockDriverState *bs)
-{
 /*
  * The users have agreed.  Nobody else flushes what the plugin brings down: at
  * the other end, the nodes have not been written to.
@@ -539,6 +536,9 @@ static int hand_over(BDRVWeirPluginState *s)
     return ret;
 }
 
+/* Exports are still at work. */
+static int GRAPH_RDLOCK plugin_inactivate(BlockDriverState *bs)
+{
     BDRVWeirPluginState *s = bs->opaque;
     int ret;
 
