@@ -5,6 +5,7 @@ order of calls, drained sections, hand-overs, limits, wrong calls."""
 
 import errno
 import threading
+import time
 
 import nbd
 
@@ -261,6 +262,84 @@ class Drained(Host):
                                         'size': (16 + i % 2) * MIB})
         self.assertEqual(self.counts()['failed'], 0)
         self.d.quit()
+
+
+class Held(Host):
+    """A write that the plugin holds, while something happens to the disk."""
+
+    def overlay(self):
+        self.image('over.qcow2', size=16 * MIB, fmt='qcow2')
+        self.d.cmd('blockdev-add', {
+            'driver': 'qcow2', 'node-name': 'over', 'backing': None,
+            'file': {'driver': 'file', 'filename': self.path('over.qcow2')}})
+        self.d.cmd('blockdev-snapshot', {'node': 'flt', 'overlay': 'over'})
+
+    def attach(self):
+        self.d.cmd('weir-attach', {'node-name': 'flt', 'filter': {
+            'driver': 'weir-inspect', 'file': 'flt', 'node-name': 'top'}})
+
+    def reopen_below(self):
+        self.d.cmd('blockdev-reopen', {'options': [{
+            'driver': 'file', 'node-name': 'file', 'discard': 'ignore',
+            'filename': self.file}]})
+
+    def hand_over(self):
+        self.set_active(False)
+        self.set_active(True)
+
+    def detach(self):
+        self.d.cmd('weir-detach', {'node-name': 'flt'})
+
+    def changes(self):
+        return (self.overlay, self.attach, self.detach, self.reopen_below,
+                self.hand_over)
+
+    def while_held(self, mode, change, hold_ms=0, **options):
+        """Returns the error of the write, or None."""
+        with self.subTest(change.__name__):
+            self.kill_all()             # if the one before has failed
+            self.serve(options={'mode': mode, 'label': 'x',
+                                'hold-ms': hold_ms}, **options)
+            self.drop_export()
+            client = self.add_export(**{'allow-inactive': True})
+            write = self.in_thread(client.pwrite, b'a' * 4096, MIB)
+            self.wait_held(1)
+            begin = time.monotonic()
+            change()
+            self.assertLess(time.monotonic() - begin, 10)
+            error = write()[1]
+            if hold_ms and change != self.detach:
+                # it is late, and does no harm any more
+                wait_for(lambda: self.info()['expired'] == 0, 'its return')
+            if change != self.detach:
+                self.set(label='x', hold_ms=0)
+            self.assertEqual(client.pread(4096, MIB),
+                             bytes(4096) if error else b'a' * 4096)
+            client.pwrite(b'b' * 4096, 0)
+            client.flush()
+            self.assertEqual(client.pread(4096, 0), b'b' * 4096)
+            if change != self.detach:
+                info = self.state('ok')
+                self.assertEqual((info['held'], info['expired']), (0, 0))
+            self.finish()
+            return error
+
+    def test_and_given_back(self):
+        for change in self.changes():
+            self.assertIsNone(self.while_held('hold', change))
+
+    def test_and_not_given_back(self):
+        """Not in time: the machine goes on, and the write fails.  An overlay
+        would need a flush, and is refused; a timer does not outlive that the
+        disk is handed over."""
+        for change in self.attach, self.detach, self.reopen_below:
+            error = self.while_held('late', change, hold_ms=2000, deadline=500)
+            self.assertEqual(error and error.errno, 'EIO')
+
+    def test_and_passed_by(self):
+        for change in self.changes():
+            self.assertIsNone(self.while_held('late', change, deadline=1500,
+                                              on_error='bypass'))
 
 
 class Forced(Host):
