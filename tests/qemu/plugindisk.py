@@ -68,7 +68,7 @@ class Disk(TestCase):
         def body():
             try:
                 outcome.append((function(*args), None))
-            except nbd.Error as error:
+            except (nbd.Error, OSError) as error:
                 outcome.append((None, error))
         thread = threading.Thread(target=body)
         thread.start()

@@ -11,6 +11,7 @@ import nbd
 
 from plugindisk import MIB, PLUGINS, Disk
 from vhostqueue import IN, OUT, Queue
+from vhostuser import VhostUserBlk
 from weirtest import blockdev, main, run, statistics, wait_for
 
 
@@ -335,6 +336,28 @@ class Held(Host):
         for change in self.attach, self.detach, self.reopen_below:
             error = self.while_held('late', change, hold_ms=2000, deadline=500)
             self.assertEqual(error and error.errno, 'EIO')
+
+    def test_where_the_disk_ends(self):
+        """It is for a place that is gone afterwards."""
+        for mode, error in (('hold', False), ('late', True)):
+            self.serve(options={'mode': mode}, deadline=500)
+            self.drop_export()
+            self.d.cmd('block-export-add', {
+                'type': 'vhost-user-blk', 'id': 'exp', 'node-name': 'flt',
+                'writable': True, 'iothread': 'io0', 'addr': {
+                    'type': 'unix', 'path': self.path(mode)}})
+            client = VhostUserBlk(self.path(mode))
+            write = self.in_thread(client.pwrite, b'a' * 4096, 12 * MIB)
+            self.wait_held(1)
+            resize = ('block_resize', {'node-name': 'flt', 'size': 8 * MIB})
+            if error:
+                self.assertFails('requests that have expired', self.d.cmd,
+                                 *resize)
+            else:
+                self.d.cmd(*resize)
+            self.assertEqual(write()[1] is not None, error)
+            client.shutdown()
+            self.d.quit()
 
     def test_and_passed_by(self):
         for change in self.changes():
