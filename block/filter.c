@@ -145,6 +145,33 @@ static void orphan_timer_cb(void *opaque)
     }
 }
 
+int weir_filter_inactivate_users(BlockDriverState *bs)
+{
+    uint64_t perm, shared;
+    BdrvChild *user;
+
+    QLIST_FOREACH(user, &bs->parents, next_parent) {
+        int ret = user->klass->inactivate ? user->klass->inactivate(user) : 0;
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    bdrv_get_cumulative_perm(bs, &perm, &shared);
+    return perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED) ? -EPERM : 0;
+}
+
+void weir_filter_activate_users(BlockDriverState *bs)
+{
+    BdrvChild *user;
+
+    QLIST_FOREACH(user, &bs->parents, next_parent) {
+        if (user->klass->activate) {
+            user->klass->activate(user, NULL);
+        }
+    }
+}
+
 void weir_filter_set_in_use(BlockDriverState *bs)
 {
     WeirFilter *filter = bs->opaque;

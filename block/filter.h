@@ -269,6 +269,17 @@ void GRAPH_RDLOCK weir_filter_child_perm(BlockDriverState *bs, BdrvChild *c,
 void GRAPH_RDLOCK weir_filter_set_perm(BlockDriverState *bs, uint64_t perm,
                                        uint64_t shared);
 
+/*
+ * For .bdrv_inactivate, before anything else.  The block layer asks the users
+ * only afterwards, and when one of them refuses nobody tells us that the node
+ * stays active.  Asking twice does no harm.
+ *
+ * Main thread.  Returns 0, or -errno: then, and if the driver fails later, the
+ * users are made active again.
+ */
+int GRAPH_RDLOCK weir_filter_inactivate_users(BlockDriverState *bs);
+void GRAPH_RDLOCK weir_filter_activate_users(BlockDriverState *bs);
+
 /* weir-attach has found users for @bs; there is no need to wait and see. */
 void weir_filter_set_in_use(BlockDriverState *bs);
 

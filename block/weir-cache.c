@@ -399,44 +399,13 @@ static void cache_close(BlockDriverState *bs)
     g_free(s->base_id);
 }
 
-/*
- * The block layer asks the users only afterwards, and when one of them refuses
- * nobody tells us that the node stays active.  Asking twice does no harm.
- */
-static int GRAPH_RDLOCK inactivate_users(BlockDriverState *bs)
-{
-    uint64_t perm, shared;
-    BdrvChild *user;
-
-    QLIST_FOREACH(user, &bs->parents, next_parent) {
-        int ret = user->klass->inactivate ? user->klass->inactivate(user) : 0;
-
-        if (ret < 0) {
-            return ret;
-        }
-    }
-    bdrv_get_cumulative_perm(bs, &perm, &shared);
-    return perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED) ? -EPERM : 0;
-}
-
-static void GRAPH_RDLOCK activate_users(BlockDriverState *bs)
-{
-    BdrvChild *user;
-
-    QLIST_FOREACH(user, &bs->parents, next_parent) {
-        if (user->klass->activate) {
-            user->klass->activate(user, NULL);
-        }
-    }
-}
-
 static int GRAPH_RDLOCK cache_inactivate(BlockDriverState *bs)
 {
     BDRVWeirCacheState *s = bs->opaque;
     int ret;
 
     bdrv_drained_begin(bs);             /* exports are still at work */
-    ret = inactivate_users(bs);
+    ret = weir_filter_inactivate_users(bs);
     wait_for_tasks(s);
     if (ret == 0 && s->engine) {
         ret = cache_call(bs, engine_give_up, NULL);
@@ -445,7 +414,7 @@ static int GRAPH_RDLOCK cache_inactivate(BlockDriverState *bs)
         wait_for_tasks(s);              /* those of the drain */
         engine_free(s);
     } else {
-        activate_users(bs);
+        weir_filter_activate_users(bs);
     }
     bdrv_drained_end(bs);
     return ret;

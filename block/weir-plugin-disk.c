@@ -42,10 +42,9 @@ static int coroutine_fn do_status(BDRVWeirPluginState *s, WeirPluginIo *io,
 }
 
 /* Where the plugin says nothing of zeroes, there are none. */
-int coroutine_fn GRAPH_RDLOCK
-weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
-                            int64_t offset, int64_t bytes, int64_t *pnum,
-                            int64_t *map, BlockDriverState **file)
+static int coroutine_fn GRAPH_RDLOCK find_status(BlockDriverState *bs,
+                                                 int64_t offset, int64_t bytes,
+                                                 int64_t *pnum)
 {
     BDRVWeirPluginState *s = bs->opaque;
     StatusCall call = { .offset = offset, .bytes = bytes };
@@ -71,6 +70,23 @@ weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
                                                        : BDRV_BLOCK_DATA;
 }
 
+/* In multiples of the alignment, as the block layer wants it. */
+int coroutine_fn GRAPH_RDLOCK
+weir_plugin_co_block_status(BlockDriverState *bs, WeirStatusMode mode,
+                            int64_t offset, int64_t bytes, int64_t *pnum,
+                            int64_t *map, BlockDriverState **file)
+{
+    int64_t align = bs->bl.request_alignment;
+    int ret = find_status(bs, offset, bytes, pnum);
+
+    if (ret >= 0 && *pnum < align) {
+        *pnum = align;                  /* of both kinds */
+        return BDRV_BLOCK_DATA;
+    }
+    *pnum = QEMU_ALIGN_DOWN(*pnum, align);
+    return ret;
+}
+
 static int coroutine_fn do_resize(BDRVWeirPluginState *s, WeirPluginIo *io,
                                   void *arg)
 {
@@ -87,6 +103,16 @@ static int coroutine_fn do_resized(BDRVWeirPluginState *s, WeirPluginIo *io,
     return 0;
 }
 
+/* After it was to change, whether it did or not. */
+static void coroutine_fn GRAPH_RDLOCK tell_length(BlockDriverState *bs)
+{
+    int64_t now = bdrv_co_getlength(bs->file->bs);
+
+    if (now >= 0) {
+        weir_plugin_call_here(bs->opaque, do_resized, &now);
+    }
+}
+
 /* With the lock: the child gets longer, and the plugin is told before. */
 static int coroutine_fn GRAPH_RDLOCK grow(BlockDriverState *bs, int64_t end)
 {
@@ -98,11 +124,11 @@ static int coroutine_fn GRAPH_RDLOCK grow(BlockDriverState *bs, int64_t end)
         return MIN(now, 0);
     }
     ret = weir_plugin_call_here(s, do_resize, &end);
-    ret = ret < 0 ? ret : bdrv_co_truncate(bs->file, end, false,
-                                           PREALLOC_MODE_OFF, 0, NULL);
-    if (ret >= 0) {
-        weir_plugin_call_here(s, do_resized, &end);
+    if (ret < 0) {
+        return ret;
     }
+    ret = bdrv_co_truncate(bs->file, end, false, PREALLOC_MODE_OFF, 0, NULL);
+    tell_length(bs);
     return MIN(ret, 0);
 }
 
@@ -131,7 +157,6 @@ weir_plugin_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 {
     BDRVWeirPluginState *s = bs->opaque;
     int64_t length = ROUND_UP(offset, BDRV_SECTOR_SIZE);
-    int64_t now;
     int ret;
 
     if (qatomic_read(&s->inactive) || weir_holds_fenced(s->holds)) {
@@ -149,10 +174,7 @@ weir_plugin_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
         return ret;
     }
     ret = bdrv_co_truncate(bs->file, offset, exact, prealloc, flags, errp);
-    now = bdrv_co_getlength(bs->file->bs);
-    if (now >= 0) {
-        weir_plugin_call_here(s, do_resized, &now);
-    }
+    tell_length(bs);
     return ret;
 }
 

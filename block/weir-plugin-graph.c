@@ -124,12 +124,16 @@ void GRAPH_RDLOCK weir_plugin_refresh_limits(BlockDriverState *bs,
     if (!p->zero && !weir_plugin_passes_zero(p)) {
         bs->supported_zero_flags &= ~BDRV_REQ_NO_FALLBACK;
     }
-    if (p->alignment) {
-        bs->bl.request_alignment = p->alignment;
-    }
     if (p->read || p->write) {
         bs->bl.max_transfer = MIN_NON_ZERO(bs->bl.max_transfer,
                                            WEIR_PLUGIN_BYTES_MAX);
+    }
+    if (p->alignment) {
+        bs->bl.request_alignment = p->alignment;
+        /* the node below takes what is too long for it in parts */
+        if (bs->bl.max_transfer) {
+            bs->bl.max_transfer = MAX(bs->bl.max_transfer, p->alignment);
+        }
     }
     bs->supported_truncate_flags = 0;
     if (!weir_plugin_changes_or_holds(s) && bs->file) {

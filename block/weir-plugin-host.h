@@ -62,7 +62,8 @@ typedef struct BDRVWeirPluginState {
     bool drained;
     int64_t drained_since_ns;
     bool inactive;
-    bool stopping;              /* tasks are to end */
+    bool taking_over;           /* but the plugin may do I/O: it prepares */
+    bool stopping;              /* tasks are to end; set with the lock */
     bool giving_up;             /* nothing is given to the plugin any more */
     bool in_trouble;            /* trouble is set */
     int on_error;               /* WeirOnError */
@@ -84,7 +85,7 @@ typedef struct BDRVWeirPluginState {
 
 /* A request on its way.  On the stack of its coroutine. */
 typedef struct WeirPluginTransit {
-    WeirPluginRequest request;  /* first: what the plugin gets */
+    WeirPluginRequest request;
     BDRVWeirPluginState *s;
     QEMUIOVector *qiov;
     size_t qiov_offset;
@@ -96,8 +97,10 @@ typedef struct WeirPluginTransit {
 typedef struct WeirHostIo {
     WeirPluginIo io;            /* first */
     BDRVWeirPluginState *s;
+    Coroutine *co;              /* that it is for */
     bool is_task;               /* the graph is not locked */
     WeirPluginTransit *transit; /* NULL: it is not a request */
+    const WeirPluginRequest *request;   /* what the plugin got of it */
     WeirHold *hold;             /* made in this callback */
 } WeirHostIo;
 

@@ -20,6 +20,7 @@ WeirHostIo weir_plugin_io(BDRVWeirPluginState *s)
 {
     return (WeirHostIo) {
         .io = { .host = &weir_plugin_host, .disk = &s->disk }, .s = s,
+        .co = qemu_coroutine_self(),
     };
 }
 
@@ -31,6 +32,17 @@ static WeirHostIo *host_io(WeirPluginIo *io)
 static BDRVWeirPluginState *disk_state(WeirPluginDisk *disk)
 {
     return container_of(disk, BDRVWeirPluginState, disk);
+}
+
+/* Whether it is the callback's own, and not that of somebody else. */
+static bool is_in_place(const WeirHostIo *io)
+{
+    if (likely(io->co == qemu_coroutine_self())) {
+        return true;
+    }
+    error_report_once("weir-plugin: Plugin '%s' has used an io outside of the "
+                      "callback that it was given to", io->s->plugin->name);
+    return false;
 }
 
 /* --- I/O on nodes --- */
@@ -65,7 +77,9 @@ static int GRAPH_RDLOCK find_child(Op *op, uint32_t node)
     if (!op->child) {
         return -ENODEV;
     }
-    return qatomic_read(&s->inactive) ? -ESHUTDOWN : 0;
+    /* in this order: the latter changes before the former */
+    return !qatomic_load_acquire(&s->taking_over) &&
+           qatomic_read(&s->inactive) ? -ESHUTDOWN : 0;
 }
 
 static int coroutine_fn GRAPH_RDLOCK check_range(Op *op, uint64_t offset,
@@ -137,12 +151,36 @@ static BdrvRequestFlags zero_flags(uint32_t flags)
            (flags & WEIR_PLUGIN_NO_FALLBACK ? BDRV_REQ_NO_FALLBACK : 0);
 }
 
+/* Memory as a plugin describes it, who may have forgotten to look at it. */
+static int init_qiov(QEMUIOVector *qiov, const struct iovec *iov,
+                     uint32_t count)
+{
+    uint64_t bytes = 0;
+
+    if (count > IOV_MAX || (count && !iov)) {
+        return -EINVAL;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (iov[i].iov_len > BDRV_MAX_LENGTH - bytes ||
+            (iov[i].iov_len && !iov[i].iov_base)) {
+            return -EINVAL;
+        }
+        bytes += iov[i].iov_len;
+    }
+    qemu_iovec_init_external(qiov, (struct iovec *)iov, count);
+    return 0;
+}
+
 static int coroutine_fn TSA_NO_TSA host_length(WeirPluginIo *io, uint32_t node,
                                                uint64_t *bytes)
 {
     Op op = { .io = host_io(io) };
     int64_t length;
 
+    *bytes = 0;
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     length = find_child(&op, node);
     if (length == 0) {
@@ -160,9 +198,11 @@ static int coroutine_fn TSA_NO_TSA host_readv(WeirPluginIo *io, uint32_t node,
 {
     Op op = { .io = host_io(io) };
     QEMUIOVector qiov;
-    int ret;
+    int ret = init_qiov(&qiov, iov, iov_count);
 
-    qemu_iovec_init_external(&qiov, (struct iovec *)iov, iov_count);
+    if (ret < 0 || !is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = op_begin(&op, node, offset, qiov.size);
     if (ret == 0) {
@@ -181,9 +221,11 @@ static int coroutine_fn TSA_NO_TSA host_writev(WeirPluginIo *io, uint32_t node,
 {
     Op op = { .io = host_io(io) };
     QEMUIOVector qiov;
-    int ret;
+    int ret = init_qiov(&qiov, iov, iov_count);
 
-    qemu_iovec_init_external(&qiov, (struct iovec *)iov, iov_count);
+    if (ret < 0 || !is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = op_begin_write(&op, node, offset, qiov.size, flags);
     if (ret == 0) {
@@ -202,6 +244,9 @@ static int coroutine_fn TSA_NO_TSA host_zero(WeirPluginIo *io, uint32_t node,
     Op op = { .io = host_io(io) };
     int ret;
 
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = op_begin_write(&op, node, offset, bytes, flags);
     if (ret == 0) {
@@ -221,6 +266,9 @@ static int coroutine_fn TSA_NO_TSA host_discard(WeirPluginIo *io,
     Op op = { .io = host_io(io) };
     int ret;
 
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = op_begin_write(&op, node, offset, bytes, 0);
     if (ret == 0) {
@@ -236,6 +284,9 @@ static int coroutine_fn TSA_NO_TSA host_flush(WeirPluginIo *io, uint32_t node)
     Op op = { .io = host_io(io) };
     int ret;
 
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = find_child(&op, node);
     if (ret == 0) {
@@ -253,6 +304,9 @@ host_block_status(WeirPluginIo *io, uint32_t node, uint64_t offset,
     int64_t same = bytes;
     int ret;
 
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = op_begin(&op, node, offset, bytes);
     if (ret == 0) {
@@ -274,6 +328,9 @@ static int coroutine_fn TSA_NO_TSA host_resize(WeirPluginIo *io, uint32_t node,
     Op op = { .io = host_io(io) };
     int ret;
 
+    if (!is_in_place(op.io)) {
+        return -EINVAL;
+    }
     lock_graph(op.io);
     ret = find_child(&op, node);
     if (ret == 0 && (node != WEIR_PLUGIN_SIDECAR || bytes > INT64_MAX ||
@@ -289,9 +346,9 @@ static int coroutine_fn TSA_NO_TSA host_resize(WeirPluginIo *io, uint32_t node,
     return MIN(ret, 0);
 }
 
-static int coroutine_fn GRAPH_RDLOCK forward(WeirHostIo *io,
-                                             WeirPluginRequest *request)
+static int coroutine_fn GRAPH_RDLOCK forward(WeirHostIo *io)
 {
+    const WeirPluginRequest *request = &io->transit->request;
     bool is_write = request->kind != WEIR_PLUGIN_READ &&
                     request->kind != WEIR_PLUGIN_FLUSH;
     Op op = { .io = io, .child = io->s->bs->file };
@@ -309,8 +366,8 @@ static int coroutine_fn TSA_NO_TSA host_forward(WeirPluginIo *io,
     WeirHostIo *h = host_io(io);
 
     /* only of the request whose callback it is */
-    return h->transit && request == &h->transit->request && !h->hold
-           ? forward(h, request) : -EINVAL;
+    return is_in_place(h) && h->transit && request == h->request && !h->hold
+           ? forward(h) : -EINVAL;
 }
 
 /* --- waiting --- */
@@ -318,7 +375,8 @@ static int coroutine_fn TSA_NO_TSA host_forward(WeirPluginIo *io,
 static int coroutine_fn host_run(WeirPluginIo *io, int (*fn)(void *arg),
                                  void *arg)
 {
-    return thread_pool_submit_co(fn, arg);
+    return is_in_place(host_io(io)) ? thread_pool_submit_co(fn, arg)
+                                    : -EINVAL;
 }
 
 static bool is_called_off(BDRVWeirPluginState *s)
@@ -334,6 +392,9 @@ static int coroutine_fn host_sleep(WeirPluginIo *io, uint64_t ns)
     uint64_t until_ns = MIN(ns, (uint64_t)INT64_MAX - now_ns) + now_ns;
     bool is_over = false;
 
+    if (!is_in_place(host_io(io))) {
+        return -EINVAL;
+    }
     pthread_mutex_lock(&s->lock);
     while (!is_called_off(s) && !is_over) {
         tasks->wait(tasks->opaque, &s->lock, &s->sleepers, until_ns);
@@ -378,10 +439,10 @@ static WeirPluginHeld *coroutine_fn host_hold(WeirPluginIo *io,
     WeirHostIo *h = host_io(io);
     BDRVWeirPluginState *s = h->s;
 
-    if (!h->transit || request != &h->transit->request || h->hold) {
+    if (!is_in_place(h) || !h->transit || request != h->request || h->hold) {
         return NULL;
     }
-    h->hold = weir_hold_new(s->holds, request,
+    h->hold = weir_hold_new(s->holds, &h->transit->request,
                             qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
     if (h->hold && qatomic_read(&s->deadline_ms)) {
         timer_mod_anticipate_ns(s->deadline_timer,
@@ -413,15 +474,19 @@ static int host_spawn(WeirPluginDisk *disk,
                       void (*fn)(void *arg, WeirPluginIo *io), void *arg)
 {
     BDRVWeirPluginState *s = disk_state(disk);
-    PluginTask *task;
+    bool may_run;
 
-    if (qatomic_read(&s->stopping)) {
-        return -ECANCELED;
+    /* with the lock: who stops tasks does not wait for one that comes later */
+    pthread_mutex_lock(&s->lock);
+    may_run = !s->stopping;
+    if (may_run) {
+        PluginTask *task = g_new(PluginTask, 1);
+
+        *task = (PluginTask) { .s = s, .fn = fn, .arg = arg };
+        s->tasks.tasks.spawn(s->tasks.tasks.opaque, task_entry, task);
     }
-    task = g_new(PluginTask, 1);
-    *task = (PluginTask) { .s = s, .fn = fn, .arg = arg };
-    s->tasks.tasks.spawn(s->tasks.tasks.opaque, task_entry, task);
-    return 0;
+    pthread_mutex_unlock(&s->lock);
+    return may_run ? 0 : -ECANCELED;
 }
 
 struct WeirPluginTimer {
@@ -462,10 +527,12 @@ static void host_timer_set(WeirPluginTimer *timer, uint64_t in_ns)
 {
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 
-    if (!qatomic_read(&timer->s->stopping)) {
+    pthread_mutex_lock(&timer->s->lock);
+    if (!timer->s->stopping) {
         timer_mod_ns(timer->timer,
                      now_ns + MIN(in_ns, (uint64_t)(INT64_MAX - now_ns)));
     }
+    pthread_mutex_unlock(&timer->s->lock);
 }
 
 static void host_timer_cancel(WeirPluginTimer *timer)
@@ -510,8 +577,8 @@ void weir_plugin_stop_tasks(BDRVWeirPluginState *s)
 {
     WeirPluginTimer *timer;
 
-    qatomic_set(&s->stopping, true);
     pthread_mutex_lock(&s->lock);
+    qatomic_set(&s->stopping, true);
     QLIST_FOREACH(timer, &s->timers, next) {
         timer_del(timer->timer);
     }
@@ -621,8 +688,9 @@ void weir_plugin_tell_state(BDRVWeirPluginState *s)
                 WEIR_STATE_DEGRADED : WEIR_STATE_FAILED;
         reason = g_strdup(s->own_reason);
     }
-    pthread_mutex_unlock(&s->lock);
+    /* with the lock: what is told last is what is so */
     weir_filter_set_state(s->bs, state, reason);
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void host_set_state(WeirPluginDisk *disk, uint32_t state,

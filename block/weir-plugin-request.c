@@ -139,7 +139,7 @@ static bool may_stall(BDRVWeirPluginState *s)
         qatomic_read(&s->giving_up)) {
         return false;
     }
-    return !deadline_ns || !qatomic_read(&s->drained) ||
+    return !deadline_ns || !qatomic_load_acquire(&s->drained) ||
            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
            qatomic_read(&s->drained_since_ns) < deadline_ns;
 }
@@ -250,19 +250,22 @@ static int coroutine_fn call_plugin(WeirPluginTransit *t,
 {
     BDRVWeirPluginState *s = t->s;
     WeirHostIo io = weir_plugin_io(s);
+    WeirPluginRequest request = t->request;     /* whatever it does to it */
     int verdict;
 
     io.transit = t;
+    io.request = &request;
     if (s->serial) {
         qemu_co_mutex_lock(s->serial);
     }
-    verdict = fn(s->handle, &io.io, &t->request);
+    verdict = fn(s->handle, &io.io, &request);
     if (s->serial) {
         qemu_co_mutex_unlock(s->serial);
     }
     t->hold = io.hold;
-    if (verdict == -ECANCELED && !t->hold && weir_holds_fenced(s->holds)) {
-        return WEIR_PLUGIN_CANNOT;      /* it could not write meanwhile */
+    if (verdict == -ECANCELED && !t->hold &&
+        (weir_holds_fenced(s->holds) || qatomic_read(&s->giving_up))) {
+        return WEIR_PLUGIN_CANNOT;      /* it could not write, or sleep */
     }
     if ((verdict == WEIR_PLUGIN_HOLD) != (t->hold != NULL) ||
         verdict > WEIR_PLUGIN_CANNOT) {
@@ -438,7 +441,10 @@ static WeirPluginTransit transit(BlockDriverState *bs, uint32_t kind,
     };
 }
 
-/* Of a read or write: the plugin sees exactly what is asked for. */
+/*
+ * Of a read or write: the plugin sees exactly what is asked for, and nothing of
+ * a request without data, which a guest may well send.
+ */
 static int coroutine_fn GRAPH_RDLOCK
 run_data(WeirPluginTransit *t, WeirPluginRequestFn *fn, WeirIoOp op,
          QEMUIOVector *qiov, size_t qiov_offset)
@@ -446,6 +452,9 @@ run_data(WeirPluginTransit *t, WeirPluginRequestFn *fn, WeirIoOp op,
     QEMUIOVector part;
     int ret;
 
+    if (t->request.bytes == 0) {
+        return 0;
+    }
     t->qiov = qiov;
     t->qiov_offset = qiov_offset;
     if (!fn || (qiov_offset == 0 && qiov->size == t->request.bytes)) {
@@ -504,6 +513,9 @@ weir_plugin_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 
     if (!t.s->plugin->discard && !weir_plugin_passes_discard(t.s->plugin)) {
         return -ENOTSUP;                /* it may be ignored */
+    }
+    if (!QEMU_IS_ALIGNED(offset | bytes, bs->bl.request_alignment)) {
+        return -ENOTSUP;                /* parts of blocks come here as well */
     }
     return run(&t, t.s->plugin->discard, WEIR_IO_DISCARD);
 }

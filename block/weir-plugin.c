@@ -59,6 +59,8 @@ static int coroutine_fn call_fn(Call *call)
     WeirHostIo io = weir_plugin_io(call->s);
     int ret;
 
+    /* in a drained section, too, it may wait for a task */
+    weir_tasks_gate_request_begin(&call->s->gate);
     if (call->s->serial) {
         qemu_co_mutex_lock(call->s->serial);
     }
@@ -66,6 +68,7 @@ static int coroutine_fn call_fn(Call *call)
     if (call->s->serial) {
         qemu_co_mutex_unlock(call->s->serial);
     }
+    weir_tasks_gate_request_end(&call->s->gate);
     return ret;
 }
 
@@ -125,6 +128,14 @@ static int coroutine_fn do_inactivate(BDRVWeirPluginState *s,
                                       WeirPluginIo *io, void *arg)
 {
     return s->plugin->inactivate ? s->plugin->inactivate(s->handle, io) : 0;
+}
+
+static int coroutine_fn GRAPH_RDLOCK do_flush(BDRVWeirPluginState *s,
+                                              WeirPluginIo *io, void *arg)
+{
+    int ret = bdrv_co_flush(s->bs->file->bs);
+
+    return ret < 0 || !s->sidecar ? ret : bdrv_co_flush(s->sidecar->bs);
 }
 
 static int coroutine_fn do_detach(BDRVWeirPluginState *s, WeirPluginIo *io,
@@ -279,7 +290,7 @@ static void plugin_drain_begin(BlockDriverState *bs)
         qatomic_set(&s->drained_since_ns,
                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
     }
-    qatomic_set(&s->drained, true);
+    qatomic_store_release(&s->drained, true);   /* after the time */
     weir_tasks_gate_drain_begin(&s->gate);
     tell_drain(s);
     if (s->is_open && qatomic_read(&s->deadline_ms)) {
@@ -516,6 +527,30 @@ static void plugin_close(BlockDriverState *bs)
     state_clear(bs);
 }
 
+/*
+ * The users have agreed.  Nobody else flushes what the plugin brings down: at
+ * the other end, the nodes have not been written to.
+ */
+static int hand_over(BDRVWeirPluginState *s)
+{
+    int ret;
+
+    weir_plugin_stop_tasks(s);
+    weir_plugin_allow_tasks(s);         /* one that refuses begins them again */
+    if (!s->prepared) {
+        return 0;
+    }
+    ret = weir_plugin_call_and_poll(s, do_inactivate, NULL);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = weir_plugin_call_and_poll(s, do_flush, NULL);
+    if (ret < 0) {
+        weir_plugin_call_and_poll(s, do_activate, NULL);
+    }
+    return ret;
+}
+
 /* Exports are still at work. */
 static int GRAPH_RDLOCK plugin_inactivate(BlockDriverState *bs)
 {
@@ -523,10 +558,11 @@ static int GRAPH_RDLOCK plugin_inactivate(BlockDriverState *bs)
     int ret;
 
     bdrv_drained_begin(bs);
-    weir_plugin_stop_tasks(s);
-    ret = s->prepared ? weir_plugin_call_and_poll(s, do_inactivate, NULL) : 0;
-    weir_plugin_allow_tasks(s);
-    if (ret >= 0) {
+    ret = weir_filter_inactivate_users(bs);
+    ret = ret < 0 ? ret : hand_over(s);
+    if (ret < 0) {
+        weir_filter_activate_users(bs);
+    } else {
         qatomic_set(&s->inactive, true);
     }
     bdrv_drained_end(bs);
@@ -539,18 +575,21 @@ plugin_co_invalidate_cache(BlockDriverState *bs, Error **errp)
     BDRVWeirPluginState *s = bs->opaque;
     int ret;
 
-    if (!qatomic_read(&s->inactive)) {
+    if (!qatomic_read(&s->inactive) ||
+        weir_plugin_check_alignment(s, bdrv_co_getlength(bs->file->bs),
+                                    errp) < 0) {
         return;
     }
-    qatomic_set(&s->inactive, false);
+    qatomic_set(&s->taking_over, true); /* requests do not come to it yet */
     ret = weir_plugin_call_here(s, s->prepared ? do_activate : do_prepare,
                                 NULL);
     if (ret != 0) {
-        qatomic_set(&s->inactive, true);
         weir_plugin_set_error(s, ret, "cannot take over the disk", errp);
-        return;
+    } else {
+        s->prepared = true;
+        qatomic_set(&s->inactive, false);
     }
-    s->prepared = true;
+    qatomic_store_release(&s->taking_over, false);
 }
 
 /* --- options at run time --- */
@@ -679,7 +718,12 @@ static int plugin_prepare_detach(BlockDriverState *bs, bool force,
         weir_plugin_set_error(s, ret, "cannot be taken out", errp);
         return ret < 0 ? ret : -EINVAL;
     }
-    if (force) {
+    /*
+     * One that is able to and has to do its requests itself has the time that
+     * it has in any drained section, so that users see no errors.
+     */
+    if (force && (is_stuck || ret != 0 || !weir_plugin_changes_or_holds(s) ||
+                  !qatomic_read(&s->deadline_ms))) {
         weir_plugin_give_up(s, true);
     }
     return 0;

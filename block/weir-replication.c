@@ -240,10 +240,17 @@ static void replication_close(BlockDriverState *bs)
 
 static int GRAPH_RDLOCK replication_inactivate(BlockDriverState *bs)
 {
+    int ret;
+
     bdrv_drained_begin(bs);             /* exports are still at work */
-    weir_replication_stop(bs, true);
+    ret = weir_filter_inactivate_users(bs);
+    if (ret < 0) {
+        weir_filter_activate_users(bs);
+    } else {
+        weir_replication_stop(bs, true);
+    }
     bdrv_drained_end(bs);
-    return 0;
+    return ret;
 }
 
 static void coroutine_fn GRAPH_RDLOCK

@@ -10,7 +10,7 @@
  * until it is done, but not the thread, which goes on with other requests.
  * Whatever else would block the thread (a system call that waits, a long
  * computation, a lock that is held over I/O) belongs into weir_plugin_run(),
- * or is replaced by a call from here.
+ * or is replaced by a call from here.  The stack is 1 MiB long.
  *
  * Names begin with weir_plugin_, WeirPlugin or WEIR_PLUGIN_.  Lengths and
  * offsets are in bytes.  Functions that return int return 0 or a negative
@@ -297,7 +297,8 @@ typedef struct WeirPlugin {
     uint32_t concurrency;       /* WEIR_PLUGIN_SERIAL and so on */
     /*
      * Requests are multiples of it, and so is the disk: a power of two, 512 to
-     * 65536, or 0 for any.  The host reads and writes what is missing.
+     * 65536, or 0 for any.  The host reads and writes what is missing; what is
+     * missing of a discard makes it be ignored.
      */
     uint32_t alignment;
 
@@ -397,8 +398,11 @@ typedef struct WeirPlugin {
     /*
      * The disk is going to be used by somebody else (at the other end of a
      * migration): all that is held goes down, and there is no I/O until
-     * "activate".  Coroutine; drained.  A negative errno keeps it here.
-     * activate: it is ours again, with whatever content.
+     * "activate".  Coroutine; drained.  Tasks have ended and timers are not set
+     * any more; both nodes are flushed afterwards.  A negative errno keeps it
+     * here: what is to go on is begun again before.
+     * activate: it is ours again, with whatever content.  No request comes
+     * before it has returned.
      */
     int (*inactivate)(void *handle, WeirPluginIo *io);
     int (*activate)(void *handle, WeirPluginIo *io);
@@ -532,7 +536,9 @@ struct WeirPluginHost {
 
 /*
  * All of these are checked: what is outside of the node fails with -EIO, a
- * node that there is not with -ENODEV, a write to a read-only one with -EACCES.
+ * node that there is not with -ENODEV, a write to a read-only one with -EACCES;
+ * with -EINVAL memory that is NULL, or of more than 1024 pieces, and an io in
+ * another place than the callback that it was given to.
  * While a request of the disk is expired (see weir_plugin_hold()), writes to
  * the node below fail with -ECANCELED.  In a task, they wait for the end of a
  * drained section.

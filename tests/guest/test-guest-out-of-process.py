@@ -1,18 +1,19 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The storage daemon of a disk out of process is killed under the load of a
-guest, again and again: the guest goes on, and all that it was told to be
-written is there."""
+guest, or a plugin in it crashes, again and again: the guest goes on, and all
+that it was told to be written is there."""
 
 import json
 import os
 import random
 import signal
+import subprocess
 import time
 import unittest
 
 import guest
-from weirtest import BIN, wait_for
+from weirtest import BIN, BUILD, wait_for
 
 WEIR = os.path.join(BIN, 'weir')
 KILLS = int(os.environ.get('WEIR_DAEMON_KILLS', '3'))
@@ -20,6 +21,15 @@ CACHE = '''name: cached
 run: out-of-process
 filters:
   - weir-cache: {cache-file: "create:16M:%s/${disk}.cache"}
+'''
+PLUGINS = os.path.join(os.environ.get('WEIR_MESON_BUILD') or
+                       os.path.join(BUILD, 'weir'), 'tests', 'plugins')
+CRASH = '''name: crash
+run: out-of-process
+filters:
+  - weir-plugin:
+      plugin: %s/crash.so
+      options: {when: "%s/when"}
 '''
 BARE = '''name: bare
 run: out-of-process
@@ -58,10 +68,13 @@ class OutOfProcess(guest.TestCase):
         with open(self.path('run/vm.daemon')) as f:
             return json.load(f)
 
+    def end(self, pid):
+        os.kill(pid, signal.SIGKILL)
+
     def kill(self):
-        """Kill the daemon, and wait until there is another one."""
+        """End the daemon, and wait until there is another one."""
         old = self.daemon()
-        os.kill(old['pid'], signal.SIGKILL)
+        self.end(old['pid'])
         wait_for(lambda: self.daemon()['restarts'] > old['restarts'] and
                  self.daemon()['pid'] > 0, 'another daemon')
 
@@ -75,6 +88,9 @@ class OutOfProcess(guest.TestCase):
             vm.cmd('cont')
         time.sleep(0.7)
         self.assertEqual(self.daemon()['restarts'], KILLS)
+        status = subprocess.run(
+            [WEIR, 'status', '--runtime-dir', self.path('run')], check=True,
+            stdout=subprocess.PIPE, text=True)
         vm.go_on()
         result = json.loads(vm.report('verified (.*)')[1])
         self.finish(vm)
@@ -84,12 +100,23 @@ class OutOfProcess(guest.TestCase):
             self.assertGreater(result[kind], 0, result)
         self.assertEqual(os.listdir(self.path('run')), [])
         print(f'{KILLS} kills, {result["operations"]} requests')
+        return status.stdout
 
     def test_bare(self):
         self.survive('bare', BARE)
 
     def test_cache(self):
         self.survive('cached', CACHE % self.dir)
+
+    def test_plugin_that_crashes(self):
+        """In the middle of a write of the guest."""
+        def end(_):
+            with open(self.path('when'), 'wb'):
+                pass
+        self.end = end
+        self.assertIn('signal 11', self.survive(
+            'crash', CRASH % (PLUGINS, self.dir)))
+        self.assertFalse(os.path.exists(self.path('when')))
 
     @unittest.skipUnless('WEIR_DAEMON_KILLS' in os.environ, 'takes longer')
     def test_qcow2(self):

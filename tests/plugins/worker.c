@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Works in the background: a task that goes on for long reads the disk and
- * counts in the sidecar, under a lock that writes take as well.
+ * counts in the sidecar, under a lock that others take as well.
  */
 #include <stdlib.h>
 #include <weir-plugin.h>
@@ -73,6 +73,30 @@ static int worker_write(void *handle, WeirPluginIo *io,
     return ret;
 }
 
+/* These come in drained sections as well. */
+static int worker_status(void *handle, WeirPluginIo *io, uint64_t offset,
+                         uint64_t bytes, WeirPluginStatus *status)
+{
+    Worker *worker = handle;
+
+    (void)offset;
+    (void)bytes;
+    (void)status;
+    weir_plugin_lock(io, worker->lock);
+    weir_plugin_unlock(io, worker->lock);
+    return WEIR_PLUGIN_PASS;
+}
+
+static int worker_resize(void *handle, WeirPluginIo *io, uint64_t bytes)
+{
+    Worker *worker = handle;
+
+    (void)bytes;
+    weir_plugin_lock(io, worker->lock);
+    weir_plugin_unlock(io, worker->lock);
+    return 0;
+}
+
 static void worker_statistics(void *handle, WeirPluginGauges *gauges)
 {
     Worker *worker = handle;
@@ -104,6 +128,8 @@ static const WeirPlugin worker = {
     .write = worker_write,
     .zero = worker_write,
     .discard = worker_write,
+    .block_status = worker_status,
+    .resize = worker_resize,
     .activate = worker_activate,
     .statistics = worker_statistics,
 };

@@ -237,6 +237,23 @@ class Threads(Busy):
         self.the_keeper.quit()
 
 
+class HandOver(ReplicationTest):
+    def test_a_user_that_stays(self):
+        """The disk cannot be handed over then, and is replicated on."""
+        keeper, source = self.keeper(), self.source()
+        client, = self.clients()
+        self.wait_for_status(source, 'streaming')
+        for _ in range(2):
+            self.assertFails('Operation not permitted', source.cmd,
+                             'blockdev-set-active', {'node-name': 'repl0',
+                                                     'active': False})
+            client.pwrite(b'a' * 4096, 0)
+            self.wait_until_sent(source)
+        client.shutdown()
+        source.quit()
+        keeper.quit()
+
+
 class Lengths(ReplicationTest):
     def setUp(self):
         super().setUp()

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kill -9 of a storage daemon whose clients live on: a guest with its disk out
-of process.
+of process; or a plugin in it that crashes.
 
 Many requests are under way, and end in another order than they were sent.
 After each kill the daemon is started again with the same chain, and the queue
@@ -11,8 +11,10 @@ written is there.
 
 import os
 import random
+import signal
 import time
 
+from plugindisk import PLUGINS
 from vhostqueue import CONFIG_WCE, DATA_BYTES, DEPTH, Disconnected, Queue
 from vhostuser import FLUSH_REQUEST
 from weirtest import TestCase, main, wait_for
@@ -167,6 +169,35 @@ class Crash(TestCase):
                    f'file,node-name=fast,filename={fast}', '--blockdev',
                    'weir-cache,node-name=disk,file=slow,cache-file=fast',
                    writethrough='on')
+
+    def test_plugin_that_crashes(self):
+        """In the middle of a write; what was in flight is done, once."""
+        when = self.path('when')
+        args = [*self.raw('below'), '--blockdev', 'weir-plugin,node-name=disk,'
+                f'file=below,plugin={PLUGINS}/crash.so,options.when={when}']
+        daemon = self.serve(*args)
+        queue = Queue(self.sock)
+        self.addCleanup(queue.shutdown)
+        guest = Guest(queue)
+        left = 0
+        for _ in range(KILLS):
+            guest.work(time.monotonic() + random.uniform(0.05, 0.2))
+            with open(when, 'wb'):
+                pass
+            with self.assertRaises(Disconnected):
+                guest.work(time.monotonic() + PATIENCE_S)
+            self.assertEqual(daemon.process.wait(), -signal.SIGSEGV)
+            self.assertFalse(os.path.exists(when))
+            guest.take()
+            left += len(queue.pending)
+            os.unlink(self.sock)
+            daemon = self.serve(*args)
+            queue.connect()
+        guest.work(time.monotonic() + 0.1)
+        guest.work(None)
+        self.assertGreater(left, KILLS, 'nothing was in flight')
+        guest.read_all()
+        daemon.quit()
 
     def test_stop(self):
         """A queue that is stopped has nothing in flight when it starts."""
