@@ -5,7 +5,8 @@
  * why.
  *
  *   restore begin    before the domain is made from an XML that was saved or
- *   migrate begin        comes from another host; what is printed replaces it
+ *   migrate begin        comes from another host; what is printed replaces it.
+ *                        One with disks out of process is refused
  *   start begin      before QEMU is run; aliases and users are known
  *   started begin    QEMU has read its command line
  *   release end      QEMU has ended, or was not started
@@ -124,6 +125,26 @@ static bool hook_is(char **argv, const char *operation, const char *step)
 }
 
 /*
+ * Its daemon stays where it is, and has the disk.  Of a domain that does not
+ * run, and is to be defined here only, libvirt tells the same.
+ */
+static bool hook_check_migration(const WeirDomain *domain, GError **error)
+{
+    for (guint i = 0; i < domain->disks->len; i++) {
+        const WeirDomainDisk *disk = g_ptr_array_index(domain->disks, i);
+
+        if (disk->target && weir_domain_is_replaced(domain, disk->target)) {
+            weir_set_error(error, "domain '%s': disk '%s' runs out of process, "
+                           "and cannot migrate: end the domain, and define "
+                           "and start it on the other host", domain->name,
+                           disk->target);
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
  * A domain whose disks were brought under policies while it ran has another
  * emulator in the XML of that run.
  */
@@ -194,7 +215,9 @@ static bool hook_run(char **argv, const WeirPolicyOptions *options,
         return false;
     }
     if (made) {
-        return hook_adopt(domain, error);
+        return (!hook_is(argv, "migrate", "begin") ||
+                hook_check_migration(domain, error)) &&
+               hook_adopt(domain, error);
     }
     if (!domain->uuid || !g_uuid_string_is_valid(domain->uuid)) {
         weir_set_error(error, "domain '%s': found no UUID", domain->name);

@@ -516,7 +516,12 @@ void weir_compliance_record(const WeirRecord *record, const WeirGraph *graph,
         if (graph) {
             compliance_disk(disk, graph, history, status);
         } else {
-            status->reason = g_strdup(reason);
+            status->reason = record->is_storage
+                ? weir_storage_record_failure(record, reason) : NULL;
+            status->state = status->reason ? WEIR_NON_COMPLIANT
+                                           : WEIR_UNKNOWN;
+            status->reason = status->reason ? status->reason
+                                            : g_strdup(reason);
         }
         g_ptr_array_add(statuses, status);
     }

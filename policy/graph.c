@@ -73,12 +73,8 @@ static void graph_add_edge(WeirGraph *graph, JsonObject *object)
     }
 }
 
-static bool graph_query_edges(WeirGraph *graph, WeirQmp *qmp, int timeout_ms,
-                              GError **error)
+static void graph_take_edges(WeirGraph *graph, JsonObject *object)
 {
-    g_autoptr(JsonNode) answer = weir_qmp_execute(
-        qmp, "x-debug-query-block-graph", NULL, timeout_ms, error);
-    JsonObject *object = weir_json_as_object(answer);
     JsonArray *nodes = weir_json_array(object, "nodes");
     JsonArray *edges = weir_json_array(object, "edges");
 
@@ -88,20 +84,20 @@ static bool graph_query_edges(WeirGraph *graph, WeirQmp *qmp, int timeout_ms,
     for (guint i = 0; i < weir_json_length(edges); i++) {
         graph_add_edge(graph, weir_json_object_at(edges, i));
     }
+}
+
+static bool graph_query_edges(WeirGraph *graph, WeirQmp *qmp, int timeout_ms,
+                              GError **error)
+{
+    g_autoptr(JsonNode) answer = weir_qmp_execute(
+        qmp, "x-debug-query-block-graph", NULL, timeout_ms, error);
+
+    graph_take_edges(graph, weir_json_as_object(answer));
     return answer != NULL;
 }
 
-static bool graph_query_drivers(WeirGraph *graph, WeirQmp *qmp,
-                                int timeout_ms, GError **error)
+static void graph_take_drivers(WeirGraph *graph, JsonArray *nodes)
 {
-    JsonObject *arguments = json_object_new();
-    g_autoptr(JsonNode) answer = NULL;
-    JsonArray *nodes;
-
-    json_object_set_boolean_member(arguments, "flat", TRUE);
-    answer = weir_qmp_execute(qmp, "query-named-block-nodes", arguments,
-                              timeout_ms, error);
-    nodes = weir_json_as_array(answer);
     for (guint i = 0; i < weir_json_length(nodes); i++) {
         JsonObject *object = weir_json_object_at(nodes, i);
         const char *name = weir_json_string(object, "node-name");
@@ -113,24 +109,23 @@ static bool graph_query_drivers(WeirGraph *graph, WeirQmp *qmp,
                                             "no-flush", false);
         }
     }
+}
+
+static bool graph_query_drivers(WeirGraph *graph, WeirQmp *qmp,
+                                int timeout_ms, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+
+    json_object_set_boolean_member(arguments, "flat", TRUE);
+    answer = weir_qmp_execute(qmp, "query-named-block-nodes", arguments,
+                              timeout_ms, error);
+    graph_take_drivers(graph, weir_json_as_array(answer));
     return answer != NULL;
 }
 
-static bool graph_query_filters(WeirGraph *graph, WeirQmp *qmp,
-                                int timeout_ms, GError **error)
+static void graph_take_filters(WeirGraph *graph, JsonArray *filters)
 {
-    g_autoptr(GError) local = NULL;
-    g_autoptr(JsonNode) answer = weir_qmp_execute(qmp, "query-weir", NULL,
-                                                  timeout_ms, &local);
-    JsonArray *filters = weir_json_as_array(answer);
-
-    if (g_error_matches(local, WEIR_ERROR, WEIR_ERROR_NO_COMMAND)) {
-        return true;
-    }
-    if (!answer) {
-        g_propagate_error(error, g_steal_pointer(&local));
-        return false;
-    }
     for (guint i = 0; i < weir_json_length(filters); i++) {
         JsonObject *object = weir_json_object_at(filters, i);
         const char *name = weir_json_string(object, "node-name");
@@ -140,7 +135,47 @@ static bool graph_query_filters(WeirGraph *graph, WeirQmp *qmp,
             node->filter = json_object_ref(object);
         }
     }
+}
+
+static bool graph_query_filters(WeirGraph *graph, WeirQmp *qmp,
+                                int timeout_ms, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    g_autoptr(JsonNode) answer = weir_qmp_execute(qmp, "query-weir", NULL,
+                                                  timeout_ms, &local);
+
+    if (g_error_matches(local, WEIR_ERROR, WEIR_ERROR_NO_COMMAND)) {
+        return true;
+    }
+    if (!answer) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
+    }
+    graph_take_filters(graph, weir_json_as_array(answer));
     return true;
+}
+
+static WeirGraph *graph_alloc(void)
+{
+    WeirGraph *graph = g_new0(WeirGraph, 1);
+
+    graph->nodes = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)graph_node_free);
+    graph->by_id = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
+                                         NULL);
+    graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
+    return graph;
+}
+
+WeirGraph *weir_graph_new(JsonObject *edges, JsonArray *nodes,
+                          JsonArray *filters)
+{
+    WeirGraph *graph = graph_alloc();
+
+    graph_take_edges(graph, edges);
+    graph_take_drivers(graph, nodes);
+    graph_take_filters(graph, filters);
+    return graph;
 }
 
 WeirGraph *weir_graph_query(WeirQmp *qmp, int timeout_ms, GError **error)
@@ -149,13 +184,8 @@ WeirGraph *weir_graph_query(WeirQmp *qmp, int timeout_ms, GError **error)
         graph_query_edges, graph_query_drivers, graph_query_filters,
     };
     gint64 deadline_us = weir_qmp_deadline(timeout_ms);
-    g_autoptr(WeirGraph) graph = g_new0(WeirGraph, 1);
+    g_autoptr(WeirGraph) graph = graph_alloc();
 
-    graph->nodes = g_ptr_array_new_with_free_func(
-        (GDestroyNotify)graph_node_free);
-    graph->by_id = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
-                                         NULL);
-    graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     for (guint i = 0; i < G_N_ELEMENTS(queries); i++) {
         if (!queries[i](graph, qmp, weir_qmp_left(deadline_us), error)) {
             return NULL;

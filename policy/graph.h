@@ -38,6 +38,13 @@ typedef struct WeirGraphEdge {
  */
 WeirGraph *weir_graph_query(WeirQmp *qmp, int timeout_ms, GError **error);
 
+/*
+ * A graph from what a QEMU would answer to x-debug-query-block-graph,
+ * query-named-block-nodes and query-weir.
+ */
+WeirGraph *weir_graph_new(JsonObject *edges, JsonArray *nodes,
+                          JsonArray *filters);
+
 /* NULL is fine. */
 void weir_graph_free(WeirGraph *graph);
 

@@ -31,6 +31,7 @@
 #include "launchstorage.h"
 #include "programs.h"
 #include "record.h"
+#include "starting.h"
 #include "storagerecord.h"
 
 #define WEIR_LAUNCH_QMP_TIMEOUT_MS 10000
@@ -249,8 +250,8 @@ static bool launch_record(Vm *vm, GError **error)
     return weir_record_save(vm->record, launch->dir, error);
 }
 
-/* With its record, the daemon of the disks out of process. */
-static bool launch_start_storage(Vm *vm, GError **error)
+/* Disks out of process, so that nobody else begins to use them. */
+static bool launch_record_storage(Vm *vm, GError **error)
 {
     const WeirLaunch *launch = vm->launch;
 
@@ -262,18 +263,29 @@ static bool launch_start_storage(Vm *vm, GError **error)
                                                  launch->storage_secrets);
     for (guint i = 0; i < launch->disks->len; i++) {
         if (weir_launch_is_outside(launch, i)) {
+            if (!weir_starting_check(launch->dir, launch->name,
+                                     g_ptr_array_index(launch->disks, i),
+                                     error)) {
+                return false;
+            }
             weir_storage_record_add_disk(
                 vm->storage_record, g_ptr_array_index(launch->disks, i),
                 g_ptr_array_index(launch->policies, i), launch->policy_dirs,
                 g_ptr_array_index(launch->chains, i));
         }
     }
-    if (!weir_record_save(vm->storage_record, launch->dir, error)) {
-        return false;
+    return weir_record_save(vm->storage_record, launch->dir, error);
+}
+
+static bool launch_start_storage(Vm *vm, GError **error)
+{
+    const WeirLaunch *launch = vm->launch;
+
+    if (vm->storage_record) {
+        vm->storage = weir_launch_storage(launch->dir, launch->name,
+                                          vm->signal_fd, error);
     }
-    vm->storage = weir_launch_storage(launch->dir, launch->name,
-                                      vm->signal_fd, error);
-    return vm->storage != NULL;
+    return !vm->storage_record || vm->storage;
 }
 
 /* To QEMU, unless it has ended: its number may be another's then. */
@@ -444,7 +456,7 @@ static bool launch_result(const Vm *vm, int *exit_code, GError **error)
     return true;
 }
 
-/* With the runtime directory locked: all up to QEMU being recorded. */
+/* All up to QEMU being recorded. */
 static bool launch_start(Vm *vm, GError **error)
 {
     GError *local = NULL;
@@ -527,17 +539,36 @@ static bool launch_note_bindings(const WeirLaunch *launch, GError **error)
     return true;
 }
 
+/*
+ * With the runtime directory locked: see that nobody else has the name, or is
+ * about to use the disks.  Returns what weir_starting_end() takes, or -1 with
+ * @error set.
+ */
+static int launch_begin(Vm *vm, GError **error)
+{
+    const WeirLaunch *launch = vm->launch;
+    int lock = launch_lock(launch->dir, error);
+    int starting = lock >= 0 ? weir_starting_begin(launch->dir, launch->name,
+                                                   error) : -1;
+    bool ok = starting >= 0 && launch_claim(launch, error) &&
+              launch_note_bindings(launch, error) &&
+              launch_record_storage(vm, error);
+
+    if (lock >= 0) {
+        close(lock);
+    }
+    if (!ok && starting >= 0) {
+        weir_starting_end(launch->dir, launch->name, starting);
+    }
+    return ok ? starting : -1;
+}
+
 static bool launch_run(Vm *vm, int *exit_code, GError **error)
 {
-    int lock = launch_lock(vm->launch->dir, error);
+    int starting = launch_begin(vm, error);
     bool started;
 
-    if (lock < 0) {
-        return false;
-    }
-    if (!launch_claim(vm->launch, error) ||
-        !launch_note_bindings(vm->launch, error)) {
-        close(lock);
+    if (starting < 0) {
         return false;
     }
     started = launch_start(vm, error);
@@ -545,7 +576,7 @@ static bool launch_run(Vm *vm, int *exit_code, GError **error)
         weir_record_remove(vm->launch->dir, vm->launch->name);
         weir_record_remove_storage(vm->launch->dir, vm->launch->name);
     }
-    close(lock);
+    weir_starting_end(vm->launch->dir, vm->launch->name, starting);
     if (!started) {
         return false;
     }

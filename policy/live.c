@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "away.h"
 #include "binding.h"
 #include "cachefile.h"
 #include "digest.h"
@@ -13,16 +14,23 @@
 #include "livecheck.h"
 #include "migration.h"
 #include "sidecar.h"
+#include "storagelock.h"
 #include "storagerecord.h"
 
 #define LIVE_CONNECT_MS 5000
 #define LIVE_COMMAND_MS 120000
 #define LIVE_POLL_US 50000
 #define LIVE_PATIENCE_US (2 * G_USEC_PER_SEC)
+/* a daemon that is being started; its secrets may take long */
+#define LIVE_AWAY_US (90 * G_USEC_PER_SEC)
+#define LIVE_AWAY_MS 100
+#define LIVE_AWAY_TRIES 3
+#define LIVE_LOCK_MS 10000
 #define LIVE_JOB "weir-detach-"
 
 struct WeirLive {
-    WeirQmp *qmp;
+    WeirQmp *qmp;               /* NULL: the storage daemon is away */
+    int lock;                   /* of its record then; else -1 */
     WeirRecord *record;
     WeirRecordDisk *disk;       /* of @record */
     WeirGraph *graph;
@@ -146,6 +154,28 @@ static bool live_end_old_jobs(WeirLive *live, GError **error)
 
 /* --- open --- */
 
+/* Whether the process has ended, or is about to. */
+static bool live_is_gone(const WeirRecord *record)
+{
+    gint64 end_us = g_get_monotonic_time() + LIVE_PATIENCE_US;
+
+    while (weir_record_alive(record) && g_get_monotonic_time() < end_us) {
+        g_usleep(LIVE_POLL_US);
+    }
+    return !weir_record_alive(record);
+}
+
+/* Whether somebody else has the record, and is about to start a daemon. */
+static bool live_asks_to_wait(const WeirLive *live, const char *vm,
+                              const GError *error)
+{
+    g_autoptr(WeirRecord) record = weir_record_load_storage(live->dir, vm,
+                                                            NULL);
+
+    return g_error_matches(error, WEIR_ERROR, WEIR_ERROR_CLOSED) && record &&
+           !weir_record_alive(record) && !live_is_interrupted(live);
+}
+
 /* What the error is about, in front of it. */
 static void live_explain(const WeirLive *live, GError **error)
 {
@@ -155,20 +185,51 @@ static void live_explain(const WeirLive *live, GError **error)
     }
 }
 
-static bool live_connect(WeirLive *live, const char *vm, const char *disk,
-                         GError **error)
+/* Wait for the record of a daemon that is away, as long as one is coming. */
+static bool live_hold_away(WeirLive *live, const char *vm, GError **error)
 {
-    g_autoptr(WeirRecord) record = weir_record_load_disk(live->dir, vm, disk,
-                                                         error);
+    gint64 end_us = g_get_monotonic_time() + LIVE_AWAY_US;
+    g_autoptr(GError) local = NULL;
+    bool told = false;
 
-    if (!record) {
+    for (;;) {
+        g_clear_error(&local);
+        live->lock = weir_away_hold(live->dir, vm, LIVE_AWAY_MS,
+                                    &live->record, &local);
+        if (live->lock >= 0 || !live_asks_to_wait(live, vm, local) ||
+            g_get_monotonic_time() >= end_us) {
+            break;
+        }
+        if (!told && live->report.trouble) {
+            live->report.trouble("its storage daemon is being started");
+            told = true;
+        }
+    }
+    if (live->lock < 0) {
+        g_propagate_error(error, g_steal_pointer(&local));
+    }
+    return live->lock >= 0;
+}
+
+static bool live_connect_away(WeirLive *live, const char *vm,
+                              const char *disk, GError **error)
+{
+    if (!live_hold_away(live, vm, error)) {
+        g_prefix_error(error, "VM '%s': ", vm);
         return false;
     }
+    live->disk = weir_record_disk(live->record, disk, error);
+    return live->disk != NULL;
+}
+
+static bool live_connect_qmp(WeirLive *live, const WeirRecord *record,
+                             const char *disk, GError **error)
+{
+    const char *vm = record->name;
+
     if (!weir_record_alive(record)) {
-        weir_set_error(error, "VM '%s' does not run: %s", vm,
-                       !record->is_storage ? "QEMU has ended"
-                       : record->daemon.reason ? record->daemon.reason
-                       : "its storage daemon has ended");
+        g_set_error(error, WEIR_ERROR, WEIR_ERROR_CLOSED,
+                    "VM '%s' does not run: QEMU has ended", vm);
         return false;
     }
     live->qmp = weir_qmp_connect(record->qmp, error);
@@ -186,11 +247,46 @@ static bool live_connect(WeirLive *live, const char *vm, const char *disk,
     return live->disk != NULL;
 }
 
+/* A storage daemon may come, or go, at each moment. */
+static bool live_connect(WeirLive *live, const char *vm, const char *disk,
+                         GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    for (int i = 0; i < LIVE_AWAY_TRIES; i++) {
+        g_autoptr(WeirRecord) record = weir_record_load_disk(live->dir, vm,
+                                                             disk, error);
+
+        g_clear_error(&local);
+        if (!record) {
+            return false;
+        }
+        if (live_connect_qmp(live, record, disk, &local)) {
+            return true;
+        }
+        if (!record->is_storage || !live_is_gone(record)) {
+            break;
+        }
+        g_clear_error(&local);
+        g_clear_pointer(&live->qmp, weir_qmp_free);
+        g_clear_pointer(&live->record, weir_record_free);
+        if (live_connect_away(live, vm, disk, &local)) {
+            return true;
+        }
+        if (!g_error_matches(local, WEIR_ERROR, WEIR_ERROR_CLOSED)) {
+            break;
+        }
+    }
+    g_propagate_error(error, g_steal_pointer(&local));
+    return false;
+}
+
 static WeirLive *live_new(const char *dir, const WeirLiveReport *report)
 {
     WeirLive *live = g_new0(WeirLive, 1);
 
     live->dir = g_strdup(dir);
+    live->lock = -1;
     live->vm.uid = live->vm.gid = -1;
     live->report = *report;
     live->created = g_array_new(FALSE, TRUE, sizeof(bool));
@@ -199,7 +295,9 @@ static WeirLive *live_new(const char *dir, const WeirLiveReport *report)
 
 static bool live_look(WeirLive *live, GError **error)
 {
-    if (live_end_old_jobs(live, error)) {
+    if (!live->qmp) {
+        live->graph = weir_away_graph(live->record);
+    } else if (live_end_old_jobs(live, error)) {
         live->graph = weir_graph_query(live->qmp, LIVE_COMMAND_MS, error);
     }
     if (!live->graph) {
@@ -246,6 +344,7 @@ WeirLive *weir_live_open_vm(const char *dir, WeirLiveVm *vm, const char *disk,
 void weir_live_free(WeirLive *live)
 {
     if (live) {
+        weir_storage_unlock(live->lock);
         weir_qmp_free(live->qmp);
         weir_record_free(live->record);
         weir_graph_free(live->graph);
@@ -399,6 +498,10 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
         goals = weir_goals_new(sight, live->chain, &shape);
         live_name_top(live, goals, &shape);
         live->change = weir_change_new(present, goals, &shape, error);
+    }
+    if (live->change && !live->qmp &&
+        !weir_away_check(live->disk, live->change, schema, error)) {
+        g_clear_pointer(&live->change, weir_change_free);
     }
     if (!live->change) {
         live_explain(live, error);
@@ -689,8 +792,30 @@ static bool live_undo(WeirLive *live, guint count, GError **error)
     return true;
 }
 
+/* A daemon that was started meanwhile has what the record told then. */
+static bool live_save_storage(const WeirLive *live, GError **error)
+{
+    int lock = live->qmp ? weir_storage_lock(live->dir, live->record->name,
+                                             LIVE_LOCK_MS, error) : live->lock;
+    bool ok = lock >= 0;
+
+    if (ok && live->qmp && !live_is_alive(live)) {
+        g_set_error(error, WEIR_ERROR, WEIR_ERROR_CLOSED,
+                    "the storage daemon has ended");
+        ok = false;
+    }
+    ok = ok && weir_record_save(live->record, live->dir, error);
+    if (live->qmp) {
+        weir_storage_unlock(lock);
+    }
+    return ok;
+}
+
 static bool live_save(const WeirLive *live, GError **error)
 {
+    if (live->record->is_storage) {
+        return live_save_storage(live, error);
+    }
     /* not back, after weir run has removed it */
     if (!live_is_alive(live)) {
         return true;
@@ -707,6 +832,12 @@ static bool live_save(const WeirLive *live, GError **error)
 /* What is to be known when QEMU has ended in one of the first @count steps. */
 static char *live_tell_end(const WeirLive *live, guint count)
 {
+    if (live->record->is_storage) {
+        return g_strdup("the storage daemon has ended, and comes back with "
+                        "what the disk had before, or with all of the new "
+                        "filters if one of them has data by now: weir status "
+                        "tells");
+    }
     for (guint i = 0; i < count; i++) {
         const WeirStep *step = g_ptr_array_index(live->change->steps, i);
 
@@ -716,8 +847,19 @@ static char *live_tell_end(const WeirLive *live, guint count)
                                    step->memory);
         }
     }
-    return g_strdup(live->record->is_storage ? "the storage daemon has ended"
-                                             : "the VM has ended");
+    return g_strdup("the VM has ended");
+}
+
+/* A process that has just closed the connection may be about to end. */
+static void live_wait_for_end(const WeirLive *live, const GError *failure)
+{
+    gint64 end_us = g_get_monotonic_time() + LIVE_PATIENCE_US;
+
+    while (live->record->is_storage &&
+           g_error_matches(failure, WEIR_ERROR, WEIR_ERROR_CLOSED) &&
+           live_is_alive(live) && g_get_monotonic_time() < end_us) {
+        g_usleep(LIVE_POLL_US);
+    }
 }
 
 /* Step @count has failed with @failure: go back, and tell of both. */
@@ -731,6 +873,7 @@ static void live_fail(WeirLive *live, guint count, const GError *failure,
     const char *before = "";
     g_autofree char *end = NULL;
 
+    live_wait_for_end(live, failure);
     if (!live_is_alive(live)) {
         end = live_tell_end(live, count + 1);
         code = WEIR_ERROR_CLOSED;
@@ -769,11 +912,26 @@ static bool live_note_binding(const WeirLive *live, bool done, GError **error)
 static bool live_end(WeirLive *live, GError **error)
 {
     g_autoptr(GError) unsaved = NULL;
+    bool saved;
 
-    /* if that fails, it is bound to more than it needs */
-    live_note_binding(live, true, NULL);
+    if (!live->record->is_storage) {
+        /* if that fails, it is bound to more than it needs */
+        live_note_binding(live, true, NULL);
+    }
     weir_record_end_change(live->disk, true);
-    if (!live_save(live, &unsaved)) {
+    saved = live_save(live, &unsaved);
+    if (live->record->is_storage && saved) {
+        /* not before: the change may have been undone */
+        live_note_binding(live, true, NULL);
+    }
+    if (g_error_matches(unsaved, WEIR_ERROR, WEIR_ERROR_CLOSED)) {
+        g_autofree char *end = live_tell_end(live, live->change->steps->len);
+
+        g_set_error(error, WEIR_ERROR, WEIR_ERROR_CLOSED, "VM '%s', disk %s: "
+                    "%s", live->record->name, live->disk->id, end);
+        return false;
+    }
+    if (!saved) {
         g_prefix_error(&unsaved, "the record does not tell: ");
     } else if (!live->left) {
         return true;
@@ -782,6 +940,120 @@ static bool live_end(WeirLive *live, GError **error)
                 "all is done, but %s", live->record->name, live->disk->id,
                 unsaved ? unsaved->message : live->left);
     return false;
+}
+
+/* Whether a filter of the disk keeps what it knows there. */
+static bool live_has_memory(const WeirRecordDisk *disk, const WeirStep *step)
+{
+    for (guint i = 0; disk && i < disk->wanted->len; i++) {
+        const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+        g_autofree char *memory = weir_change_memory(step->class,
+                                                     wanted->settings);
+
+        if (wanted->place && g_strcmp0(memory, step->memory) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Of a disk out of process: what filters that come have from earlier is
+ * forgotten before it is noted that they come.  If the daemon ends later, what
+ * they have is of this disk.
+ */
+static bool live_forget_first(WeirLive *live, GError **error)
+{
+    const GPtrArray *steps = live->change->steps;
+
+    for (guint i = 0; live->record->is_storage && i < steps->len; i++) {
+        const WeirStep *step = g_ptr_array_index(steps, i);
+
+        if (step->kind != WEIR_STEP_ATTACH || !step->memory ||
+            live_has_memory(live->disk, step) ||
+            live_has_memory(live->disk->change, step)) {
+            continue;
+        }
+        if (!live_forget(step, error)) {
+            g_autofree char *text = weir_step_text(step);
+
+            g_prefix_error(error, "%s: ", text);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- without a daemon --- */
+
+/* What a filter that comes or goes knows will not be true of the disk. */
+static bool live_step_away(WeirLive *live, const WeirStep *step, bool *created,
+                           GError **error)
+{
+    if (live_is_interrupted(live)) {
+        weir_set_error(error, "interrupted");
+        return false;
+    }
+    switch (step->kind) {
+    case WEIR_STEP_CREATE:
+        return live_create(live, step, created, error);
+    case WEIR_STEP_ATTACH:
+    case WEIR_STEP_DETACH:
+        return live_forget(step, error);
+    default:
+        return true;            /* the next daemon opens it so */
+    }
+}
+
+/* Files that were made for nothing, of the first @count steps. */
+static void live_remove_created(const WeirLive *live, guint count)
+{
+    for (guint i = 0; i < count; i++) {
+        const WeirStep *step = g_ptr_array_index(live->change->steps, i);
+
+        if (g_array_index(live->created, bool, i)) {
+            unlink(step->location->path);
+        }
+    }
+}
+
+/*
+ * Forgetting comes first: if this process is killed, filters know less than
+ * they could.  Then the record is replaced at once.
+ */
+static bool live_run_away(WeirLive *live, GError **error)
+{
+    const GPtrArray *steps = live->change->steps;
+    guint count = 0;
+    bool ok = true;
+
+    while (ok && count < steps->len) {
+        const WeirStep *step = g_ptr_array_index(steps, count);
+
+        if (step->kind != WEIR_STEP_OPEN && step->kind != WEIR_STEP_CLOSE) {
+            live_tell_step(live, step);
+        }
+        ok = live_step_away(live, step, &g_array_index(live->created, bool,
+                                                       count), error);
+        count++;
+    }
+    if (ok) {
+        weir_record_begin_change(live->disk, live->policy, live->policy_dirs,
+                                 live->chain);
+        weir_record_end_change(live->disk, true);
+        weir_away_set_secrets(live->record,
+                              weir_plan_storage_secrets(live->plan));
+        ok = live_save(live, error);
+    }
+    if (!ok) {
+        live_remove_created(live, count);
+        weir_binding_put_back(live->disk->file, live->bound);
+        live_explain(live, error);
+        return false;
+    }
+    /* if that fails, it is bound to more than it needs */
+    live_note_binding(live, true, NULL);
+    return true;
 }
 
 bool weir_live_run(WeirLive *live, GError **error)
@@ -799,6 +1071,14 @@ bool weir_live_run(WeirLive *live, GError **error)
         return false;
     }
     g_array_set_size(live->created, steps->len);
+    if (!live->qmp) {
+        return live_run_away(live, error);
+    }
+    if (!live_forget_first(live, error)) {
+        weir_binding_put_back(live->disk->file, live->bound);
+        live_explain(live, error);
+        return false;
+    }
     weir_record_begin_change(live->disk, live->policy, live->policy_dirs,
                              live->chain);
     if (!live_save(live, error)) {
@@ -850,8 +1130,13 @@ GPtrArray *weir_live_ails(WeirLive *live)
 {
     gint64 end_us = g_get_monotonic_time() + LIVE_PATIENCE_US;
     GPtrArray *ails = g_ptr_array_new_with_free_func(g_free);
-    bool again = true;
+    bool again = live->qmp != NULL;
 
+    if (!live->qmp) {
+        g_ptr_array_add(ails, g_strdup(
+            "its storage daemon is away: the next one, which is started now, "
+            "opens the disk so"));
+    }
     while (again) {
         g_autoptr(JsonNode) answer = live_execute(live, "query-weir", NULL,
                                                   NULL);

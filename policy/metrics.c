@@ -35,28 +35,49 @@ static void metrics_add_vms(WeirExposition *out, const GPtrArray *targets)
     }
 }
 
-/* A family of the daemons: whether they answer, or @restarts. */
-static void metrics_add_daemons(WeirExposition *out, const GPtrArray *targets,
-                                bool restarts)
+static double metrics_daemon_up(const WeirTarget *target)
 {
-    weir_exposition_family(
-        out, restarts ? "weir_storage_daemon_restarts_total"
-                      : "weir_storage_daemon_up",
-        restarts ? "counter" : "gauge",
-        restarts ? "How often the storage daemon was started again."
-                 : "Whether the storage daemon of the VM could be asked.");
+    return target->graph != NULL;
+}
+
+static double metrics_daemon_restarts(const WeirTarget *target)
+{
+    return (double)target->record->daemon.restarts;
+}
+
+static double metrics_daemon_failures(const WeirTarget *target)
+{
+    return (double)target->record->daemon.failures;
+}
+
+/* A number of each storage daemon. */
+static void metrics_add_daemon(WeirExposition *out, const GPtrArray *targets,
+                               double (*get)(const WeirTarget *target))
+{
     for (guint i = 0; i < targets->len; i++) {
         const WeirTarget *target = g_ptr_array_index(targets, i);
         const char *const labels[] = { "host", target->host, "vm",
                                        target->name, NULL };
 
-        if (target->record && target->record->is_storage && restarts) {
-            weir_exposition_sample(out, "", labels,
-                                   (double)target->record->daemon.restarts);
-        } else if (target->record && target->record->is_storage) {
-            weir_exposition_sample(out, "", labels, target->graph != NULL);
+        if (target->record && target->record->is_storage) {
+            weir_exposition_sample(out, "", labels, get(target));
         }
     }
+}
+
+static void metrics_add_daemons(WeirExposition *out, const GPtrArray *targets)
+{
+    weir_exposition_family(out, "weir_storage_daemon_up", "gauge",
+                           "Whether the storage daemon of the VM could be "
+                           "asked.");
+    metrics_add_daemon(out, targets, metrics_daemon_up);
+    weir_exposition_family(out, "weir_storage_daemon_restarts_total",
+                           "counter",
+                           "How often the storage daemon was started again.");
+    metrics_add_daemon(out, targets, metrics_daemon_restarts);
+    weir_exposition_family(out, "weir_storage_daemon_failures", "gauge",
+                           "Attempts in a row to start it that failed.");
+    metrics_add_daemon(out, targets, metrics_daemon_failures);
 }
 
 /* --- disks --- */
@@ -306,8 +327,7 @@ void weir_metrics_add(WeirExposition *exposition, const WeirWatch *watch)
 {
     metrics_add_hosts(exposition, watch->hosts);
     metrics_add_vms(exposition, watch->targets);
-    metrics_add_daemons(exposition, watch->targets, false);
-    metrics_add_daemons(exposition, watch->targets, true);
+    metrics_add_daemons(exposition, watch->targets);
     metrics_add_infos(exposition, watch->statuses);
     metrics_add_compliances(exposition, watch->statuses);
     metrics_add_numbers(exposition, watch->statuses);

@@ -320,6 +320,19 @@ static void record_policy_json(JsonObject *object, const WeirRecordDisk *disk)
     json_object_set_array_member(object, "wanted", wanted);
 }
 
+/* The newest change, the one before in it, and so on. */
+static void record_changes_json(JsonObject *object,
+                                const WeirRecordDisk *change)
+{
+    for (; change; change = change->change) {
+        JsonObject *inner = json_object_new();
+
+        record_policy_json(inner, change);
+        json_object_set_object_member(object, "change", inner);
+        object = inner;
+    }
+}
+
 static JsonObject *record_disk_json(const WeirRecordDisk *disk)
 {
     JsonObject *object = json_object_new();
@@ -334,12 +347,7 @@ static JsonObject *record_disk_json(const WeirRecordDisk *disk)
     weir_json_set_string(object, "device", disk->device);
     weir_json_set_string(object, "node-prefix", disk->prefix);
     record_policy_json(object, disk);
-    if (disk->change) {
-        JsonObject *change = json_object_new();
-
-        record_policy_json(change, disk->change);
-        json_object_set_object_member(object, "change", change);
-    }
+    record_changes_json(object, disk->change);
     return object;
 }
 
@@ -468,10 +476,20 @@ static bool record_policy_read(WeirRecordDisk *disk, JsonObject *object)
     return disk->wanted->len > 0;
 }
 
+static bool record_changes_read(WeirRecordDisk *disk, JsonObject *object)
+{
+    for (; object; object = weir_json_object(object, "change")) {
+        disk->change = record_disk_alloc();
+        disk = disk->change;
+        if (!record_policy_read(disk, object)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool record_disk_read(WeirRecordDisk *disk, JsonObject *object)
 {
-    JsonObject *change = weir_json_object(object, "change");
-
     disk->id = g_strdup(weir_json_string(object, "id"));
     disk->file = g_strdup(weir_json_string(object, "file"));
     disk->device = g_strdup(weir_json_string(object, "device"));
@@ -480,11 +498,8 @@ static bool record_disk_read(WeirRecordDisk *disk, JsonObject *object)
     disk->iothread = g_strdup(weir_json_string(object, "iothread"));
     disk->writethrough = weir_json_bool(object, "writethrough", false);
     disk->prefix = g_strdup(weir_json_string(object, "node-prefix"));
-    if (change) {
-        disk->change = record_disk_alloc();
-    }
     return disk->id && disk->file && record_policy_read(disk, object) &&
-           (!change || record_policy_read(disk->change, change));
+           record_changes_read(disk, weir_json_object(object, "change"));
 }
 
 static bool record_secrets_read(WeirRecord *record, JsonArray *secrets)

@@ -43,13 +43,15 @@ struct WeirRecordDisk {
     bool writethrough;      /* of its export, see supervise.h */
     GPtrArray *wanted;      /* WeirWanted, from the highest node downwards */
     WeirRecordDisk *change; /* what the disk is being brought to: only the
-                               members of the policy, and wanted; NULL: all
-                               is done */
+                               members of the policy, wanted, and the change
+                               before, if that had not ended; NULL: all is
+                               done */
 };
 
 /* What a storage daemon has lived through, see supervise.h. */
 typedef struct WeirDaemonState {
     gint64 restarts;        /* how often it was started again */
+    gint64 failures;        /* attempts in a row that failed; 0: it was well */
     gint64 since;           /* the last time, in seconds since 1970; or 0 */
     pid_t supervisor;       /* who starts it; 0: nobody has yet */
     char *reason;           /* why, or why it does not run; or NULL */
@@ -79,7 +81,8 @@ char *weir_runtime_dir(const char *option);
 /*
  * Path of a VM's record, socket or history (see history.h): @suffix is "json",
  * "qmp" or "status"; of its storage daemon "storage", "storage-qmp",
- * "storage-status", "daemon", or "disks", the directory of its other sockets.
+ * "storage-status", "storage-lock", "daemon", or "disks", the directory of its
+ * other sockets.
  */
 char *weir_record_path(const char *dir, const char *name, const char *suffix);
 
@@ -104,7 +107,7 @@ WeirDisk *weir_record_describe(const WeirRecordDisk *disk, GError **error);
 
 /*
  * Note what a disk is about to be brought to: @chain, by @policy or by none.
- * A note of an earlier change, which has not ended, is not written any more.
+ * The note of an earlier change, which has not ended, stays below.
  */
 void weir_record_begin_change(WeirRecordDisk *disk, const WeirPolicy *policy,
                               char *const *dirs, const GPtrArray *chain);

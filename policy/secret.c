@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -12,6 +13,17 @@
 #include "programs.h"
 
 #define SECRET_BYTES_MAX (1u << 20)
+#define SECRET_SECONDS 60
+#define SECRET_SECONDS_MAX 3600
+#define SECRET_POLL_US 10000
+
+/* A command that is run for a secret. */
+typedef struct SecretRun {
+    const WeirSecret *secret;
+    int fd;                 /* takes its output */
+    int terminal;           /* that it has while it runs; -1: none */
+    GPid pid;
+} SecretRun;
 
 static const struct {
     const char *prefix;
@@ -134,38 +146,123 @@ static int secret_open_credential(const char *name, GError **error)
     return secret_open_file(path, error);
 }
 
-/* Runs in the child: standard output is the memory. */
+/* Who is in the background must not do that, unless it ignores the signal. */
+static void secret_give_terminal(int terminal, pid_t group)
+{
+    sigset_t stop;
+    sigset_t before;
+
+    if (terminal >= 0) {
+        sigemptyset(&stop);
+        sigaddset(&stop, SIGTTOU);
+        pthread_sigmask(SIG_BLOCK, &stop, &before);
+        tcsetpgrp(terminal, group);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+}
+
+/* The terminal that this process is in front of, or -1. */
+static int secret_terminal(void)
+{
+    int fd = open("/dev/tty", O_RDWR | O_CLOEXEC);
+
+    if (fd >= 0 && tcgetpgrp(fd) != getpgrp()) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/*
+ * Runs in the child: standard output is the memory.  What it starts is in its
+ * group, and ends with it.
+ */
 static void secret_child_setup(gpointer opaque)
 {
-    const int *fd = opaque;
+    const SecretRun *run = opaque;
 
-    dup2(*fd, STDOUT_FILENO);
+    setpgid(0, 0);
+    secret_give_terminal(run->terminal, getpid());
+    dup2(run->fd, STDOUT_FILENO);
     weir_child_setup(NULL);
 }
 
-/* Run @command with its output going to @fd. */
-static bool secret_run(const char *command, int fd, GError **error)
+static int secret_seconds(void)
+{
+    const char *text = g_getenv("WEIR_SECRET_TIMEOUT");
+    gint64 seconds = text ? g_ascii_strtoll(text, NULL, 10) : 0;
+
+    return seconds > 0 && seconds <= SECRET_SECONDS_MAX ? (int)seconds
+                                                        : SECRET_SECONDS;
+}
+
+/* Whether somebody wants this process, which holds its signals, to end. */
+static bool secret_is_interrupted(void)
+{
+    sigset_t pending;
+
+    sigpending(&pending);
+    return sigismember(&pending, SIGINT) == 1 ||
+           sigismember(&pending, SIGTERM) == 1 ||
+           sigismember(&pending, SIGHUP) == 1;
+}
+
+/* Wait for its end, or make it end. */
+static bool secret_wait(const SecretRun *run, int *status, GError **error)
+{
+    int seconds = secret_seconds();
+    gint64 end_us = g_get_monotonic_time() + seconds * G_USEC_PER_SEC;
+    bool interrupted = false;
+    pid_t ended;
+
+    while ((ended = waitpid(run->pid, status, WNOHANG)) == 0 &&
+           g_get_monotonic_time() < end_us && !interrupted) {
+        interrupted = secret_is_interrupted();
+        g_usleep(SECRET_POLL_US);
+    }
+    if (ended < 0) {
+        weir_set_error(error, "%s", g_strerror(errno));
+    }
+    if (ended == 0) {
+        kill(-run->pid, SIGKILL);
+        waitpid(run->pid, status, 0);
+        weir_set_error(error, interrupted ? "interrupted"
+                       : "it has not ended within %d s, and was killed",
+                       seconds);
+    }
+    return ended > 0;
+}
+
+/* Run the command; its output goes to memory. */
+static bool secret_run(SecretRun *run, GError **error)
 {
     g_auto(GStrv) args = NULL;
     g_autoptr(GError) local = NULL;
     int status;
+    bool ok;
 
-    if (!g_shell_parse_argv(command, NULL, &args, error)) {
+    if (!g_shell_parse_argv(run->secret->value, NULL, &args, error)) {
         return false;
     }
-    if (!g_spawn_sync(NULL, args, NULL, G_SPAWN_CHILD_INHERITS_STDERR |
-                      G_SPAWN_CHILD_INHERITS_STDOUT, secret_child_setup, &fd,
-                      NULL, NULL, &status, &local) ||
-        !g_spawn_check_wait_status(status, &local)) {
-        weir_set_error(error, "the command for a secret, %s: %s", args[0],
-                       local->message);
-        return false;
+    run->terminal = secret_terminal();
+    ok = g_spawn_async(NULL, args, NULL, G_SPAWN_DO_NOT_REAP_CHILD,
+                       secret_child_setup, run, &run->pid, &local) &&
+         secret_wait(run, &status, &local) &&
+         g_spawn_check_wait_status(status, &local);
+    secret_give_terminal(run->terminal, getpgrp());
+    if (run->terminal >= 0) {
+        close(run->terminal);
     }
-    return true;
+    if (!ok) {
+        weir_set_error(error, "the command for secret %s, %s: %s",
+                       run->secret->id, args[0], local->message);
+    }
+    return ok;
 }
 
-static int secret_open_command(const char *command, GError **error)
+static int secret_open_command(const WeirSecret *secret, GError **error)
 {
+    SecretRun run = { .secret = secret };
     int fd = memfd_create("weir-secret", MFD_CLOEXEC);
     off_t bytes;
 
@@ -174,15 +271,16 @@ static int secret_open_command(const char *command, GError **error)
                        g_strerror(errno));
         return -1;
     }
-    if (!secret_run(command, fd, error)) {
+    run.fd = fd;
+    if (!secret_run(&run, error)) {
         close(fd);
         return -1;
     }
     bytes = lseek(fd, 0, SEEK_END);
     lseek(fd, 0, SEEK_SET);
     if (bytes <= 0 || bytes > SECRET_BYTES_MAX) {
-        weir_set_error(error, "the command for a secret printed %s",
-                       bytes > 0 ? "more than 1 MiB" : "nothing");
+        weir_set_error(error, "the command for secret %s printed %s",
+                       secret->id, bytes > 0 ? "more than 1 MiB" : "nothing");
         close(fd);
         return -1;
     }
@@ -197,6 +295,6 @@ int weir_secret_open(const WeirSecret *secret, GError **error)
     case WEIR_SECRET_CREDENTIAL:
         return secret_open_credential(secret->value, error);
     default:
-        return secret_open_command(secret->value, error);
+        return secret_open_command(secret, error);
     }
 }

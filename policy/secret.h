@@ -5,7 +5,9 @@
  *   ID                 an object of QEMU that is there already
  *   file:/PATH         the content of a file, all bytes of it
  *   credential:NAME    the same in $CREDENTIALS_DIRECTORY (systemd)
- *   command:COMMAND    what a command prints, all bytes of it; no shell
+ *   command:COMMAND    what a command prints, all bytes of it; no shell.  It is
+ *                      killed, with what it has started, if it does not end
+ *                      within $WEIR_SECRET_TIMEOUT seconds (default: 60)
  */
 #ifndef WEIR_SECRET_H
 #define WEIR_SECRET_H

@@ -13,43 +13,6 @@ static void args_add(GPtrArray *args, const char *option, char *value)
     g_ptr_array_add(args, value);
 }
 
-static bool args_has_filter(const GPtrArray *wanted, const char *node_name)
-{
-    for (guint i = 0; i < wanted->len; i++) {
-        const WeirWanted *one = g_ptr_array_index(wanted, i);
-
-        if (strcmp(one->node_name, node_name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Whether @all has each node of @some. */
-static bool args_has_all(const GPtrArray *all, const GPtrArray *some)
-{
-    for (guint i = 0; i < some->len; i++) {
-        const WeirWanted *one = g_ptr_array_index(some, i);
-
-        if (!args_has_filter(all, one->node_name)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-const GPtrArray *weir_supervise_chain(const WeirRecordDisk *disk)
-{
-    if (!disk->change) {
-        return disk->wanted;
-    }
-    if (args_has_all(disk->change->wanted, disk->wanted)) {
-        return disk->change->wanted;
-    }
-    return args_has_all(disk->wanted, disk->change->wanted) ? disk->wanted
-                                                            : NULL;
-}
-
 /*
  * Open a node, unless one of its name is open already; @names is a set of them.
  * Nodes in its options are opened with it, or referred to.
@@ -76,34 +39,23 @@ static void args_add_node(GPtrArray *args, GHashTable *names,
     args_add(args, "--blockdev", weir_json_object_text(copy, false));
 }
 
-static bool args_add_chain(GPtrArray *args, GHashTable *names,
-                           const WeirRecordDisk *disk, GError **error)
+static void args_add_chain(GPtrArray *args, GHashTable *names,
+                           const WeirRecordDisk *disk)
 {
-    const GPtrArray *chain = weir_supervise_chain(disk);
-
-    if (!chain) {
-        weir_set_error(error, "disk %s: its change to %s was interrupted, and "
-                       "which filters it has by now is not known; end the VM, "
-                       "and start it with the policy that you want", disk->id,
-                       disk->change->policy ? disk->change->policy
-                                            : "no policy");
-        return false;
-    }
-    for (guint i = chain->len; i-- > 0;) {
-        const WeirWanted *wanted = g_ptr_array_index(chain, i);
+    for (guint i = disk->wanted->len; i-- > 0;) {
+        const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
 
         for (guint j = 0; j < weir_json_length(wanted->nodes); j++) {
             args_add_node(args, names, weir_json_object_at(wanted->nodes, j));
         }
         args_add_node(args, names, wanted->options);
     }
-    return true;
 }
 
 /* What serves the highest node of a disk. */
 static char *args_export(const WeirRecordDisk *disk, const char *socket)
 {
-    const WeirWanted *top = g_ptr_array_index(weir_supervise_chain(disk), 0);
+    const WeirWanted *top = g_ptr_array_index(disk->wanted, 0);
     g_autoptr(JsonObject) export = json_object_new();
     JsonObject *address = json_object_new();
 
@@ -140,8 +92,7 @@ static void args_add_iothreads(GPtrArray *args, const WeirRecord *record)
 }
 
 GPtrArray *weir_supervise_args(const char *program, const WeirRecord *record,
-                               int qmp_fd, const GArray *secret_fds,
-                               GError **error)
+                               int qmp_fd, const GArray *secret_fds)
 {
     g_autoptr(GPtrArray) args = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GHashTable) names = g_hash_table_new_full(
@@ -161,10 +112,7 @@ GPtrArray *weir_supervise_args(const char *program, const WeirRecord *record,
                                  g_array_index(secret_fds, int, i)));
     }
     for (guint i = 0; i < record->disks->len; i++) {
-        if (!args_add_chain(args, names, g_ptr_array_index(record->disks, i),
-                            error)) {
-            return NULL;
-        }
+        args_add_chain(args, names, g_ptr_array_index(record->disks, i));
     }
     for (guint i = 0; i < record->disks->len; i++) {
         const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);

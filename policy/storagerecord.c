@@ -9,6 +9,10 @@
 #include <unistd.h>
 
 #include "plan.h"
+#include "storagelock.h"
+
+/* to wait for who writes to a record that is about to go */
+#define RECORD_LOCK_MS 2000
 
 char *weir_record_sockets(const char *dir, const char *name)
 {
@@ -85,6 +89,7 @@ static void record_read_daemon(WeirRecord *record, const char *dir)
     record->pid = (pid_t)weir_json_int(object, "pid", -1);
     record->start_time = weir_json_int(object, "start-time", -1);
     record->daemon.restarts = weir_json_int(object, "restarts", 0);
+    record->daemon.failures = weir_json_int(object, "failures", 0);
     record->daemon.since = weir_json_int(object, "since", 0);
     record->daemon.supervisor = (pid_t)weir_json_int(object, "supervisor", 0);
     record->daemon.reason = g_strdup(weir_json_string(object, "reason"));
@@ -129,6 +134,7 @@ bool weir_record_save_daemon(const WeirRecord *record, const char *dir,
     json_object_set_int_member(object, "pid", record->pid);
     json_object_set_int_member(object, "start-time", record->start_time);
     json_object_set_int_member(object, "restarts", record->daemon.restarts);
+    json_object_set_int_member(object, "failures", record->daemon.failures);
     json_object_set_int_member(object, "since", record->daemon.since);
     json_object_set_int_member(object, "supervisor",
                                record->daemon.supervisor);
@@ -144,6 +150,7 @@ JsonObject *weir_storage_record_daemon_json(const WeirRecord *record)
 
     json_object_set_int_member(object, "pid", record->pid);
     json_object_set_int_member(object, "restarts", state->restarts);
+    json_object_set_int_member(object, "failures", state->failures);
     if (state->since > 0) {
         json_object_set_int_member(object, "since", state->since);
     } else {
@@ -166,6 +173,18 @@ char *weir_storage_record_note(const WeirRecord *record)
         "storage daemon restarted %" G_GINT64_FORMAT " times, the last time at "
         "%s: %s", state->restarts, when ? when : "?",
         state->reason ? state->reason : "not known why");
+}
+
+char *weir_storage_record_failure(const WeirRecord *record,
+                                  const char *reason)
+{
+    if (record->daemon.failures < WEIR_STORAGE_FAILURES) {
+        return NULL;
+    }
+    return g_strdup_printf("failed: the disk does not answer; %"
+                           G_GINT64_FORMAT " attempts in a row to start its "
+                           "storage daemon have failed, the last one as %s",
+                           record->daemon.failures, reason);
 }
 
 /* The directory of the sockets; -1 with errno set. */
@@ -211,6 +230,7 @@ void weir_record_remove_storage(const char *dir, const char *name)
 {
     static const char *const suffixes[] = {
         "storage", "storage-qmp", "storage-status", "storage-log", "daemon",
+        "storage-lock",
     };
     g_autoptr(WeirRecord) record = weir_record_load_storage(dir, name, NULL);
     g_autofree char *sockets = record && record->sockets
@@ -218,6 +238,8 @@ void weir_record_remove_storage(const char *dir, const char *name)
     /* not what a symbolic link leads to */
     g_autoptr(GDir) stream = g_file_test(sockets, G_FILE_TEST_IS_SYMLINK)
         ? NULL : g_dir_open(sockets, 0, NULL);
+    int lock = record ? weir_storage_lock(dir, name, RECORD_LOCK_MS, NULL)
+                      : -1;
     const char *base;
 
     while (stream && (base = g_dir_read_name(stream))) {
@@ -231,4 +253,5 @@ void weir_record_remove_storage(const char *dir, const char *name)
 
         unlink(path);
     }
+    weir_storage_unlock(lock);
 }

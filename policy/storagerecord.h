@@ -5,6 +5,9 @@
 
 #include "record.h"
 
+/* A daemon that has failed so often in a row is not only away for a moment. */
+#define WEIR_STORAGE_FAILURES 5
+
 /*
  * The directory of the vhost-user sockets of disks out of process, each called
  * as its disk; to be freed.
@@ -61,7 +64,15 @@ int weir_record_lock_storage(const char *sockets, GError **error);
 /* Whether a process is that. */
 bool weir_record_storage_is_locked(const char *sockets);
 
-/* Remove all that is there of its storage daemon. */
+/* Why a disk has failed whose daemon does not come back, to be freed; or NULL:
+   it may come soon.  @reason: why it is away */
+char *weir_storage_record_failure(const WeirRecord *record,
+                                  const char *reason);
+
+/*
+ * Remove all that is there of its storage daemon.  Waits a while for who is
+ * about to write to the record.
+ */
 void weir_record_remove_storage(const char *dir, const char *name);
 
 #endif

@@ -18,14 +18,18 @@
 #include "imagelock.h"
 #include "programs.h"
 #include "qmp.h"
+#include "recordwatch.h"
+#include "rollback.h"
+#include "storagelock.h"
 
 #define SUPERVISE_QMP_TIMEOUT_MS 10000
 #define SUPERVISE_KILL_S 60
 #define SUPERVISE_DELAY_MS 100
-#define SUPERVISE_DELAY_MAX_MS 10000
-#define SUPERVISE_FAILURES 60
+#define SUPERVISE_DELAY_MAX_MS 30000
+/* somebody changes the record */
+#define SUPERVISE_BUSY_MS 50
 /* who has run for so long was well: it does not die by what comes first */
-#define SUPERVISE_WELL_US G_USEC_PER_SEC
+#define SUPERVISE_WELL_MS 1000
 #define SUPERVISE_LINE 1000
 /* one of us that was killed may still be about to end */
 #define SUPERVISE_LOCK_US (2 * G_USEC_PER_SEC)
@@ -51,19 +55,17 @@ typedef struct Supervisor {
     guint output_source;
     guint retry_source;
     guint kill_source;
-    gint64 ready_us;        /* when the daemon became ready; 0: it is not */
-    unsigned failures;
+    guint watch_source;
+    guint well_source;      /* it is ready, but has not run for long */
+    int record_lock;        /* while the daemon is being started, or -1 */
     char *told;             /* what was said last */
     bool stopping;
     bool failed;
 } Supervisor;
 
-int weir_supervise_delay_ms(unsigned failures)
+int weir_supervise_delay_ms(gint64 failures)
 {
-    if (failures >= SUPERVISE_FAILURES) {
-        return -1;
-    }
-    return failures > 6 ? SUPERVISE_DELAY_MAX_MS
+    return failures > 8 ? SUPERVISE_DELAY_MAX_MS
                         : MIN(SUPERVISE_DELAY_MS << failures,
                               SUPERVISE_DELAY_MAX_MS);
 }
@@ -110,18 +112,48 @@ static void supervise_answer(Supervisor *s, const char *text)
     }
 }
 
+static void supervise_release(Supervisor *s)
+{
+    weir_storage_unlock(s->record_lock);
+    s->record_lock = -1;
+}
+
 /* --- a daemon that does not run --- */
 
 static void supervise_start(Supervisor *s);
+
+static gboolean supervise_again(gpointer opaque)
+{
+    Supervisor *s = opaque;
+
+    s->retry_source = 0;
+    supervise_start(s);
+    return G_SOURCE_REMOVE;
+}
 
 static gboolean supervise_retry(gpointer opaque)
 {
     Supervisor *s = opaque;
 
-    s->retry_source = 0;
     s->record->daemon.restarts++;
-    supervise_start(s);
-    return G_SOURCE_REMOVE;
+    return supervise_again(s);
+}
+
+/* What has failed so far may be well with another chain. */
+static gboolean supervise_changed(gint fd, GIOCondition condition,
+                                  gpointer opaque)
+{
+    Supervisor *s = opaque;
+
+    (void)condition;
+    if (weir_record_watch_read(fd, s->options->name) && s->retry_source &&
+        s->record->daemon.failures > 0) {
+        supervise_remove_source(&s->retry_source);
+        s->record->daemon.failures = 0;
+        s->retry_source = g_timeout_add(SUPERVISE_BUSY_MS, supervise_retry,
+                                        s);
+    }
+    return G_SOURCE_CONTINUE;
 }
 
 /* For good. */
@@ -140,31 +172,21 @@ static void supervise_fail(Supervisor *s, const char *reason)
 static void supervise_pause(Supervisor *s, const char *reason)
 {
     WeirDaemonState *state = &s->record->daemon;
+    int delay_ms = weir_supervise_delay_ms(state->failures++);
     g_autofree char *text = NULL;
-    int delay_ms;
 
-    if (s->ready_us > 0 &&
-        g_get_monotonic_time() - s->ready_us >= SUPERVISE_WELL_US) {
-        s->failures = 0;
-    }
-    s->ready_us = 0;
-    delay_ms = weir_supervise_delay_ms(s->failures++);
     s->record->pid = 0;
     s->record->start_time = -1;
     state->since = g_get_real_time() / G_USEC_PER_SEC;
     g_free(state->reason);
     state->reason = g_strdup(reason);
-    if (delay_ms < 0) {
-        text = g_strdup_printf("%s; it is not started any more, after %u "
-                               "attempts", reason, s->failures - 1);
-        g_free(state->reason);
-        state->reason = g_strdup(text);
-        supervise_save(s);
-        supervise_fail(s, text);
-        return;
-    }
     supervise_save(s);
-    text = g_strdup_printf("%s; it is started again", reason);
+    text = state->failures < WEIR_STORAGE_FAILURES
+        ? g_strdup_printf("%s; it is started again", reason)
+        : g_strdup_printf("%s; it has failed %d times in a row, and is tried "
+                          "again from time to time, and when weir detach or "
+                          "weir reapply has changed a disk", reason,
+                          WEIR_STORAGE_FAILURES);
     supervise_tell(s, text);
     s->retry_source = g_timeout_add((guint)delay_ms, supervise_retry, s);
 }
@@ -172,6 +194,7 @@ static void supervise_pause(Supervisor *s, const char *reason)
 /* It could not be started, or has ended. */
 static void supervise_down(Supervisor *s, const char *reason)
 {
+    supervise_release(s);
     if (s->stopping) {
         g_main_loop_quit(s->loop);
     } else if (s->is_first) {
@@ -255,6 +278,7 @@ static void supervise_ended(GPid pid, gint status, gpointer opaque)
     supervise_remove_source(&s->output_source);
     close(s->output_fd);
     supervise_remove_source(&s->qmp_source);
+    supervise_remove_source(&s->well_source);
     g_clear_pointer(&s->qmp, weir_qmp_free);
     reason = supervise_end(s, status);
     supervise_down(s, reason);
@@ -308,6 +332,19 @@ static void supervise_notify(void)
     close(fd);
 }
 
+/* What it dies of now is something else. */
+static gboolean supervise_well(gpointer opaque)
+{
+    Supervisor *s = opaque;
+
+    s->well_source = 0;
+    if (s->record->daemon.failures > 0) {
+        s->record->daemon.failures = 0;
+        supervise_save(s);
+    }
+    return G_SOURCE_REMOVE;
+}
+
 static gboolean supervise_ready(gint fd, GIOCondition condition,
                                 gpointer opaque)
 {
@@ -326,10 +363,11 @@ static gboolean supervise_ready(gint fd, GIOCondition condition,
     }
     supervise_own_sockets(s);
     supervise_notify();
-    s->ready_us = g_get_monotonic_time();
     s->record->pid = s->pid;
     s->record->start_time = weir_process_start_time(s->pid);
     supervise_save(s);
+    supervise_release(s);
+    s->well_source = g_timeout_add(SUPERVISE_WELL_MS, supervise_well, s);
     if (!s->is_first) {
         supervise_tell(s, "its storage daemon runs again");
     }
@@ -348,6 +386,8 @@ static void supervise_child_setup(gpointer opaque)
         _exit(1);           /* it was killed before that */
     }
     fcntl(s->qmp_fd, F_SETFD, 0);
+    /* until it is ready, or has ended, even if we are killed */
+    fcntl(s->record_lock, F_SETFD, 0);
     for (guint i = 0; i < s->secret_fds->len; i++) {
         fcntl(g_array_index(s->secret_fds, int, i), F_SETFD, 0);
     }
@@ -365,10 +405,28 @@ static bool supervise_load(Supervisor *s, GError **error)
     }
     if (s->record) {
         record->daemon.restarts = s->record->daemon.restarts;
+        record->daemon.failures = s->record->daemon.failures;
     }
     weir_record_free(s->record);
     s->record = record;
     return true;
+}
+
+/* Changes that had not ended when the last daemon did. */
+static bool supervise_roll_back(Supervisor *s, GError **error)
+{
+    g_autoptr(GPtrArray) told = g_ptr_array_new_with_free_func(g_free);
+
+    if (!weir_rollback(s->record, told, error)) {
+        return false;
+    }
+    for (guint i = 0; i < told->len; i++) {
+        supervise_tell(s, g_ptr_array_index(told, i));
+    }
+    s->record->pid = 0;
+    s->record->start_time = -1;
+    return told->len == 0 ||
+           weir_record_save(s->record, s->options->dir, error);
 }
 
 /* Whether nobody else writes to the disks. */
@@ -423,11 +481,8 @@ static bool supervise_prepare(Supervisor *s, GError **error)
 static bool supervise_spawn(Supervisor *s, GError **error)
 {
     g_autoptr(GPtrArray) args = weir_supervise_args(
-        s->program, s->record, s->qmp_fd, s->secret_fds, error);
+        s->program, s->record, s->qmp_fd, s->secret_fds);
 
-    if (!args) {
-        return false;
-    }
     if (!g_spawn_async_with_pipes(
             NULL, (char **)args->pdata, NULL, G_SPAWN_DO_NOT_REAP_CHILD |
             G_SPAWN_LEAVE_DESCRIPTORS_OPEN | G_SPAWN_CLOEXEC_PIPES |
@@ -455,9 +510,18 @@ static void supervise_close_fds(Supervisor *s)
 static void supervise_start(Supervisor *s)
 {
     g_autoptr(GError) error = NULL;
-    bool started = supervise_load(s, &error) && supervise_prepare(s, &error) &&
-                   supervise_spawn(s, &error);
+    bool started;
 
+    s->record_lock = weir_storage_lock(s->options->dir, s->options->name, 0,
+                                       &error);
+    if (g_error_matches(error, WEIR_ERROR, WEIR_ERROR_CLOSED)) {
+        s->retry_source = g_timeout_add(SUPERVISE_BUSY_MS, supervise_again,
+                                        s);
+        return;
+    }
+    started = s->record_lock >= 0 && supervise_load(s, &error) &&
+              supervise_roll_back(s, &error) && supervise_prepare(s, &error) &&
+              supervise_spawn(s, &error);
     supervise_close_fds(s);
     g_string_truncate(s->line, 0);
     if (!started) {
@@ -563,8 +627,9 @@ bool weir_supervise(const WeirSupervise *options, GError **error)
 {
     Supervisor s = {
         .options = options, .qmp_fd = -1, .ready_fd = options->ready_fd,
-        .self = getpid(),
+        .self = getpid(), .record_lock = -1,
     };
+    int watch;
     int lock = -1;
 
     if (!supervise_load(&s, error)) {
@@ -594,6 +659,10 @@ bool weir_supervise(const WeirSupervise *options, GError **error)
         g_unix_fd_add(options->life_fd, G_IO_HUP | G_IO_ERR,
                       supervise_life_ended, &s);
     }
+    watch = weir_record_watch(options->dir);
+    if (watch >= 0) {
+        s.watch_source = g_unix_fd_add(watch, G_IO_IN, supervise_changed, &s);
+    }
     s.is_first = s.record->daemon.supervisor == 0;
     if (!s.is_first) {
         s.record->daemon.restarts++;    /* in the place of another of us */
@@ -602,10 +671,16 @@ bool weir_supervise(const WeirSupervise *options, GError **error)
     if (!s.failed) {
         g_main_loop_run(s.loop);
     }
+    supervise_release(&s);
     if (!s.failed) {
         supervise_clean(options);
     }
     supervise_remove_source(&s.kill_source);
+    supervise_remove_source(&s.watch_source);
+    supervise_remove_source(&s.well_source);
+    if (watch >= 0) {
+        close(watch);
+    }
     g_main_loop_unref(s.loop);
     g_array_unref(s.secret_fds);
     g_string_free(s.line, TRUE);

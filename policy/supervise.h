@@ -6,8 +6,9 @@
  * which requests were in flight.
  *
  *   start -> wait -> ready -> wait -> it ends -> pause -> start ...
- *             |                |
- *             +-> it ends      +-> the VM has ended: end it too
+ *             |                |                   |
+ *             +-> it ends      |                   +-> the record changes
+ *                              +-> the VM has ended: end it too
  *
  * One for all disks of the VM: the disks of a consistency group write to one
  * log, which only one process can have.
@@ -33,27 +34,20 @@ typedef struct WeirSupervise {
  * what is there of it is removed.
  *
  * Blocks.  Returns false with @error set if there is no such record or program;
- * without it if the daemon cannot be started, or not again after many attempts,
- * which has been told.
+ * without it if the daemon cannot be started the first time, which has been
+ * told.  Later it is tried for as long as the VM runs.
  */
 bool weir_supervise(const WeirSupervise *options, GError **error);
 
-/*
- * How long to wait after so many failures, one after the other, in
- * milliseconds; -1: no longer.
- */
-int weir_supervise_delay_ms(unsigned failures);
+/* How long to wait after so many failures in a row, in milliseconds. */
+int weir_supervise_delay_ms(gint64 failures);
 
 /*
- * The nodes to open a disk with, as the "wanted" of a record.  A change that
- * was interrupted is somewhere between two chains: the one of both that has
- * all filters can be used whatever has been done of it.  NULL if neither has.
+ * The arguments of the daemon, for tests; the caller unrefs the array.
+ *
+ * @record: without a change that has not ended, see rollback.h
  */
-const GPtrArray *weir_supervise_chain(const WeirRecordDisk *disk);
-
-/* The arguments of the daemon, for tests; the caller unrefs the array. */
 GPtrArray *weir_supervise_args(const char *program, const WeirRecord *record,
-                               int qmp_fd, const GArray *secret_fds,
-                               GError **error);
+                               int qmp_fd, const GArray *secret_fds);
 
 #endif

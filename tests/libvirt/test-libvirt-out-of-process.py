@@ -7,7 +7,8 @@ import signal
 import stat
 import time
 
-from libvirttest import GUARD_S, UID, WEIR, LibvirtTest, main, virsh
+from libvirttest import (GUARD_S, UID, WEIR, LibvirtTest, OtherHost, main,
+                         virsh)
 
 OUT = """name: %s
 run: out-of-process
@@ -105,6 +106,32 @@ class OutOfProcess(LibvirtTest):
         self.assert_nothing_runs()
         self.weir_ok("libvirt", "remove", self.name)
         self.assertEqual(virsh("dumpxml", "--inactive", self.name), before)
+
+    def test_migration_is_refused(self):
+        """By the hook there; the domain goes on here."""
+        self.define(*self.two_disks(), policies=["vda=outside"])
+        virsh("start", self.name)
+        other = OtherHost()
+        self.addCleanup(other.close)
+        code, output = virsh(
+            "migrate", self.name, other.URI, "--live", "--unsafe",
+            "--migrateuri", "unix://%s/migration" % other.SOCKETS,
+            check=False)
+        self.assertEqual(code, 1)
+        self.assertIn("domain '%s': disk 'vda' runs out of process, and "
+                      "cannot migrate" % self.name, output)
+        code, disks = self.status()
+        self.assertEqual((code, disks["vda"]["state"]), (0, "compliant"))
+        self.survive()
+
+    def test_save_and_restore(self):
+        self.define(*self.two_disks(), policies=["vda=outside"])
+        virsh("start", self.name)
+        virsh("save", self.name, self.path("save"))
+        self.assert_nothing_runs()
+        virsh("restore", self.path("save"))
+        code, disks = self.status()
+        self.assertEqual((code, disks["vda"]["state"]), (0, "compliant"))
 
     def survive(self):
         """The daemon is killed, and the guest has its disk again."""

@@ -8,76 +8,10 @@ import signal
 import subprocess
 import unittest
 
-from common import GUARD_S, QEMU_BIN_DIR, WEIR, Qmp, VmTest, need, wait_for
+from common import GUARD_S, QEMU_BIN_DIR, WEIR, Qmp, need, wait_for
+from outsidetest import OUT, OutOfProcessTest, alive
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
-
-OUT = "name: %s\nrun: out-of-process\nfilters:%s\n"
-INSPECT = "\n  - weir-inspect: {}"
-AROUND = INSPECT + """
-  - weir-cache:
-      mode: write-around
-      cache-file: create:16M:%s/${disk}.cache"""
-BACK = """
-  - weir-cache:
-      cache-file: create:16M:%s/${disk}.cache"""
-
-
-def alive(pid):
-    try:
-        with open("/proc/%d/stat" % pid, encoding="utf-8") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-class OutOfProcessTest(VmTest):
-    def setUp(self):
-        super().setUp()
-        self.write("out.yaml", OUT % ("out", INSPECT))
-        self.write("around.yaml", OUT % ("around", AROUND % self.dir))
-        self.write("back.yaml", OUT % ("back", BACK % self.dir))
-
-    def out(self, name="a", policy="out", **options):
-        """The --disk of a disk with that id."""
-        path = self.path(name + ".img")
-        if not os.path.exists(path):
-            self.disk(name + ".img", 8 << 20)
-        more = "".join(",%s=%s" % option for option in options.items())
-        return "file=%s,format=raw,id=%s,policy=%s%s" % (path, name, policy,
-                                                         more)
-
-    def daemon(self):
-        with open(os.path.join(self.runtime, "vm.daemon"),
-                  encoding="utf-8") as file:
-            return json.load(file)
-
-    def kill_daemon(self):
-        old = self.daemon()
-        os.kill(old["pid"], signal.SIGKILL)
-        self.wait_restarts(old["restarts"] + 1)
-
-    def wait_restarts(self, count):
-        wait_for(lambda: self.daemon()["restarts"] >= count and
-                 alive(self.daemon()["pid"]), "another daemon")
-
-    def storage_qmp(self):
-        return Qmp(os.path.join(self.runtime, "vm.storage-qmp"))
-
-    def exports(self):
-        qmp = self.storage_qmp()
-        exports = qmp.command("query-block-exports")
-        qmp.close()
-        return sorted((e["id"], e["type"], e["node-name"]) for e in exports)
-
-    def change(self, command, *args, disk="a"):
-        policies = ["--policies", self.policies] if args else []
-        return self.weir(command, "--runtime-dir", self.runtime, *policies,
-                         *args, "vm", disk)
-
-    def changes(self, *args):
-        code, _, errors = self.change(*args)
-        self.assertEqual((code, errors), (0, ""))
 
 
 class Life(OutOfProcessTest):
@@ -153,9 +87,6 @@ class Life(OutOfProcessTest):
                 disk["reason"], "its storage daemon cannot be started: disk "
                 "a: another process writes to %s (it has QEMU's lock)"
                 % self.path("a.img"))
-            code, _, errors = self.change("detach")
-            self.assertEqual(code, 1)
-            self.assertIn("VM 'vm' does not run: its storage daemon", errors)
         finally:
             holder.kill()
             holder.wait()
@@ -247,40 +178,6 @@ class Commands(OutOfProcessTest):
         self.assertEqual((disk["state"], len(disk["actual"])),
                          ("not-applicable", 2))
         self.stop(process)
-
-    def test_interrupted_change(self):
-        """The daemon comes back with all that either chain has."""
-        process = self.start(self.out())
-        self.changes("reapply", "--policy", "around")
-        path = os.path.join(self.runtime, "vm.storage")
-        with open(path, encoding="utf-8") as file:
-            record = json.load(file)
-        disk, = record["disks"]
-        members = ("policy", "policy-version", "limits", "policy-digest",
-                   "policy-dirs", "wanted")
-        disk["change"] = {m: disk[m] for m in members}
-        disk["change"]["wanted"] = [w for w in disk["wanted"]
-                                    if w["driver"] != "weir-cache"]
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(record, file)
-        self.kill_daemon()
-        code, (status,) = self.status()
-        self.assertEqual((code, [f["driver"] for f in status["filters"]]),
-                         (3, ["weir-inspect", "weir-cache"]))
-        self.assertIn("was interrupted", status["reason"])
-        # filters in both that the other has not: nobody knows
-        disk["change"]["wanted"].insert(0, dict(
-            disk["change"]["wanted"][1], **{"node-name": "other"}))
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(record, file)
-        os.kill(self.daemon()["pid"], signal.SIGKILL)
-        wait_for(lambda: "was interrupted" in
-                 (self.daemon()["reason"] or ""),
-                 "the reason")
-        code, (status,) = self.status()
-        self.assertEqual((code, status["state"]), (4, "unknown"))
-        self.stop(process)
-        self.assert_nothing_left()
 
     def test_what_cannot_be_changed_in_use(self):
         self.write("inside.yaml", "name: inside\nfilters: []\n")

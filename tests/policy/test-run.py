@@ -98,10 +98,11 @@ class WholePolicies(VmTest):
                 ("credential:key", "weir: there is no credential 'key': "
                  "CREDENTIALS_DIRECTORY is not set, which systemd does for a "
                  "unit with LoadCredential"),
-                ("command:/bin/false", "weir: the command for a secret, "
-                 "/bin/false: Child process exited with code 1"),
-                ("command:/bin/true", "weir: the command for a secret printed "
-                 "nothing")):
+                ("command:/bin/false", "weir: the command for secret "
+                 "weir-disk0-key-secret, /bin/false: Child process exited "
+                 "with code 1"),
+                ("command:/bin/true", "weir: the command for secret "
+                 "weir-disk0-key-secret printed nothing")):
             with self.subTest(secret):
                 self.write("encrypted.yaml", ENCRYPTED % secret)
                 self.weir_fails(message, *self.run_args(disk))
