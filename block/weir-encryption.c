@@ -650,6 +650,17 @@ static WeirFilterDriver encryption_filter = {
     .cancel_handover = weir_encryption_cancel_handover,
 };
 
+/*
+ * The block layer would give the memory of the machine to the node below, as it
+ * is: in plain text.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+encryption_co_save_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
+                           int64_t pos)
+{
+    return -ENOTSUP;
+}
+
 static const char *const encryption_strong_options[] = {
     "key-secret", "key-slot", NULL
 };
@@ -690,6 +701,7 @@ static BlockDriver bdrv_weir_encryption = {
     .bdrv_co_pdiscard           = weir_encryption_co_pdiscard,
     .bdrv_co_flush              = weir_filter_co_flush,
     .bdrv_co_truncate           = encryption_co_truncate,
+    .bdrv_co_save_vmstate       = encryption_co_save_vmstate,
 };
 
 static void weir_encryption_init(void)

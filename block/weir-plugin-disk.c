@@ -319,6 +319,17 @@ int GRAPH_RDLOCK weir_plugin_snapshot_list(BlockDriverState *bs,
     return bdrv_snapshot_list(bs->file->bs, list);
 }
 
+/* The memory of the machine would pass by a plugin that has to change it. */
+int coroutine_fn GRAPH_RDLOCK
+weir_plugin_co_save_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
+                            int64_t pos)
+{
+    BDRVWeirPluginState *s = bs->opaque;
+
+    return s->plugin->capabilities & WEIR_PLUGIN_CHANGES_DATA
+           ? -ENOTSUP : bdrv_co_writev_vmstate(bs->file->bs, qiov, pos);
+}
+
 static SnapshotCall overlay_call(bool is_frozen, int result)
 {
     return (SnapshotCall) {

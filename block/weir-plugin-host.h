@@ -169,6 +169,9 @@ weir_plugin_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
                              int64_t dst_offset, int64_t bytes,
                              BdrvRequestFlags read_flags,
                              BdrvRequestFlags write_flags);
+int coroutine_fn GRAPH_RDLOCK
+weir_plugin_co_save_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
+                            int64_t pos);
 int GRAPH_RDLOCK weir_plugin_snapshot_create(BlockDriverState *bs,
                                              QEMUSnapshotInfo *info);
 int GRAPH_RDLOCK weir_plugin_snapshot_delete(BlockDriverState *bs,

@@ -782,6 +782,7 @@ static BlockDriver bdrv_weir_plugin = {
     .bdrv_snapshot_goto         = weir_plugin_snapshot_goto,
     .bdrv_snapshot_delete       = weir_plugin_snapshot_delete,
     .bdrv_snapshot_list         = weir_plugin_snapshot_list,
+    .bdrv_co_save_vmstate       = weir_plugin_co_save_vmstate,
 };
 
 static void weir_plugin_init(void)

@@ -10,6 +10,7 @@ import threading
 import time
 
 from lukstest import Image, cryptsetup
+from plugindisk import PLUGINS
 from weirtest import TestCase, main, run, wait_for
 
 SIZE = 16 << 20
@@ -52,6 +53,33 @@ class EncryptionVM(TestCase):
             vm.quit()
             self.assertEqual(image.plain(1 << 20, 1 << 20),
                              b'\x11' * (1 << 20))
+
+    def savevm(self, vm):
+        return vm.cmd('human-monitor-command', {'command-line': 'savevm s'})
+
+    def test_memory_of_the_machine(self):
+        """A snapshot with it is refused: it would be there in plain text."""
+        image = self.make()
+        over = self.image('over.qcow2', size=32 << 20, fmt='qcow2')
+        run('qemu-img', 'convert', '-n', '-O', 'qcow2', '-f', 'raw',
+            image.path, over)
+        for driver, options, said in (
+                ('weir-encryption', {'key-secret': 'pass0'}, 'Error'),
+                ('weir-plugin', {'plugin': f'{PLUGINS}/mask.so'}, 'Error'),
+                ('weir-plugin', {'plugin': f'{PLUGINS}/probe.so'}, '')):
+            vm = self.vm(
+                '-object', f'secret,id=pass0,file={image.key_file}',
+                '-blockdev', json.dumps({
+                    'driver': 'qcow2', 'node-name': 'fmt', 'file': {
+                        'driver': 'file', 'filename': over}}),
+                '-blockdev', json.dumps({
+                    'driver': driver, 'node-name': 'disk', 'file': 'fmt',
+                    **options}),
+                '-device', 'virtio-blk-pci,drive=disk')
+            self.assertIn(said, self.savevm(vm))
+            vm.quit()
+            with open(over, 'rb') as f:
+                self.assertEqual(b'QEVM' in f.read(), not said)
 
     def test_opened_while_it_runs(self):
         """Two that take their time, one after the other, and one that is
