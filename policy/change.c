@@ -23,7 +23,7 @@ typedef struct Work {
 void weir_present_free(WeirPresent *present)
 {
     if (present) {
-        g_free(present->driver);
+        g_free(present->kind);
         g_free(present->node_name);
         g_free(present->child);
         g_clear_pointer(&present->settings, json_object_unref);
@@ -58,7 +58,7 @@ void weir_shape_clear(WeirShape *shape)
 
 static void step_free(WeirStep *step)
 {
-    g_free(step->driver);
+    g_free(step->filter);
     g_free(step->node_name);
     g_free(step->below);
     g_clear_pointer(&step->options, json_object_unref);
@@ -83,21 +83,21 @@ char *weir_step_text(const WeirStep *step)
     switch (step->kind) {
     case WEIR_STEP_CREATE:
         return g_strdup_printf("make %s for %s, if it is missing",
-                               step->location->path, step->driver);
+                               step->location->path, step->filter);
     case WEIR_STEP_OPEN:
         return g_strdup_printf("open node %s for %s", step->node_name,
-                               step->driver);
+                               step->filter);
     case WEIR_STEP_CLOSE:
         return g_strdup_printf("close node %s", step->node_name);
     case WEIR_STEP_ATTACH:
         return g_strdup_printf("attach %s (node %s) above node %s",
-                               step->driver, step->node_name, step->below);
+                               step->filter, step->node_name, step->below);
     case WEIR_STEP_DETACH:
-        return g_strdup_printf("detach %s (node %s)", step->driver,
+        return g_strdup_printf("detach %s (node %s)", step->filter,
                                step->node_name);
     default:
         return g_strdup_printf("change options of %s (node %s)",
-                               step->driver, step->node_name);
+                               step->filter, step->node_name);
     }
 }
 
@@ -136,7 +136,7 @@ static int change_fit(const WeirGoal *goal, const WeirPresent *present)
     g_autoptr(GPtrArray) options = NULL;
 
     if (present->backing || present->place != goal->node->place ||
-        strcmp(present->driver, goal->node->driver) != 0) {
+        strcmp(present->kind, goal->type->kind) != 0) {
         return FIT_NONE;
     }
     if (!present->settings) {
@@ -204,13 +204,13 @@ static bool change_is_kept(const Work *work, const WeirPresent *present)
     return false;
 }
 
-/* Whether a filter of that driver is going to be attached. */
-static bool change_attaches(const Work *work, const char *driver)
+/* Whether a filter of that kind is going to be attached. */
+static bool change_attaches(const Work *work, const char *kind)
 {
     for (guint i = 0; i < work->goals->len; i++) {
         const WeirGoal *goal = g_ptr_array_index(work->goals, i);
 
-        if (!goal->kept && strcmp(goal->node->driver, driver) == 0) {
+        if (!goal->kept && strcmp(goal->type->kind, kind) == 0) {
             return true;
         }
     }
@@ -279,7 +279,7 @@ static bool change_returns(const Work *work, const WeirPresent *present)
     for (guint i = 0; i < work->goals->len; i++) {
         const WeirGoal *goal = g_ptr_array_index(work->goals, i);
 
-        if (!goal->kept && strcmp(goal->node->driver, present->driver) == 0 &&
+        if (!goal->kept && strcmp(goal->type->kind, present->kind) == 0 &&
             g_strcmp0(weir_json_string(goal->node->settings, "log"),
                       weir_json_string(present->settings, "log")) == 0) {
             return true;
@@ -294,12 +294,12 @@ static bool change_check_removed(const Work *work, const WeirPresent *present,
 {
     if (present->stays) {
         weir_set_error(error, "%s (node %s) cannot be detached: %s",
-                       present->driver, present->node_name, present->stays);
+                       present->kind, present->node_name, present->stays);
         return false;
     }
     if (present->leaves && change_returns(work, present)) {
         weir_set_error(error, "%s (node %s) cannot be detached and attached "
-                       "again: %s", present->driver, present->node_name,
+                       "again: %s", present->kind, present->node_name,
                        present->leaves);
         return false;
     }
@@ -318,7 +318,7 @@ static bool change_check(const Work *work, GError **error)
                        : goal->refusal != NULL) {
             if (!goal->kept) {
                 weir_set_error(error, "%s cannot be attached to a disk in "
-                               "use: %s", goal->node->driver, goal->refusal);
+                               "use: %s", goal->type->kind, goal->refusal);
             }
             return false;
         }
@@ -380,12 +380,12 @@ static void shape_remove(WeirShape *shape, const char *node)
 /* --- steps --- */
 
 static WeirStep *change_add(const Work *work, WeirStepKind kind,
-                            const char *driver, const char *node_name)
+                            const char *filter, const char *node_name)
 {
     WeirStep *step = g_new0(WeirStep, 1);
 
     step->kind = kind;
-    step->driver = g_strdup(driver);
+    step->filter = g_strdup(filter);
     step->node_name = g_strdup(node_name);
     step->below = g_strdup(shape_below(work->shape, node_name));
     g_ptr_array_add(work->change->steps, step);
@@ -405,7 +405,7 @@ static JsonObject *change_options(JsonObject *options, const char *node_name,
 
 static void change_detach(const Work *work, const WeirPresent *present)
 {
-    WeirStep *step = change_add(work, WEIR_STEP_DETACH, present->driver,
+    WeirStep *step = change_add(work, WEIR_STEP_DETACH, present->kind,
                                 present->node_name);
 
     step->class = present->class;
@@ -419,7 +419,7 @@ static void change_detach(const Work *work, const WeirPresent *present)
     for (guint i = 0; present->owned && i < present->owned->len; i++) {
         JsonObject *node = g_ptr_array_index(present->owned, i);
 
-        step = change_add(work, WEIR_STEP_CLOSE, present->driver,
+        step = change_add(work, WEIR_STEP_CLOSE, present->kind,
                           weir_json_string(node, "node-name"));
         step->options = json_object_ref(node);
     }
@@ -431,14 +431,14 @@ static bool change_can_return(const WeirPresent *present)
     return present->options && !present->leaves;
 }
 
-/* @early: those in whose place another of the driver comes. */
+/* @early: those in whose place another of the kind comes. */
 static void change_detach_all(const Work *work, bool early, bool returns)
 {
     for (guint i = 0; i < work->present->len; i++) {
         const WeirPresent *present = g_ptr_array_index(work->present, i);
 
         if (!change_is_kept(work, present) &&
-            change_attaches(work, present->driver) == early &&
+            change_attaches(work, present->kind) == early &&
             change_can_return(present) == returns) {
             change_detach(work, present);
         }
@@ -508,7 +508,7 @@ static void change_create(const Work *work, const WeirGoal *goal)
 
         if (location && location->create_bytes > 0) {
             WeirStep *step = change_add(work, WEIR_STEP_CREATE,
-                                        goal->node->driver,
+                                        goal->type->kind,
                                         goal->node->node_name);
 
             step->location = g_steal_pointer(&location);
@@ -543,7 +543,7 @@ static void change_open(const Work *work, const WeirGoal *goal)
         if (!node || !weir_change_opens(goal->type, node)) {
             continue;
         }
-        step = change_add(work, WEIR_STEP_OPEN, goal->node->driver,
+        step = change_add(work, WEIR_STEP_OPEN, goal->type->kind,
                           weir_json_string(node, "node-name"));
         step->options = json_object_ref(node);
         json_object_set_string_member(goal->node->options, option,
@@ -561,7 +561,7 @@ static void change_attach(const Work *work, guint index)
     change_create(work, goal);
     change_open(work, goal);
     shape_insert(work->shape, goal->node->node_name, target);
-    step = change_add(work, WEIR_STEP_ATTACH, goal->node->driver,
+    step = change_add(work, WEIR_STEP_ATTACH, goal->type->kind,
                       goal->node->node_name);
     step->class = goal->type->class;
     step->memory = weir_change_memory(step->class, goal->node->settings);
@@ -602,7 +602,7 @@ static void change_reopen(const Work *work, const WeirGoal *goal)
     if (fit != FIT_REOPEN) {
         return;
     }
-    step = change_add(work, WEIR_STEP_REOPEN, goal->node->driver,
+    step = change_add(work, WEIR_STEP_REOPEN, goal->type->kind,
                       goal->kept->node_name);
     step->options = change_options(goal->node->options, step->node_name,
                                    goal->type->child, step->below);

@@ -24,7 +24,7 @@
 
 /* A filter that the disk has. */
 typedef struct WeirPresent {
-    char *driver;
+    char *kind;             /* see kind.h */
     char *node_name;
     char *child;            /* the option that names the filtered node */
     WeirPlace place;
@@ -76,7 +76,7 @@ typedef enum WeirStepKind {
 
 typedef struct WeirStep {
     WeirStepKind kind;
-    char *driver;           /* of the filter; NULL: not known */
+    char *filter;           /* its kind; NULL: not known */
     char *node_name;        /* of the filter, or of the node that is opened */
     char *below;            /* the node that the filter is, or was, above */
     JsonObject *options;    /* of that node, all of them */

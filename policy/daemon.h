@@ -25,7 +25,10 @@ WeirDaemon *weir_daemon_start(const char *bin_dir, GError **error);
 /* Keep its answers, end it and wait for its end.  NULL is fine. */
 void weir_daemon_free(WeirDaemon *daemon);
 
-/* The installed filters, owned by @daemon. */
+/*
+ * The installed filters, owned by @daemon.  Plugins are asked about when a
+ * policy has some.
+ */
 const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon);
 
 /* Its monitor, owned by @daemon, which is started; or NULL with @error set. */

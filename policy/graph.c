@@ -21,6 +21,7 @@ static void graph_node_free(WeirGraphNode *node)
 {
     g_free(node->name);
     g_free(node->driver);
+    g_free(node->filter_kind);
     g_clear_pointer(&node->filter, json_object_unref);
     g_array_unref(node->edges);
     g_free(node);
@@ -109,6 +110,7 @@ static bool graph_query_drivers(WeirGraph *graph, WeirQmp *qmp,
 
         if (node && !node->driver) {
             node->driver = g_strdup(weir_json_string(object, "drv"));
+            node->filter_kind = g_strdup(node->driver);
             node->no_flush = weir_json_bool(weir_json_object(object, "cache"),
                                             "no-flush", false);
         }
@@ -138,6 +140,10 @@ static bool graph_query_filters(WeirGraph *graph, WeirQmp *qmp,
 
         if (node && !node->filter) {
             node->filter = json_object_ref(object);
+        }
+        if (node && node->driver) {
+            g_free(node->filter_kind);
+            node->filter_kind = weir_kind_of(node->driver, object);
         }
     }
     return true;

@@ -31,12 +31,13 @@ static const WeirWanted *present_recorded(const WeirRecordDisk *disk,
 
 /* The recorded filter of that kind: for a node that others have attached. */
 static const WeirWanted *present_alike(const WeirRecordDisk *disk,
-                                       const char *driver, WeirPlace place)
+                                       const char *kind, WeirPlace place)
 {
     for (guint i = 0; i < disk->wanted->len; i++) {
         const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+        g_autofree char *wanted_kind = weir_wanted_kind(wanted);
 
-        if (strcmp(wanted->driver, driver) == 0 &&
+        if (strcmp(wanted_kind, kind) == 0 &&
             g_strcmp0(wanted->place, weir_place_name(place)) == 0) {
             return wanted;
         }
@@ -234,7 +235,7 @@ static void present_add(const Look *look, const WeirGraphNode *node,
     WeirPresent *present = g_new0(WeirPresent, 1);
     const WeirWanted *alike;
 
-    present->driver = g_strdup(node->driver);
+    present->kind = g_strdup(node->filter_kind);
     present->node_name = g_strdup(node->name);
     present->child = g_strdup(type->child);
     present->owned = g_ptr_array_new_with_free_func(
@@ -250,7 +251,8 @@ static void present_add(const Look *look, const WeirGraphNode *node,
                           pending->settings &&
                           !json_object_equal(applied->settings,
                                              pending->settings);
-    } else if ((alike = present_alike(disk, node->driver, present->place)) &&
+    } else if ((alike = present_alike(disk, node->filter_kind,
+                                      present->place)) &&
                alike->settings) {
         present->settings = json_object_ref(alike->settings);
     }
@@ -494,7 +496,8 @@ GPtrArray *weir_goals_new(const WeirSight *sight, const GPtrArray *chain,
         }
         goal = g_new0(WeirGoal, 1);
         goal->node = node;
-        goal->type = weir_schema_find(sight->schema, node->driver);
+        goal->type = weir_schema_find_filter(sight->schema, node->driver,
+                                             node->settings);
         goal->refusal = weir_cannot_attach(goal->type, node->settings);
         if (!goal->refusal && shape->has_backing) {
             goal->refusal = goal_above_snapshot(node, goal->type);

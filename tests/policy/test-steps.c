@@ -23,6 +23,7 @@ typedef struct Case {
 static void type_free(WeirFilterType *type)
 {
     g_free(type->driver);
+    g_free(type->kind);
     g_free(type->child);
     g_ptr_array_unref(type->nodes);
     g_free(type);
@@ -103,7 +104,7 @@ static WeirPresent *has(Case *c, const char *driver, const char *node_name,
     }
     g_hash_table_insert(c->shape.below, g_strdup(node_name), g_strdup(below));
     g_hash_table_add(c->shape.names, g_strdup(node_name));
-    present->driver = g_strdup(driver);
+    present->kind = g_strdup(driver);
     present->node_name = g_strdup(node_name);
     present->child = g_strdup("file");
     present->place = place;
@@ -125,6 +126,7 @@ static WeirGoal *wants(Case *c, const char *driver, WeirPlace place,
     WeirGoal *goal = g_new0(WeirGoal, 1);
 
     type->driver = g_strdup(driver);
+    type->kind = g_strdup(driver);
     type->child = g_strdup("file");
     type->nodes = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(type->nodes, g_strdup("cache-file"));
