@@ -114,8 +114,7 @@ static WeirMutability change_strictest(const WeirGoal *goal,
     WeirMutability result = WEIR_MUTABLE_AT_OPEN;
 
     for (guint i = 0; i < options->len; i++) {
-        WeirMutability one = weir_mutability(goal->type->driver,
-                                             goal->type->changes_data,
+        WeirMutability one = weir_mutability(goal->type,
                                              g_ptr_array_index(options, i));
 
         result = order[one] > order[result] ? one : result;
@@ -123,11 +122,20 @@ static WeirMutability change_strictest(const WeirGoal *goal,
     return result;
 }
 
+/* Options that are not what is wanted. */
 static GPtrArray *change_differ(const WeirGoal *goal,
                                 const WeirPresent *present)
 {
-    return weir_options_differ(present->settings, goal->node->settings,
-                               goal->type->nodes);
+    JsonObject *settings = goal->node->settings;
+    GPtrArray *options = weir_options_differ(present->settings, settings);
+
+    for (guint i = options->len; i-- > 0;) {
+        if (weir_option_same(goal->type, present->settings, settings,
+                             g_ptr_array_index(options, i))) {
+            g_ptr_array_remove_index(options, i);
+        }
+    }
+    return options;
 }
 
 static int change_fit(const WeirGoal *goal, const WeirPresent *present)
@@ -228,17 +236,16 @@ static bool change_check_kept(const Work *work, const WeirGoal *goal,
     for (guint i = 0; i < options->len; i++) {
         const char *option = g_ptr_array_index(options, i);
 
-        switch (weir_mutability(goal->type->driver, goal->type->changes_data,
-                                option)) {
+        switch (weir_mutability(goal->type, option)) {
         case WEIR_MUTABLE_NEVER:
             weir_set_error(error, "'%s' of %s cannot be changed while the disk "
                            "is in use; start the VM anew under the policy",
-                           option, goal->type->driver);
+                           option, goal->type->kind);
             return false;
         case WEIR_MUTABLE_AT_OPEN:
             g_ptr_array_add(work->change->notes, g_strdup_printf(
                 "'%s' of %s counts when the disk is opened next", option,
-                goal->type->driver));
+                goal->type->kind));
             break;
         default:
             break;
@@ -271,6 +278,17 @@ static void change_note_cache(const Work *work, const WeirGoal *goal)
         "without the cache %s the disk will not be whole: let the next start "
         "of the VM have this policy, or detach it before",
         path ? path : weir_json_string(goal->node->settings, "cache-file")));
+}
+
+/* The same of a plugin that holds data, which may be nowhere else then. */
+static void change_note_plugin(const Work *work, const WeirGoal *goal)
+{
+    if (!work->shape->keeps_policy && !goal->kept && goal->type->plugin &&
+        goal->type->holds_data) {
+        g_ptr_array_add(work->change->notes, g_strdup_printf(
+            "without %s the disk may not be whole: let the next start of the "
+            "VM have this policy, or detach it before", goal->type->kind));
+    }
 }
 
 /* Whether a filter is going to be attached again, to the log that it has. */
@@ -323,6 +341,7 @@ static bool change_check(const Work *work, GError **error)
             return false;
         }
         change_note_cache(work, goal);
+        change_note_plugin(work, goal);
     }
     for (guint i = 0; i < work->present->len; i++) {
         const WeirPresent *present = g_ptr_array_index(work->present, i);
@@ -564,6 +583,7 @@ static void change_attach(const Work *work, guint index)
     step = change_add(work, WEIR_STEP_ATTACH, goal->type->kind,
                       goal->node->node_name);
     step->class = goal->type->class;
+    step->holds_data = goal->type->plugin && goal->type->holds_data;
     step->memory = weir_change_memory(step->class, goal->node->settings);
     step->options = change_options(goal->node->options, goal->node->node_name,
                                    goal->type->child, step->below);
@@ -607,8 +627,10 @@ static void change_reopen(const Work *work, const WeirGoal *goal)
     step->options = change_options(goal->node->options, step->node_name,
                                    goal->type->child, step->below);
     change_set_nodes(step->options, goal, goal->kept->opened);
+    weir_options_complete(goal->type, step->options);
     step->before = change_options(goal->kept->opened, goal->kept->node_name,
                                   goal->type->child, step->below);
+    weir_options_complete(goal->type, step->before);
 }
 
 static void change_steps(const Work *work)

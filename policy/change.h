@@ -37,6 +37,8 @@ typedef struct WeirPresent {
                                uses, and that stay when it goes */
     bool unsure;            /* it may have been reopened with others since */
     WeirClass class;
+    bool keeps;             /* of a plugin: it has data, or a node, that
+                               another one of the kind would have to have */
     char *memory;           /* see weir_change_memory(); NULL: it has none */
     char *stays;            /* why it cannot be detached; NULL: it can */
     char *note;             /* what is to be known when it goes; NULL */
@@ -83,6 +85,7 @@ typedef struct WeirStep {
     JsonObject *before;
     WeirLocation *location; /* of the file */
     WeirClass class;        /* of a filter that comes or goes */
+    bool holds_data;        /* of a plugin that comes */
     char *memory;           /* of that; NULL: it has none */
     char *leaves;           /* of one that goes, see WeirPresent */
 } WeirStep;

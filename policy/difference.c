@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "location.h"
 #include "mutable.h"
 
 typedef struct Comparison {
@@ -180,19 +179,6 @@ static void difference_whole(const Comparison *c,
     }
 }
 
-/* Whether an option is a node, and its place is the same one. */
-static bool difference_same_place(const WeirFilterType *type,
-                                  const char *option, JsonNode *before,
-                                  JsonNode *after)
-{
-    const char *a = weir_json_as_string(before);
-    const char *b = weir_json_as_string(after);
-
-    return a && b && weir_location_same(a, b) &&
-           g_ptr_array_find_with_equal_func(type->nodes, option, g_str_equal,
-                                            NULL);
-}
-
 /* Set how a filter that is there already follows by being attached anew. */
 static void difference_reattach(const Comparison *c,
                                 WeirDifference *difference,
@@ -225,17 +211,17 @@ static void difference_option(const Comparison *c,
                               const char *option)
 {
     const WeirFilterType *type = difference_type(c, after);
-    JsonNode *old = json_object_get_member(before->options, option);
-    JsonNode *new = json_object_get_member(after->options, option);
+    JsonNode *old = weir_option(before->options, option);
+    JsonNode *new = weir_option(after->options, option);
     WeirDifference *difference = difference_add(
         c, after->kind, option, old ? json_node_copy(old) : NULL,
         new ? json_node_copy(new) : NULL, WEIR_FOLLOW_REOPEN);
 
-    if (difference_same_place(type, option, old, new)) {
+    if (weir_option_same(type, before->options, after->options, option)) {
         difference->follow = WEIR_FOLLOW_NOTHING;
         return;
     }
-    switch (weir_mutability(type->driver, type->changes_data, option)) {
+    switch (weir_mutability(type, option)) {
     case WEIR_MUTABLE_REOPEN:
         break;
     case WEIR_MUTABLE_AT_OPEN:
@@ -286,9 +272,8 @@ static void difference_common(const Comparison *c, guint index, int was)
     const WeirPolicyFilter *before = difference_filter(c->before, (guint)was);
     const WeirPolicyFilter *after = difference_filter(c->after, index);
     const WeirPolicyFilter *other = difference_passed(c, index, was);
-    g_autoptr(GPtrArray) no_nodes = g_ptr_array_new();
-    g_autoptr(GPtrArray) options = weir_options_differ(
-        before->options, after->options, no_nodes);
+    g_autoptr(GPtrArray) options = weir_options_differ(before->options,
+                                                       after->options);
 
     if (before->place != after->place) {
         difference_reattach(c, difference_add(

@@ -21,6 +21,8 @@ typedef struct WeirGraphNode {
     char *filter_kind;      /* of a block node: see kind.h */
     bool no_flush;          /* of a block node: flushes are ignored */
     JsonObject *filter;     /* its entry in query-weir; NULL: not a filter */
+    JsonObject *plugin;     /* of a plugin: what query-weir-plugin says of its
+                               file there; NULL: not known */
     GArray *edges;          /* WeirGraphEdge */
 } WeirGraphNode;
 

@@ -258,6 +258,9 @@ static void present_add(const Look *look, const WeirGraphNode *node,
     }
     present->stays = present_stays(node, type, present->settings);
     present->class = type->class;
+    present->keeps = type->plugin && (type->holds_data ||
+                                      weir_json_string(node->filter,
+                                                       "sidecar"));
     present->memory = weir_change_memory(type->class, present->settings);
     g_hash_table_insert(look->shape->below, g_strdup(node->name), g_strdup(
         weir_json_string(node->filter, "child")));
@@ -277,6 +280,16 @@ static const WeirGraphNode *present_backing(const WeirGraphNode *node)
     return NULL;
 }
 
+/* A plugin is what it is in this process, whatever its file is by now. */
+static const WeirFilterType *present_type(const WeirSight *sight,
+                                          const WeirGraphNode *node)
+{
+    return node->driver && node->filter
+        ? weir_schema_find_plugin(sight->schema, node->driver,
+                                  weir_json_string(node->filter, "path"))
+        : NULL;
+}
+
 /* All from @root down: first what writes pass, then backing files. */
 static void present_walk(const Look *look, const WeirGraphNode *root,
                          bool backing)
@@ -285,8 +298,7 @@ static void present_walk(const Look *look, const WeirGraphNode *root,
 
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
-        const WeirFilterType *type = node->driver && node->filter
-            ? weir_schema_find(look->sight->schema, node->driver) : NULL;
+        const WeirFilterType *type = present_type(look->sight, node);
 
         if (!g_hash_table_add(look->seen, (gpointer)node)) {
             return;

@@ -557,6 +557,17 @@ void weir_schema_set_describe(WeirSchema *schema, WeirDescribeFn describe,
     schema->opaque = opaque;
 }
 
+WeirSchema *weir_schema_view(const WeirSchema *schema, WeirDescribeFn describe,
+                             void *opaque)
+{
+    WeirSchema *view = g_new0(WeirSchema, 1);
+
+    view->filters = g_ptr_array_ref(schema->filters);
+    view->plugins = schema_plugins_new();
+    weir_schema_set_describe(view, describe, opaque);
+    return view;
+}
+
 static JsonObject *schema_describe(const WeirSchema *schema,
                                    const char *plugin, char **problem)
 {

@@ -93,6 +93,13 @@ void weir_schema_set_describe(WeirSchema *schema, WeirDescribeFn describe,
                               void *opaque);
 
 /*
+ * The same filters, but with plugins as somebody else describes them: in a VM
+ * that runs, they may be others.  @schema must outlive it.
+ */
+WeirSchema *weir_schema_view(const WeirSchema *schema, WeirDescribeFn describe,
+                             void *opaque);
+
+/*
  * The type of a filter of a policy, or NULL.  That of a plugin is known by
  * asking: it blocks, the first time.  Of one that nobody describes, anything is
  * to be expected.

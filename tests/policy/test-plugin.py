@@ -259,6 +259,40 @@ remove: [weir-plugin]
                          ["weir-d-storage", "weir-d-plugin-passing",
                           "weir-d-plugin-mask", "weir-d-format"])
 
+    def diff(self, before, after):
+        for name, text in (("a", before), ("b", after)):
+            self.write(name + ".yaml", "name: %s\nfilters:\n%s"
+                       % (name, text))
+        code, out, err = self.weir(
+            "policy", "diff", "--policies", self.policies, "--json",
+            "--qemu-bin-dir", common.QEMU_BIN_DIR, "a", "b")
+        self.assertEqual(err, "")
+        return [(d["filter"], d["what"], d["before"], d["after"], d["how"])
+                for d in json.loads(out)]
+
+    def test_diff(self):
+        plugin = "  - weir-plugin: {plugin: %s, options: {%s}}\n"
+        self.assertEqual(
+            self.diff(plugin % ("probe", "mode: forward, hold-ms: 5, room: 1M"),
+                      plugin % ("probe", "hold-ms: 6, room: 1024K, label: x")
+                      + plugin % ("passing", "")),
+            [("weir-plugin:probe", "options.hold-ms", "5", "6", "reopen"),
+             ("weir-plugin:probe", "options.label", None, "x", "reattach"),
+             ("weir-plugin:probe", "options.mode", "forward", None, "reopen"),
+             ("weir-plugin:probe", "options.room", "1M", "1024K", "nothing"),
+             ("weir-plugin:passing", None, None, "storage", "attach")])
+        mask = "  - weir-plugin: {plugin: mask, deadline: %d}\n"
+        self.assertEqual(
+            self.diff(mask % 1 + plugin % ("passing", ""),
+                      mask % 2 + plugin % ("empty", "")), [
+                ("weir-plugin:mask", "deadline", 1, 2, "reopen"),
+                ("weir-plugin:empty", None, None, "storage", "attach"),
+                ("weir-plugin:passing", None, "storage", None, "detach")])
+        self.assertEqual(
+            self.diff(mask % 1, plugin % ("empty", "")), [
+                ("weir-plugin:empty", None, None, "storage", "attach"),
+                ("weir-plugin:mask", None, "storage", None, "not")])
+
 
 if __name__ == "__main__":
     unittest.main()
