@@ -153,7 +153,8 @@ static int change_fit(const WeirGoal *goal, const WeirPresent *present)
     options = change_differ(goal, present);
     switch (change_strictest(goal, options)) {
     case WEIR_MUTABLE_AT_OPEN:
-        return fixed + (present->unsure ? FIT_REOPEN : FIT_SAME);
+        return fixed + (!present->unsure ? FIT_SAME :
+                        present->opened ? FIT_REOPEN : FIT_NONE);
     case WEIR_MUTABLE_REOPEN:
         return fixed + (present->opened ? FIT_REOPEN : FIT_NONE);
     default:

@@ -5,6 +5,7 @@
 
 #include "advice.h"
 #include "history.h"
+#include "pluginvalue.h"
 #include "storagerecord.h"
 
 static void compliance_filter_free(WeirFilterStatus *filter)
@@ -241,6 +242,22 @@ static void compliance_add_filter(WeirDiskStatus *status, const char *driver,
     g_ptr_array_add(status->filters, filter);
 }
 
+/* Whether somebody has given a plugin other options. */
+static void compliance_check_options(const WeirGraphNode *node,
+                                     const WeirWanted *wanted,
+                                     WeirVerdict *verdict)
+{
+    g_autoptr(GPtrArray) drift = node->plugin
+        ? weir_plugin_drift(node->filter, node->plugin, wanted->options)
+        : NULL;
+
+    for (guint i = 0; drift && i < drift->len; i++) {
+        weir_verdict_add(verdict, WEIR_NON_COMPLIANT, "%s: %s",
+                         node->filter_kind,
+                         (char *)g_ptr_array_index(drift, i));
+    }
+}
+
 static void compliance_check_present(const WeirGraphNode *node,
                                      const WeirWanted *wanted,
                                      const WeirDiskStatus *status,
@@ -254,6 +271,7 @@ static void compliance_check_present(const WeirGraphNode *node,
                          "%s is at place %s instead of %s",
                          node->filter_kind, facts.place, wanted->place);
     }
+    compliance_check_options(node, wanted, verdict);
     weir_judge_filter(&facts, &status->limits,
                       is_highest ? status->recent : NULL, verdict);
 }

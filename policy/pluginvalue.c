@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#define VALUE_ON_ERROR "stall"      /* the driver's defaults */
+#define VALUE_DEADLINE_MS 30000
+
 JsonObject *weir_plugin_option(JsonObject *plugin, const char *name)
 {
     JsonArray *options = weir_json_array(plugin, "options");
@@ -106,4 +109,62 @@ JsonObject *weir_plugin_values(JsonObject *plugin, JsonObject *given)
         }
     }
     return values;
+}
+
+/* --- what a plugin at work is like --- */
+
+static void drift_add(GPtrArray *texts, const char *where, const char *name,
+                      const char *is, const char *wanted)
+{
+    if (strcmp(is, wanted) != 0) {
+        g_ptr_array_add(texts, g_strdup_printf(
+            "%s%s is %s instead of %s", where, name, *is ? is : "empty",
+            *wanted ? wanted : "empty"));
+    }
+}
+
+/* One of the driver's options. */
+static void drift_add_driver(GPtrArray *texts, JsonObject *filter,
+                             JsonObject *wanted)
+{
+    const char *on_error = weir_json_string(wanted, "on-error");
+    const char *is = weir_json_string(filter, "on-error");
+    g_autofree char *deadline = g_strdup_printf(
+        "%" G_GINT64_FORMAT, weir_json_int(wanted, "deadline",
+                                           VALUE_DEADLINE_MS));
+    g_autofree char *is_deadline = g_strdup_printf(
+        "%" G_GINT64_FORMAT, weir_json_int(filter, "deadline", -1));
+
+    if (is) {
+        drift_add(texts, "", "on-error", is,
+                  on_error ? on_error : VALUE_ON_ERROR);
+    }
+    if (json_object_has_member(filter, "deadline")) {
+        drift_add(texts, "", "deadline", is_deadline, deadline);
+    }
+}
+
+GPtrArray *weir_plugin_drift(JsonObject *filter, JsonObject *plugin,
+                             JsonObject *wanted)
+{
+    GPtrArray *texts = g_ptr_array_new_with_free_func(g_free);
+    JsonArray *options = weir_json_array(plugin, "options");
+    JsonObject *values = weir_json_object(filter, "options");
+    JsonObject *given = weir_json_object(wanted, "options");
+
+    for (guint i = 0; values && i < weir_json_length(options); i++) {
+        JsonObject *option = weir_json_object_at(options, i);
+        const char *name = weir_json_string(option, "name");
+        JsonNode *value = name ? json_object_get_member(values, name) : NULL;
+
+        if (value) {
+            g_autofree char *is = weir_plugin_value(option, value);
+            g_autofree char *should = weir_plugin_value(
+                option, given ? json_object_get_member(given, name) : NULL);
+
+            drift_add(texts, "options.", name, is, should);
+        }
+    }
+    drift_add_driver(texts, filter, wanted);
+    return texts;
 }

@@ -28,4 +28,14 @@ char *weir_plugin_value(JsonObject *option, JsonNode *value);
  */
 JsonObject *weir_plugin_values(JsonObject *plugin, JsonObject *given);
 
+/*
+ * In what a plugin at work is not as it should be.
+ *
+ * @filter: its entry in query-weir
+ * @wanted: options of its node
+ * Returns texts as "options.iops is 5 instead of 10", which the caller unrefs.
+ */
+GPtrArray *weir_plugin_drift(JsonObject *filter, JsonObject *plugin,
+                             JsonObject *wanted);
+
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "compliance.h"
+#include "pluginvalue.h"
 #include "sidecar.h"
 
 typedef struct Look {
@@ -226,6 +227,27 @@ static WeirPlace present_place(const WeirGraphNode *node,
                                           : WEIR_PLACE_DISK;
 }
 
+/* Whether a plugin tells that it has got other options than recorded. */
+static bool present_drifted(const WeirGraphNode *node,
+                            const WeirWanted *recorded)
+{
+    g_autoptr(GPtrArray) drift = node->plugin
+        ? weir_plugin_drift(node->filter, node->plugin, recorded->options)
+        : NULL;
+
+    return drift && drift->len > 0;
+}
+
+/* Whether a filter of the record may be another than it was opened as. */
+static bool present_unsure(const WeirGraphNode *node,
+                           const WeirWanted *applied,
+                           const WeirWanted *pending)
+{
+    return (applied && pending && applied->settings && pending->settings &&
+            !json_object_equal(applied->settings, pending->settings)) ||
+           present_drifted(node, applied ? applied : pending);
+}
+
 static void present_add(const Look *look, const WeirGraphNode *node,
                         const WeirFilterType *type, bool backing)
 {
@@ -247,14 +269,12 @@ static void present_add(const Look *look, const WeirGraphNode *node,
     if (applied || pending) {
         present_set_known(look, present, node, type,
                           applied ? applied : pending);
-        present->unsure = applied && pending && applied->settings &&
-                          pending->settings &&
-                          !json_object_equal(applied->settings,
-                                             pending->settings);
+        present->unsure = present_unsure(node, applied, pending);
     } else if ((alike = present_alike(disk, node->filter_kind,
                                       present->place)) &&
                alike->settings) {
         present->settings = json_object_ref(alike->settings);
+        present->unsure = present_drifted(node, alike);
     }
     present->stays = present_stays(node, type, present->settings);
     present->class = type->class;

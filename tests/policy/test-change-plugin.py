@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import unittest
 
-from common import GUARD_S, QEMU_BIN_DIR, ROOT, Qmp, VmTest, need
+from common import GUARD_S, QEMU_BIN_DIR, ROOT, Qmp, VmTest, need, wait_for
 from changetest import PREFIX, Change, Load
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
@@ -135,6 +135,46 @@ class Plugins(Folder, Change):
             "weir-disk0-plugin-passing): no luck; everything is as before\n")
         self.assertEqual((self.own()["mode"], self.own()["hold-ms"]),
                          ("forward", 0))
+        self.finds(0, "compliant")
+
+    def test_changed_behind_its_back(self):
+        self.policy("p", plugin("probe", "options: {mode: forward}"))
+        self.vm("p")
+        self.finds(0, "compliant")
+        options = dict(
+            self.record()["wanted"][1]["options"], deadline=5,
+            options={"mode": "pass", "hold-ms": 3})
+        self.assertEqual(options["driver"], "weir-plugin")
+        self.qmp("blockdev-reopen", {"options": [options]})
+        self.finds(3, "non-compliant",
+                   "weir-plugin:probe: options.mode is pass instead of "
+                   "forward; weir-plugin:probe: options.hold-ms is 3 instead "
+                   "of 0; weir-plugin:probe: deadline is 5 instead of 30000")
+        self.assertIn("change options of weir-plugin:probe",
+                      self.change("reapply"))
+        self.finds(0, "compliant")
+        self.assertEqual((self.own()["mode"], self.own()["hold-ms"]),
+                         ("forward", 0))
+
+    def test_attached_by_somebody_else(self):
+        """With other options than the one of the policy had."""
+        self.policy("p", plugin("probe", "options: {mode: forward}"))
+        self.vm("p")
+        node = dict(self.record()["wanted"][1]["options"])
+        for options in ({"mode": "forward"}, {"mode": "pass"}):
+            self.qmp("weir-detach", {"node-name": next(iter(self.filters())),
+                                     "job-id": "j"})
+            wait_for(lambda: not self.filters(), "the job")
+            node.update({"node-name": "other" + options["mode"],
+                         "options": options})
+            self.qmp("weir-attach", {"node-name": PREFIX + "storage",
+                                     "filter": node})
+            self.qmp("job-dismiss", {"id": "j"})
+            if options["mode"] == "forward":
+                self.assertIn("already", self.change("reapply"))
+        self.finds(3, "non-compliant", "weir-plugin:probe: options.mode is "
+                   "pass instead of forward")
+        self.change("reapply")
         self.finds(0, "compliant")
 
     def test_one_that_changes_data(self):
