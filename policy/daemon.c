@@ -130,6 +130,23 @@ static JsonObject *daemon_describe(void *opaque, const char *plugin,
     return answer ? json_object_ref(weir_json_as_object(answer)) : NULL;
 }
 
+void weir_daemon_learn_plugins(WeirDaemon *daemon)
+{
+    g_autoptr(JsonNode) answer = weir_schema_find(daemon->schema,
+                                                  WEIR_PLUGIN_DRIVER)
+        ? weir_daemon_ask(daemon, "query-weir-plugins", NULL, NULL) : NULL;
+    JsonArray *files = weir_json_as_array(answer);
+
+    for (guint i = 0; i < weir_json_length(files); i++) {
+        JsonObject *file = weir_json_object_at(files, i);
+        const char *name = weir_json_string(file, "name");
+
+        if (name && !weir_json_string(file, "problem")) {
+            weir_schema_find_plugin(daemon->schema, WEIR_PLUGIN_DRIVER, name);
+        }
+    }
+}
+
 WeirDaemon *weir_daemon_start(const char *bin_dir, GError **error)
 {
     g_autoptr(WeirDaemon) daemon = g_new0(WeirDaemon, 1);

@@ -31,6 +31,9 @@ void weir_daemon_free(WeirDaemon *daemon);
  */
 const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon);
 
+/* Ask about all plugins that can be used, for weir_schema_plugins(). */
+void weir_daemon_learn_plugins(WeirDaemon *daemon);
+
 /* Its monitor, owned by @daemon, which is started; or NULL with @error set. */
 WeirQmp *weir_daemon_qmp(WeirDaemon *daemon, GError **error);
 

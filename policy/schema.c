@@ -634,6 +634,30 @@ void weir_schema_forget(const WeirSchema *schema)
     g_hash_table_remove_all(schema->plugins);
 }
 
+static gint schema_compare_kind(gconstpointer a, gconstpointer b)
+{
+    const WeirFilterType *const *left = a;
+    const WeirFilterType *const *right = b;
+
+    return strcmp((*left)->kind, (*right)->kind);
+}
+
+GPtrArray *weir_schema_plugins(const WeirSchema *schema)
+{
+    GPtrArray *types = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer type;
+
+    g_hash_table_iter_init(&iter, schema->plugins);
+    while (g_hash_table_iter_next(&iter, NULL, &type)) {
+        if (((WeirFilterType *)type)->plugin) {
+            g_ptr_array_add(types, type);
+        }
+    }
+    g_ptr_array_sort(types, schema_compare_kind);
+    return types;
+}
+
 /* --- values --- */
 
 static JsonNode *schema_value_json(const cyaml_schema_value_t *value,

@@ -119,6 +119,9 @@ const WeirFilterType *weir_schema_find_filter(const WeirSchema *schema,
 /* Plugins are to be asked about again: their files may be others by now. */
 void weir_schema_forget(const WeirSchema *schema);
 
+/* The types of plugins that are known, by kind; the caller unrefs the array. */
+GPtrArray *weir_schema_plugins(const WeirSchema *schema);
+
 /* "cache" and so on. */
 const char *weir_class_name(WeirClass class);
 

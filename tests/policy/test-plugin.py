@@ -294,5 +294,80 @@ remove: [weir-plugin]
                 ("weir-plugin:mask", None, "storage", None, "not")])
 
 
+class Schema(SeveralTest):
+    """The JSON schema knows the options of the plugins that there are."""
+
+    def setUp(self):
+        super().setUp()
+        try:
+            import jsonschema
+        except ImportError as error:
+            self.skipTest(str(error))
+        schema = json.loads(self.weir_ok("policy", "schema", "--qemu-bin-dir",
+                                         common.QEMU_BIN_DIR))
+        jsonschema.Draft202012Validator.check_schema(schema)
+        self.schema = schema
+        self.validator = jsonschema.Draft202012Validator(schema)
+
+    def valid(self, *plugins, **more):
+        return self.validator.is_valid(dict({"name": "p", "filters": [
+            {"weir-plugin": plugin} for plugin in plugins]}, **more))
+
+    def test_options(self):
+        for options, good in (
+                ({"mode": "forward", "hold-ms": 5, "quick": True}, True),
+                ({"mode": "back"}, False), ({"hold-ms": 10001}, False),
+                ({"hold-ms": "12"}, True), ({"hold-ms": "x"}, False),
+                ({"hold-ms": -1}, False), ({"quick": "on"}, True),
+                ({"quick": "yes"}, False), ({"room": "64K"}, True),
+                ({"room": 100}, False), ({"room": "64X"}, False),
+                ({"label": "${vm}"}, True), ({"label": "${vmm}"}, False),
+                ({"other": 1}, False), ({"mode": "${disk}"}, True)):
+            self.assertEqual(self.valid({"plugin": "probe",
+                                         "options": options}), good, options)
+        # of those that are not there, nothing is known
+        self.assertTrue(self.valid({"plugin": "none", "options": {"x": 1}}))
+        self.assertTrue(self.valid({"plugin": "/x/probe.so",
+                                    "options": {"x": 1}}))
+        self.assertFalse(self.valid({"options": {"mode": "forward"}}))
+        self.assertFalse(self.valid({"plugin": "a${vm}"}))
+
+    def test_needs(self):
+        worker = {"plugin": "worker"}
+        self.assertFalse(self.valid(worker))
+        self.assertTrue(self.valid(dict(worker, sidecar="/s")))
+        self.assertTrue(self.validator.is_valid(
+            {"name": "p", "inherit": "b", "remove": ["weir-plugin:probe"],
+             "filters": [{"weir-plugin": worker}]}))
+        self.assertFalse(self.validator.is_valid(
+            {"name": "p", "inherit": "b", "remove": ["weir-inspect:x"]}))
+
+    def test_together(self):
+        self.assertTrue(self.valid({"plugin": "probe"}, {"plugin": "passing"}))
+        self.assertFalse(self.valid({"plugin": "probe"}, {"plugin": "probe"}))
+        self.assertFalse(self.validator.is_valid({"name": "p", "filters": [
+            {"weir-inspect": None}, {"weir-plugin": {"plugin": "probe"}}]}))
+        self.assertTrue(self.validator.is_valid({"name": "p", "filters": [
+            {"weir-inspect": None}, {"weir-plugin": {"plugin": "empty"}}]}))
+
+    def test_what_editors_show(self):
+        plugin = self.schema["properties"]["filters"]["items"]["properties"][
+            "weir-plugin"]
+        self.assertEqual(plugin["properties"]["plugin"]["anyOf"][0]["enum"],
+                         ["empty", "mask", "passing", "probe", "worker"])
+        own = [c["then"]["properties"]["options"] for c in plugin["allOf"]
+               if c["if"]["properties"]["plugin"]["const"] == "probe"][0]
+        self.assertEqual(own["description"], "counts requests")
+        hold, label = (own["properties"][k] for k in ("hold-ms", "label"))
+        self.assertEqual(hold["description"],
+                         "for how long they are held; 0: for ever (ms)")
+        self.assertEqual(hold["anyOf"][0], {"type": "integer", "minimum": 0,
+                                            "maximum": 10000})
+        self.assertEqual(label["description"],
+                         "anything; cannot be changed at run time")
+        self.assertEqual(own["properties"]["mode"]["default"], "pass")
+        self.assertIs(own["properties"]["quick"]["default"], True)
+
+
 if __name__ == "__main__":
     unittest.main()
