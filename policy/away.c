@@ -92,6 +92,17 @@ typedef struct Answers {
     gint64 id;              /* of the last node */
 } Answers;
 
+/* What a plugin's file is; the one of a policy, as far as that tells. */
+static void away_add_plugin(JsonObject *filter, const WeirWanted *wanted)
+{
+    const char *plugin = weir_json_string(wanted->settings, "plugin");
+
+    if (strcmp(wanted->driver, WEIR_PLUGIN_DRIVER) == 0 && plugin) {
+        json_object_set_string_member(filter, "plugin", plugin);
+        json_object_set_string_member(filter, "path", plugin);
+    }
+}
+
 static void away_add_filter(Answers *answers, const WeirRecordDisk *disk,
                             const WeirWanted *wanted, const WeirWanted *below)
 {
@@ -102,6 +113,7 @@ static void away_add_filter(Answers *answers, const WeirRecordDisk *disk,
     json_object_set_string_member(filter, "driver", wanted->driver);
     weir_json_set_string(filter, "place", wanted->place);
     weir_json_set_string(filter, "child", below->node_name);
+    away_add_plugin(filter, wanted);
     if (weir_rollback_is_decrypted(disk, wanted)) {
         job = json_object_new();
         json_object_set_string_member(job, "mode", "decrypt");
@@ -214,6 +226,19 @@ static bool away_knows_all(const WeirRecordDisk *disk,
     return true;
 }
 
+/* Why a filter cannot go while nobody can ask it; NULL: it can. */
+static char *away_stays(const WeirStep *step)
+{
+    const char *reason = step->class == WEIR_CLASS_CACHE ? away_cache(step)
+                                                         : NULL;
+
+    if (step->holds_data) {
+        return g_strdup("it may hold what was not written to the disk");
+    }
+    return reason ? g_strdup_printf("the cache %s %s", step->memory
+                                    ? step->memory : "file", reason) : NULL;
+}
+
 bool weir_away_check(const WeirRecordDisk *disk, const WeirChange *change,
                      const WeirSchema *schema, GError **error)
 {
@@ -222,15 +247,13 @@ bool weir_away_check(const WeirRecordDisk *disk, const WeirChange *change,
     }
     for (guint i = 0; i < change->steps->len; i++) {
         const WeirStep *step = g_ptr_array_index(change->steps, i);
-        const char *reason = step->kind == WEIR_STEP_DETACH &&
-                             step->class == WEIR_CLASS_CACHE
-                             ? away_cache(step) : NULL;
+        g_autofree char *reason = step->kind == WEIR_STEP_DETACH
+                                  ? away_stays(step) : NULL;
 
         if (reason) {
             weir_set_error(error, "its storage daemon is away, and %s (node "
-                           "%s) cannot go without it: the cache %s %s",
-                           step->driver, step->node_name,
-                           step->memory ? step->memory : "file", reason);
+                           "%s) cannot go without it: %s", step->filter,
+                           step->node_name, reason);
             return false;
         }
     }

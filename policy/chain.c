@@ -41,17 +41,18 @@ char *weir_node_name(const char *prefix, const char *suffix)
                            WEIR_NODE_NAME_HASH, hash);
 }
 
-/* A filter's part of a node name: its driver, in short if that is unique. */
-static const char *chain_suffix(const char *driver)
+char *weir_chain_suffix(const char *driver, JsonObject *options)
 {
     const char *rest = driver + strlen(WEIR_FILTER_PREFIX);
+    g_autofree char *kind = weir_kind_of(driver, options);
+    const char *plugin = weir_kind_plugin(kind);
 
     for (guint i = 0; i < G_N_ELEMENTS(chain_roles); i++) {
         if (strcmp(rest, chain_roles[i]) == 0) {
-            return driver;
+            return g_strdup(driver);
         }
     }
-    return rest;
+    return plugin ? g_strconcat(rest, "-", plugin, NULL) : g_strdup(rest);
 }
 
 /* What every node of the disk's chain is told. */
@@ -118,11 +119,12 @@ static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
                               JsonObject *options, JsonObject *settings)
 {
     const char *below = weir_chain_top(chain);
+    g_autofree char *suffix = weir_chain_suffix(filter->driver, options);
     WeirChainNode *node = chain_push(chain, disk, WEIR_ROLE_FILTER,
-                                     filter->driver,
-                                     chain_suffix(filter->driver));
+                                     filter->driver, suffix);
 
     node->place = filter->place;
+    node->holds_data = filter->holds_data;
     node->settings = json_object_ref(settings);
     chain_add_options(node->options, options);
     json_object_set_string_member(node->options, filter->child, below);
@@ -207,12 +209,23 @@ static bool chain_has_client_cache(JsonObject *options)
     return false;
 }
 
-bool weir_chain_holds_back(const GPtrArray *chain)
+/* Some keep nothing; what others do is not known, but of plugins. */
+static bool chain_filter_holds_back(const WeirChainNode *node)
 {
-    /* these keep nothing; what others do is not known */
     static const char *const safe[] = {
         "weir-encryption", "weir-inspect", "weir-replication", NULL
     };
+
+    if (strcmp(node->driver, WEIR_PLUGIN_DRIVER) == 0) {
+        return node->holds_data;
+    }
+    return !g_strv_contains(safe, node->driver) &&
+           (strcmp(node->driver, "weir-cache") != 0 ||
+            chain_is_write_back(node));
+}
+
+bool weir_chain_holds_back(const GPtrArray *chain)
+{
 
     for (guint i = 0; i < chain->len; i++) {
         const WeirChainNode *node = g_ptr_array_index(chain, i);
@@ -223,9 +236,7 @@ bool weir_chain_holds_back(const GPtrArray *chain)
         if (node->role == WEIR_ROLE_FORMAT
             ? strcmp(node->driver, "raw") != 0
             : node->role == WEIR_ROLE_FILTER &&
-              !g_strv_contains(safe, node->driver) &&
-              (strcmp(node->driver, "weir-cache") != 0 ||
-               chain_is_write_back(node))) {
+              chain_filter_holds_back(node)) {
             return true;
         }
     }

@@ -15,6 +15,7 @@ typedef enum WeirRole {
 typedef struct WeirChainNode {
     WeirRole role;
     WeirPlace place;        /* of a filter */
+    bool holds_data;        /* of a filter, see policy.h */
     char *driver;
     char *node_name;
     JsonObject *options;    /* the argument of -blockdev, names included */
@@ -27,9 +28,9 @@ typedef struct WeirChainNode {
 /*
  * Work out the chain of a disk.
  *
- * Node names depend on the disk's prefix and the drivers only.  QEMU gives a
- * node that is opened by reference nothing of what its parent was told, so
- * each node gets discard, cache and read-only by itself.
+ * Node names depend on the disk's prefix and the filters' kinds only.  QEMU
+ * gives a node that is opened by reference nothing of what its parent was told,
+ * so each node gets discard, cache and read-only by itself.
  *
  * @disk: the disk
  * @policy: its policy
@@ -51,6 +52,12 @@ const char *weir_chain_top(const GPtrArray *chain);
  * that was written: then a process that is killed loses it.
  */
 bool weir_chain_holds_back(const GPtrArray *chain);
+
+/*
+ * A filter's part of a node name, to be freed: its driver, in short if that is
+ * unique, and of a plugin its name.
+ */
+char *weir_chain_suffix(const char *driver, JsonObject *options);
 
 /* "storage", "filter" or "format". */
 const char *weir_role_name(WeirRole role);

@@ -23,7 +23,7 @@ typedef struct Work {
 void weir_present_free(WeirPresent *present)
 {
     if (present) {
-        g_free(present->driver);
+        g_free(present->kind);
         g_free(present->node_name);
         g_free(present->child);
         g_clear_pointer(&present->settings, json_object_unref);
@@ -58,7 +58,7 @@ void weir_shape_clear(WeirShape *shape)
 
 static void step_free(WeirStep *step)
 {
-    g_free(step->driver);
+    g_free(step->filter);
     g_free(step->node_name);
     g_free(step->below);
     g_clear_pointer(&step->options, json_object_unref);
@@ -83,21 +83,21 @@ char *weir_step_text(const WeirStep *step)
     switch (step->kind) {
     case WEIR_STEP_CREATE:
         return g_strdup_printf("make %s for %s, if it is missing",
-                               step->location->path, step->driver);
+                               step->location->path, step->filter);
     case WEIR_STEP_OPEN:
         return g_strdup_printf("open node %s for %s", step->node_name,
-                               step->driver);
+                               step->filter);
     case WEIR_STEP_CLOSE:
         return g_strdup_printf("close node %s", step->node_name);
     case WEIR_STEP_ATTACH:
         return g_strdup_printf("attach %s (node %s) above node %s",
-                               step->driver, step->node_name, step->below);
+                               step->filter, step->node_name, step->below);
     case WEIR_STEP_DETACH:
-        return g_strdup_printf("detach %s (node %s)", step->driver,
+        return g_strdup_printf("detach %s (node %s)", step->filter,
                                step->node_name);
     default:
         return g_strdup_printf("change options of %s (node %s)",
-                               step->driver, step->node_name);
+                               step->filter, step->node_name);
     }
 }
 
@@ -114,8 +114,7 @@ static WeirMutability change_strictest(const WeirGoal *goal,
     WeirMutability result = WEIR_MUTABLE_AT_OPEN;
 
     for (guint i = 0; i < options->len; i++) {
-        WeirMutability one = weir_mutability(goal->type->driver,
-                                             goal->type->changes_data,
+        WeirMutability one = weir_mutability(goal->type,
                                              g_ptr_array_index(options, i));
 
         result = order[one] > order[result] ? one : result;
@@ -123,11 +122,20 @@ static WeirMutability change_strictest(const WeirGoal *goal,
     return result;
 }
 
+/* Options that are not what is wanted. */
 static GPtrArray *change_differ(const WeirGoal *goal,
                                 const WeirPresent *present)
 {
-    return weir_options_differ(present->settings, goal->node->settings,
-                               goal->type->nodes);
+    JsonObject *settings = goal->node->settings;
+    GPtrArray *options = weir_options_differ(present->settings, settings);
+
+    for (guint i = options->len; i-- > 0;) {
+        if (weir_option_same(goal->type, present->settings, settings,
+                             g_ptr_array_index(options, i))) {
+            g_ptr_array_remove_index(options, i);
+        }
+    }
+    return options;
 }
 
 static int change_fit(const WeirGoal *goal, const WeirPresent *present)
@@ -136,7 +144,7 @@ static int change_fit(const WeirGoal *goal, const WeirPresent *present)
     g_autoptr(GPtrArray) options = NULL;
 
     if (present->backing || present->place != goal->node->place ||
-        strcmp(present->driver, goal->node->driver) != 0) {
+        strcmp(present->kind, goal->type->kind) != 0) {
         return FIT_NONE;
     }
     if (!present->settings) {
@@ -145,7 +153,8 @@ static int change_fit(const WeirGoal *goal, const WeirPresent *present)
     options = change_differ(goal, present);
     switch (change_strictest(goal, options)) {
     case WEIR_MUTABLE_AT_OPEN:
-        return fixed + (present->unsure ? FIT_REOPEN : FIT_SAME);
+        return fixed + (!present->unsure ? FIT_SAME :
+                        present->opened ? FIT_REOPEN : FIT_NONE);
     case WEIR_MUTABLE_REOPEN:
         return fixed + (present->opened ? FIT_REOPEN : FIT_NONE);
     default:
@@ -204,13 +213,13 @@ static bool change_is_kept(const Work *work, const WeirPresent *present)
     return false;
 }
 
-/* Whether a filter of that driver is going to be attached. */
-static bool change_attaches(const Work *work, const char *driver)
+/* Whether a filter of that kind is going to be attached. */
+static bool change_attaches(const Work *work, const char *kind)
 {
     for (guint i = 0; i < work->goals->len; i++) {
         const WeirGoal *goal = g_ptr_array_index(work->goals, i);
 
-        if (!goal->kept && strcmp(goal->node->driver, driver) == 0) {
+        if (!goal->kept && strcmp(goal->type->kind, kind) == 0) {
             return true;
         }
     }
@@ -228,17 +237,16 @@ static bool change_check_kept(const Work *work, const WeirGoal *goal,
     for (guint i = 0; i < options->len; i++) {
         const char *option = g_ptr_array_index(options, i);
 
-        switch (weir_mutability(goal->type->driver, goal->type->changes_data,
-                                option)) {
+        switch (weir_mutability(goal->type, option)) {
         case WEIR_MUTABLE_NEVER:
             weir_set_error(error, "'%s' of %s cannot be changed while the disk "
                            "is in use; start the VM anew under the policy",
-                           option, goal->type->driver);
+                           option, goal->type->kind);
             return false;
         case WEIR_MUTABLE_AT_OPEN:
             g_ptr_array_add(work->change->notes, g_strdup_printf(
                 "'%s' of %s counts when the disk is opened next", option,
-                goal->type->driver));
+                goal->type->kind));
             break;
         default:
             break;
@@ -273,13 +281,24 @@ static void change_note_cache(const Work *work, const WeirGoal *goal)
         path ? path : weir_json_string(goal->node->settings, "cache-file")));
 }
 
+/* The same of a plugin that holds data, which may be nowhere else then. */
+static void change_note_plugin(const Work *work, const WeirGoal *goal)
+{
+    if (!work->shape->keeps_policy && !goal->kept && goal->type->plugin &&
+        goal->type->holds_data) {
+        g_ptr_array_add(work->change->notes, g_strdup_printf(
+            "without %s the disk may not be whole: let the next start of the "
+            "VM have this policy, or detach it before", goal->type->kind));
+    }
+}
+
 /* Whether a filter is going to be attached again, to the log that it has. */
 static bool change_returns(const Work *work, const WeirPresent *present)
 {
     for (guint i = 0; i < work->goals->len; i++) {
         const WeirGoal *goal = g_ptr_array_index(work->goals, i);
 
-        if (!goal->kept && strcmp(goal->node->driver, present->driver) == 0 &&
+        if (!goal->kept && strcmp(goal->type->kind, present->kind) == 0 &&
             g_strcmp0(weir_json_string(goal->node->settings, "log"),
                       weir_json_string(present->settings, "log")) == 0) {
             return true;
@@ -294,12 +313,12 @@ static bool change_check_removed(const Work *work, const WeirPresent *present,
 {
     if (present->stays) {
         weir_set_error(error, "%s (node %s) cannot be detached: %s",
-                       present->driver, present->node_name, present->stays);
+                       present->kind, present->node_name, present->stays);
         return false;
     }
     if (present->leaves && change_returns(work, present)) {
         weir_set_error(error, "%s (node %s) cannot be detached and attached "
-                       "again: %s", present->driver, present->node_name,
+                       "again: %s", present->kind, present->node_name,
                        present->leaves);
         return false;
     }
@@ -318,11 +337,12 @@ static bool change_check(const Work *work, GError **error)
                        : goal->refusal != NULL) {
             if (!goal->kept) {
                 weir_set_error(error, "%s cannot be attached to a disk in "
-                               "use: %s", goal->node->driver, goal->refusal);
+                               "use: %s", goal->type->kind, goal->refusal);
             }
             return false;
         }
         change_note_cache(work, goal);
+        change_note_plugin(work, goal);
     }
     for (guint i = 0; i < work->present->len; i++) {
         const WeirPresent *present = g_ptr_array_index(work->present, i);
@@ -380,12 +400,12 @@ static void shape_remove(WeirShape *shape, const char *node)
 /* --- steps --- */
 
 static WeirStep *change_add(const Work *work, WeirStepKind kind,
-                            const char *driver, const char *node_name)
+                            const char *filter, const char *node_name)
 {
     WeirStep *step = g_new0(WeirStep, 1);
 
     step->kind = kind;
-    step->driver = g_strdup(driver);
+    step->filter = g_strdup(filter);
     step->node_name = g_strdup(node_name);
     step->below = g_strdup(shape_below(work->shape, node_name));
     g_ptr_array_add(work->change->steps, step);
@@ -405,10 +425,11 @@ static JsonObject *change_options(JsonObject *options, const char *node_name,
 
 static void change_detach(const Work *work, const WeirPresent *present)
 {
-    WeirStep *step = change_add(work, WEIR_STEP_DETACH, present->driver,
+    WeirStep *step = change_add(work, WEIR_STEP_DETACH, present->kind,
                                 present->node_name);
 
     step->class = present->class;
+    step->holds_data = present->holds_data;
     step->memory = g_strdup(present->memory);
     step->leaves = g_strdup(present->leaves);
     if (present->options) {
@@ -419,7 +440,7 @@ static void change_detach(const Work *work, const WeirPresent *present)
     for (guint i = 0; present->owned && i < present->owned->len; i++) {
         JsonObject *node = g_ptr_array_index(present->owned, i);
 
-        step = change_add(work, WEIR_STEP_CLOSE, present->driver,
+        step = change_add(work, WEIR_STEP_CLOSE, present->kind,
                           weir_json_string(node, "node-name"));
         step->options = json_object_ref(node);
     }
@@ -431,14 +452,14 @@ static bool change_can_return(const WeirPresent *present)
     return present->options && !present->leaves;
 }
 
-/* @early: those in whose place another of the driver comes. */
+/* @early: those in whose place another of the kind comes. */
 static void change_detach_all(const Work *work, bool early, bool returns)
 {
     for (guint i = 0; i < work->present->len; i++) {
         const WeirPresent *present = g_ptr_array_index(work->present, i);
 
         if (!change_is_kept(work, present) &&
-            change_attaches(work, present->driver) == early &&
+            change_attaches(work, present->kind) == early &&
             change_can_return(present) == returns) {
             change_detach(work, present);
         }
@@ -508,7 +529,7 @@ static void change_create(const Work *work, const WeirGoal *goal)
 
         if (location && location->create_bytes > 0) {
             WeirStep *step = change_add(work, WEIR_STEP_CREATE,
-                                        goal->node->driver,
+                                        goal->type->kind,
                                         goal->node->node_name);
 
             step->location = g_steal_pointer(&location);
@@ -543,7 +564,7 @@ static void change_open(const Work *work, const WeirGoal *goal)
         if (!node || !weir_change_opens(goal->type, node)) {
             continue;
         }
-        step = change_add(work, WEIR_STEP_OPEN, goal->node->driver,
+        step = change_add(work, WEIR_STEP_OPEN, goal->type->kind,
                           weir_json_string(node, "node-name"));
         step->options = json_object_ref(node);
         json_object_set_string_member(goal->node->options, option,
@@ -561,9 +582,10 @@ static void change_attach(const Work *work, guint index)
     change_create(work, goal);
     change_open(work, goal);
     shape_insert(work->shape, goal->node->node_name, target);
-    step = change_add(work, WEIR_STEP_ATTACH, goal->node->driver,
+    step = change_add(work, WEIR_STEP_ATTACH, goal->type->kind,
                       goal->node->node_name);
     step->class = goal->type->class;
+    step->holds_data = goal->type->plugin && goal->type->holds_data;
     step->memory = weir_change_memory(step->class, goal->node->settings);
     step->options = change_options(goal->node->options, goal->node->node_name,
                                    goal->type->child, step->below);
@@ -602,13 +624,15 @@ static void change_reopen(const Work *work, const WeirGoal *goal)
     if (fit != FIT_REOPEN) {
         return;
     }
-    step = change_add(work, WEIR_STEP_REOPEN, goal->node->driver,
+    step = change_add(work, WEIR_STEP_REOPEN, goal->type->kind,
                       goal->kept->node_name);
     step->options = change_options(goal->node->options, step->node_name,
                                    goal->type->child, step->below);
     change_set_nodes(step->options, goal, goal->kept->opened);
+    weir_options_complete(goal->type, step->options);
     step->before = change_options(goal->kept->opened, goal->kept->node_name,
                                   goal->type->child, step->below);
+    weir_options_complete(goal->type, step->before);
 }
 
 static void change_steps(const Work *work)

@@ -24,7 +24,7 @@
 
 /* A filter that the disk has. */
 typedef struct WeirPresent {
-    char *driver;
+    char *kind;             /* see kind.h */
     char *node_name;
     char *child;            /* the option that names the filtered node */
     WeirPlace place;
@@ -37,6 +37,9 @@ typedef struct WeirPresent {
                                uses, and that stay when it goes */
     bool unsure;            /* it may have been reopened with others since */
     WeirClass class;
+    bool holds_data;        /* of a plugin: the disk may lack some */
+    bool keeps;             /* of a plugin: it has data, or a node, that
+                               another one of the kind would have to have */
     char *memory;           /* see weir_change_memory(); NULL: it has none */
     char *stays;            /* why it cannot be detached; NULL: it can */
     char *note;             /* what is to be known when it goes; NULL */
@@ -76,13 +79,14 @@ typedef enum WeirStepKind {
 
 typedef struct WeirStep {
     WeirStepKind kind;
-    char *driver;           /* of the filter; NULL: not known */
+    char *filter;           /* its kind; NULL: not known */
     char *node_name;        /* of the filter, or of the node that is opened */
     char *below;            /* the node that the filter is, or was, above */
     JsonObject *options;    /* of that node, all of them */
     JsonObject *before;
     WeirLocation *location; /* of the file */
     WeirClass class;        /* of a filter that comes or goes */
+    bool holds_data;        /* of a plugin that comes or goes */
     char *memory;           /* of that; NULL: it has none */
     char *leaves;           /* of one that goes, see WeirPresent */
 } WeirStep;

@@ -117,9 +117,15 @@ static bool libvirt_find(LibvirtDomain *found, const char *uri,
 }
 
 /* What a disk loses with a filter, or NULL. */
-static const char *libvirt_loss(WeirClass class, JsonObject *options)
+static const char *libvirt_loss(const WeirFilterType *type,
+                                JsonObject *options)
 {
-    switch (class) {
+    if (weir_kind_plugin(type->kind)) {
+        return type->changes_data
+               ? "has changed what is on the disk, which stays so" :
+               type->holds_data ? "may hold writes that the disk lacks" : NULL;
+    }
+    switch (type->class) {
     case WEIR_CLASS_CACHE:
         return weir_cache_writes_back(weir_json_string(options, "mode"))
                ? "may hold writes that the disk lacks" : NULL;
@@ -137,12 +143,13 @@ static void libvirt_note_filter(const WeirAssigned *assigned,
                                 const WeirPolicyFilter *filter,
                                 const WeirSchema *schema)
 {
-    const WeirFilterType *type = weir_schema_find(schema, filter->driver);
-    const char *note = libvirt_loss(type->class, filter->options);
+    const WeirFilterType *type = weir_schema_find_filter(
+        schema, filter->driver, filter->options);
+    const char *note = libvirt_loss(type, filter->options);
 
     if (note) {
         fprintf(stderr, "weir: disk '%s': %s of policy '%s' %s\n",
-                assigned->target, filter->driver, assigned->policy, note);
+                assigned->target, filter->kind, assigned->policy, note);
     }
 }
 

@@ -30,6 +30,7 @@ int weir_cmd_policy_schema(int argc, char **argv)
     if (!daemon) {
         return weir_fail(error);
     }
+    weir_daemon_learn_plugins(daemon);
     schema = weir_policy_schema(weir_daemon_schema(daemon));
     text = weir_json_object_text(schema, true);
     printf("%s\n", text);

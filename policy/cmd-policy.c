@@ -131,7 +131,7 @@ static char *policy_filter_list(const WeirPolicy *policy)
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
 
-        g_string_append_printf(list, "%s%s", i ? ", " : "", filter->driver);
+        g_string_append_printf(list, "%s%s", i ? ", " : "", filter->kind);
     }
     return g_string_free(list, FALSE);
 }
@@ -278,7 +278,7 @@ static void policy_print(const WeirPolicy *policy)
     for (guint i = 0; i < policy->filters->len; i++) {
         const WeirPolicyFilter *filter = g_ptr_array_index(policy->filters, i);
 
-        printf("  %s (place %s%s%s)\n", filter->driver,
+        printf("  %s (place %s%s%s)\n", filter->kind,
                weir_place_name(filter->place),
                strcmp(filter->file, policy->file) == 0 ? "" : ", from ",
                strcmp(filter->file, policy->file) == 0 ? "" : filter->file);

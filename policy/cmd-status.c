@@ -13,11 +13,12 @@ static char *status_chain(JsonArray *nodes)
     GString *text = g_string_new(NULL);
 
     for (guint i = 0; i < weir_json_length(nodes); i++) {
-        const char *driver = weir_json_string(weir_json_object_at(nodes, i),
-                                              "driver");
+        JsonObject *node = weir_json_object_at(nodes, i);
+        const char *driver = weir_json_string(node, "driver");
+        g_autofree char *kind = driver ? weir_kind_of(driver, node) : NULL;
 
         g_string_append_printf(text, "%s%s", i ? " > " : "",
-                               driver ? driver : "?");
+                               kind ? kind : "?");
     }
     if (text->len == 0) {
         g_string_append_c(text, '-');
@@ -93,7 +94,7 @@ static void status_print_filters(const GPtrArray *statuses, bool many)
 
             status_add_host(table, many, status->host);
             weir_table_cells(table, 7, status->vm, status->disk,
-                             filter->driver,
+                             filter->kind,
                              weir_compliance_name(filter->state), since,
                              *text ? text : NULL,
                              filter->reason ? filter->reason : "");

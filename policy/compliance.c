@@ -5,11 +5,13 @@
 
 #include "advice.h"
 #include "history.h"
+#include "pluginvalue.h"
 #include "storagerecord.h"
 
 static void compliance_filter_free(WeirFilterStatus *filter)
 {
     g_free(filter->driver);
+    g_free(filter->kind);
     g_free(filter->node_name);
     g_free(filter->reason);
     g_clear_pointer(&filter->filter, json_object_unref);
@@ -55,15 +57,27 @@ static WeirDiskStatus *compliance_status_new(const char *vm, const char *disk,
     return status;
 }
 
+/* Which plugin it is, of one. */
+static void compliance_set_plugin(JsonObject *object, const char *kind)
+{
+    const char *plugin = kind ? weir_kind_plugin(kind) : NULL;
+
+    if (plugin) {
+        json_object_set_string_member(object, "plugin", plugin);
+    }
+}
+
 static JsonArray *compliance_wanted(const WeirRecordDisk *disk)
 {
     JsonArray *array = json_array_new();
 
     for (guint i = 0; i < disk->wanted->len; i++) {
         const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+        g_autofree char *kind = weir_wanted_kind(wanted);
         JsonObject *object = json_object_new();
 
         json_object_set_string_member(object, "driver", wanted->driver);
+        compliance_set_plugin(object, kind);
         json_object_set_string_member(object, "node-name",
                                       wanted->node_name);
         if (wanted->place) {
@@ -84,6 +98,7 @@ static JsonArray *compliance_actual(const GPtrArray *chain)
         JsonObject *object = json_object_new();
 
         weir_json_set_string(object, "driver", node->driver);
+        compliance_set_plugin(object, node->filter_kind);
         json_object_set_string_member(object, "node-name", node->name);
         for (guint j = 0; node->filter && j < G_N_ELEMENTS(facts); j++) {
             const char *fact = weir_json_string(node->filter, facts[j]);
@@ -175,13 +190,13 @@ static bool compliance_is_filter(const WeirGraphNode *node)
     return node->driver && g_str_has_prefix(node->driver, WEIR_FILTER_PREFIX);
 }
 
-/* Index of the first filter of @chain with @driver, or -1. */
-static int compliance_find(const GPtrArray *chain, const char *driver)
+/* Index of the first filter of @chain of that kind, or -1. */
+static int compliance_find(const GPtrArray *chain, const char *kind)
 {
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
 
-        if (g_strcmp0(node->driver, driver) == 0) {
+        if (g_strcmp0(node->filter_kind, kind) == 0) {
             return (int)i;
         }
     }
@@ -191,14 +206,14 @@ static int compliance_find(const GPtrArray *chain, const char *driver)
 /* Whether a filter stands below a backing file, where no write passes it. */
 static bool compliance_in_backing(const WeirGraph *graph,
                                   const WeirGraphNode *root,
-                                  const char *driver)
+                                  const char *kind)
 {
     GPtrArray *nodes = weir_graph_nodes(graph);
 
     for (guint i = 0; i < nodes->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(nodes, i);
 
-        if (g_strcmp0(node->driver, driver) == 0 &&
+        if (g_strcmp0(node->filter_kind, kind) == 0 &&
             weir_graph_reaches(root, node)) {
             return true;
         }
@@ -208,12 +223,13 @@ static bool compliance_in_backing(const WeirGraph *graph,
 
 /* Add a filter of which is said what is in @verdict. */
 static void compliance_add_filter(WeirDiskStatus *status, const char *driver,
-                                  const WeirGraphNode *node,
+                                  const char *kind, const WeirGraphNode *node,
                                   const WeirVerdict *verdict)
 {
     WeirFilterStatus *filter = g_new0(WeirFilterStatus, 1);
 
     filter->driver = g_strdup(driver);
+    filter->kind = g_strdup(kind);
     filter->state = verdict->state;
     filter->since = verdict->since;
     if (verdict->reasons->len > 0) {
@@ -226,6 +242,22 @@ static void compliance_add_filter(WeirDiskStatus *status, const char *driver,
     g_ptr_array_add(status->filters, filter);
 }
 
+/* Whether somebody has given a plugin other options. */
+static void compliance_check_options(const WeirGraphNode *node,
+                                     const WeirWanted *wanted,
+                                     WeirVerdict *verdict)
+{
+    g_autoptr(GPtrArray) drift = node->plugin
+        ? weir_plugin_drift(node->filter, node->plugin, wanted->options)
+        : NULL;
+
+    for (guint i = 0; drift && i < drift->len; i++) {
+        weir_verdict_add(verdict, WEIR_NON_COMPLIANT, "%s: %s",
+                         node->filter_kind,
+                         (char *)g_ptr_array_index(drift, i));
+    }
+}
+
 static void compliance_check_present(const WeirGraphNode *node,
                                      const WeirWanted *wanted,
                                      const WeirDiskStatus *status,
@@ -233,12 +265,13 @@ static void compliance_check_present(const WeirGraphNode *node,
 {
     WeirFacts facts = weir_facts_read(node->filter);
 
-    facts.driver = wanted->driver;
+    facts.driver = node->filter_kind;
     if (!weir_graph_is_at(node, wanted->place)) {
         weir_verdict_add(verdict, WEIR_NON_COMPLIANT,
-                         "%s is at place %s instead of %s", wanted->driver,
-                         facts.place, wanted->place);
+                         "%s is at place %s instead of %s",
+                         node->filter_kind, facts.place, wanted->place);
     }
+    compliance_check_options(node, wanted, verdict);
     weir_judge_filter(&facts, &status->limits,
                       is_highest ? status->recent : NULL, verdict);
 }
@@ -250,12 +283,13 @@ static void compliance_check_wanted(const WeirRecordDisk *disk,
                                     const WeirGraphNode *highest,
                                     WeirDiskStatus *status)
 {
-    const char *previous = NULL;
+    g_autofree char *previous = NULL;
     int last = -1;
 
     for (guint i = 0; i < disk->wanted->len; i++) {
         const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
-        int index = compliance_find(chain, wanted->driver);
+        g_autofree char *kind = weir_wanted_kind(wanted);
+        int index = compliance_find(chain, kind);
         const WeirGraphNode *node = index < 0 ? NULL :
                                     g_ptr_array_index(chain, index);
         g_auto(WeirVerdict) verdict = { 0 };
@@ -266,10 +300,9 @@ static void compliance_check_wanted(const WeirRecordDisk *disk,
         weir_verdict_init(&verdict);
         if (!node) {
             weir_verdict_add(&verdict, WEIR_NON_COMPLIANT, "%s is %s",
-                             wanted->driver,
+                             kind,
                              compliance_in_backing(
-                                 graph, g_ptr_array_index(chain, 0),
-                                 wanted->driver)
+                                 graph, g_ptr_array_index(chain, 0), kind)
                                  ? "only below a backing file" : "missing");
         } else {
             compliance_check_present(node, wanted, status, node == highest,
@@ -277,22 +310,24 @@ static void compliance_check_wanted(const WeirRecordDisk *disk,
         }
         if (node && index < last) {
             weir_verdict_add(&verdict, WEIR_NON_COMPLIANT, "%s is above %s",
-                             wanted->driver, previous);
+                             kind, previous);
         }
         if (node) {
             last = index;
-            previous = wanted->driver;
+            g_free(previous);
+            previous = g_strdup(kind);
         }
-        compliance_add_filter(status, wanted->driver, node, &verdict);
+        compliance_add_filter(status, wanted->driver, kind, node, &verdict);
     }
 }
 
-static bool compliance_wants(const WeirRecordDisk *disk, const char *driver)
+static bool compliance_wants(const WeirRecordDisk *disk, const char *kind)
 {
     for (guint i = 0; i < disk->wanted->len; i++) {
         const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+        g_autofree char *found = weir_wanted_kind(wanted);
 
-        if (strcmp(wanted->driver, driver) == 0) {
+        if (strcmp(found, kind) == 0) {
             return true;
         }
     }
@@ -305,18 +340,19 @@ static void compliance_check_extra(const WeirRecordDisk *disk,
 {
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
-        bool wanted = node->driver && compliance_wants(disk, node->driver);
+        const char *kind = node->filter_kind;
+        bool wanted = kind && compliance_wants(disk, kind);
         g_auto(WeirVerdict) verdict = { 0 };
 
         if (!compliance_is_filter(node) ||
-            (wanted && compliance_find(chain, node->driver) == (int)i)) {
+            (wanted && compliance_find(chain, kind) == (int)i)) {
             continue;
         }
         weir_verdict_init(&verdict);
         weir_verdict_add(&verdict, WEIR_NON_COMPLIANT,
                          wanted ? "%s is there twice"
-                                : "%s is not in the policy", node->driver);
-        compliance_add_filter(status, node->driver, node, &verdict);
+                                : "%s is not in the policy", kind);
+        compliance_add_filter(status, node->driver, kind, node, &verdict);
     }
 }
 
@@ -545,7 +581,8 @@ static WeirDiskStatus *compliance_foreign(const char *vm, const char *disk,
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
 
         if (node->filter && node->driver) {
-            compliance_add_filter(status, node->driver, node, &verdict);
+            compliance_add_filter(status, node->driver, node->filter_kind,
+                                  node, &verdict);
         }
     }
     return status;
@@ -586,6 +623,7 @@ static JsonObject *compliance_filter_json(const WeirFilterStatus *filter)
     JsonObject *object = json_object_new();
 
     weir_json_set_string(object, "driver", filter->driver);
+    compliance_set_plugin(object, filter->kind);
     weir_json_set_string(object, "node-name", filter->node_name);
     json_object_set_string_member(object, "state",
                                   weir_compliance_name(filter->state));

@@ -12,6 +12,7 @@ typedef struct WeirHistory WeirHistory;     /* see history.h */
 /* What is to be said of a filter that a disk has, or should have. */
 typedef struct WeirFilterStatus {
     char *driver;
+    char *kind;             /* see kind.h */
     char *node_name;        /* NULL: it is missing */
     WeirCompliance state;
     char *reason;           /* why not WEIR_COMPLIANT; else NULL */
@@ -43,7 +44,7 @@ typedef struct WeirDiskStatus {
 
 /*
  * Compare the recorded disks of a VM with its graph.  A filter is recognised
- * by driver and place, so one attached again under another node name counts.
+ * by kind and place, so one attached again under another node name counts.
  *
  * @graph: NULL if the VM could not be asked, for @reason
  * @history: from when latencies count; NULL: since the filters were opened

@@ -8,7 +8,6 @@
 
 #include "answers.h"
 #include "plan.h"
-#include "plugins.h"
 #include "programs.h"
 #include "qmp.h"
 
@@ -115,6 +114,39 @@ static bool daemon_remember(WeirDaemon *daemon)
     return daemon->schema != NULL;
 }
 
+/* What a plugin says of itself. */
+static JsonObject *daemon_describe(void *opaque, const char *plugin,
+                                   GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+
+    json_object_set_string_member(arguments, "plugin", plugin);
+    answer = weir_daemon_ask(opaque, "query-weir-plugin", arguments, error);
+    if (answer && !weir_json_as_object(answer)) {
+        weir_set_error(error, "the storage daemon tells nothing of it");
+        return NULL;
+    }
+    return answer ? json_object_ref(weir_json_as_object(answer)) : NULL;
+}
+
+void weir_daemon_learn_plugins(WeirDaemon *daemon)
+{
+    g_autoptr(JsonNode) answer = weir_schema_find(daemon->schema,
+                                                  WEIR_PLUGIN_DRIVER)
+        ? weir_daemon_ask(daemon, "query-weir-plugins", NULL, NULL) : NULL;
+    JsonArray *files = weir_json_as_array(answer);
+
+    for (guint i = 0; i < weir_json_length(files); i++) {
+        JsonObject *file = weir_json_object_at(files, i);
+        const char *name = weir_json_string(file, "name");
+
+        if (name && !weir_json_string(file, "problem")) {
+            weir_schema_find_plugin(daemon->schema, WEIR_PLUGIN_DRIVER, name);
+        }
+    }
+}
+
 WeirDaemon *weir_daemon_start(const char *bin_dir, GError **error)
 {
     g_autoptr(WeirDaemon) daemon = g_new0(WeirDaemon, 1);
@@ -123,16 +155,16 @@ WeirDaemon *weir_daemon_start(const char *bin_dir, GError **error)
     if (!daemon->program) {
         return NULL;
     }
-    if (daemon_remember(daemon)) {
-        return g_steal_pointer(&daemon);
+    if (!daemon_remember(daemon)) {
+        if (!daemon_need(daemon, error)) {
+            return NULL;
+        }
+        if (!daemon_learn(daemon, error)) {
+            daemon_explain(daemon, error);
+            return NULL;
+        }
     }
-    if (!daemon_need(daemon, error)) {
-        return NULL;
-    }
-    if (!daemon_learn(daemon, error)) {
-        daemon_explain(daemon, error);
-        return NULL;
-    }
+    weir_schema_set_describe(daemon->schema, daemon_describe, daemon);
     return g_steal_pointer(&daemon);
 }
 
@@ -283,9 +315,6 @@ bool weir_daemon_check(WeirDaemon *daemon, const WeirPolicy *policy,
     for (guint i = policy->filters->len; ok && i-- > 0;) {
         ok = daemon_try(daemon, g_ptr_array_index(policy->filters, i), text,
                         error);
-    }
-    if (ok && text->len == 0 && !kept) {
-        ok = weir_plugins_check(daemon, policy, text, error);
     }
     if (ok && text->len > 0) {
         g_set_error_literal(error, WEIR_ERROR, WEIR_ERROR_POSITION,

@@ -25,8 +25,14 @@ WeirDaemon *weir_daemon_start(const char *bin_dir, GError **error);
 /* Keep its answers, end it and wait for its end.  NULL is fine. */
 void weir_daemon_free(WeirDaemon *daemon);
 
-/* The installed filters, owned by @daemon. */
+/*
+ * The installed filters, owned by @daemon.  Plugins are asked about when a
+ * policy has some.
+ */
 const WeirSchema *weir_daemon_schema(const WeirDaemon *daemon);
+
+/* Ask about all plugins that can be used, for weir_schema_plugins(). */
+void weir_daemon_learn_plugins(WeirDaemon *daemon);
 
 /* Its monitor, owned by @daemon, which is started; or NULL with @error set. */
 WeirQmp *weir_daemon_qmp(WeirDaemon *daemon, GError **error);

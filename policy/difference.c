@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "location.h"
 #include "mutable.h"
 
 typedef struct Comparison {
@@ -138,15 +137,22 @@ static const WeirPolicyFilter *difference_filter(const WeirPolicy *policy,
     return g_ptr_array_index(policy->filters, index);
 }
 
-/* Where the filter with that driver is, or -1. */
-static int difference_find(const WeirPolicy *policy, const char *driver)
+/* Where the filter of that kind is, or -1. */
+static int difference_find(const WeirPolicy *policy, const char *kind)
 {
     for (guint i = 0; i < policy->filters->len; i++) {
-        if (strcmp(difference_filter(policy, i)->driver, driver) == 0) {
+        if (strcmp(difference_filter(policy, i)->kind, kind) == 0) {
             return (int)i;
         }
     }
     return -1;
+}
+
+static const WeirFilterType *difference_type(const Comparison *c,
+                                             const WeirPolicyFilter *filter)
+{
+    return weir_schema_find_filter(c->schema, filter->driver,
+                                   filter->options);
 }
 
 static JsonNode *difference_place(const WeirPolicyFilter *filter)
@@ -160,9 +166,9 @@ static void difference_whole(const Comparison *c,
                              const WeirPolicyFilter *after)
 {
     const WeirPolicyFilter *filter = after ? after : before;
-    const WeirFilterType *type = weir_schema_find(c->schema, filter->driver);
+    const WeirFilterType *type = difference_type(c, filter);
     WeirDifference *difference = difference_add(
-        c, filter->driver, NULL, before ? difference_place(before) : NULL,
+        c, filter->kind, NULL, before ? difference_place(before) : NULL,
         after ? difference_place(after) : NULL,
         after ? WEIR_FOLLOW_ATTACH : WEIR_FOLLOW_DETACH);
 
@@ -173,31 +179,20 @@ static void difference_whole(const Comparison *c,
     }
 }
 
-/* Whether an option is a node, and its place is the same one. */
-static bool difference_same_place(const WeirFilterType *type,
-                                  const char *option, JsonNode *before,
-                                  JsonNode *after)
-{
-    const char *a = weir_json_as_string(before);
-    const char *b = weir_json_as_string(after);
-
-    return a && b && weir_location_same(a, b) &&
-           g_ptr_array_find_with_equal_func(type->nodes, option, g_str_equal,
-                                            NULL);
-}
-
 /* Set how a filter that is there already follows by being attached anew. */
-static void difference_reattach(WeirDifference *difference,
-                                const WeirFilterType *type,
+static void difference_reattach(const Comparison *c,
+                                WeirDifference *difference,
                                 const WeirPolicyFilter *before,
                                 const WeirPolicyFilter *after)
 {
     static const char *const own[] = { "disk-id", "sidecar", "log", "place",
                                        "order", NULL };
+    const WeirFilterType *type = difference_type(c, after);
     bool is_own = g_strv_contains(own, difference->what);
 
     difference->follow = WEIR_FOLLOW_REATTACH;
-    difference->reason = weir_cannot_detach(type, before->options);
+    difference->reason = weir_cannot_detach(difference_type(c, before),
+                                            before->options);
     if (!difference->reason) {
         difference->reason = weir_cannot_attach(type, after->options);
     }
@@ -215,25 +210,25 @@ static void difference_option(const Comparison *c,
                               const WeirPolicyFilter *after,
                               const char *option)
 {
-    const WeirFilterType *type = weir_schema_find(c->schema, after->driver);
-    JsonNode *old = json_object_get_member(before->options, option);
-    JsonNode *new = json_object_get_member(after->options, option);
+    const WeirFilterType *type = difference_type(c, after);
+    JsonNode *old = weir_option(before->options, option);
+    JsonNode *new = weir_option(after->options, option);
     WeirDifference *difference = difference_add(
-        c, after->driver, option, old ? json_node_copy(old) : NULL,
+        c, after->kind, option, old ? json_node_copy(old) : NULL,
         new ? json_node_copy(new) : NULL, WEIR_FOLLOW_REOPEN);
 
-    if (difference_same_place(type, option, old, new)) {
+    if (weir_option_same(type, before->options, after->options, option)) {
         difference->follow = WEIR_FOLLOW_NOTHING;
         return;
     }
-    switch (weir_mutability(type->driver, type->changes_data, option)) {
+    switch (weir_mutability(type, option)) {
     case WEIR_MUTABLE_REOPEN:
         break;
     case WEIR_MUTABLE_AT_OPEN:
         difference->follow = WEIR_FOLLOW_AT_OPEN;
         break;
     case WEIR_MUTABLE_REATTACH:
-        difference_reattach(difference, type, before, after);
+        difference_reattach(c, difference, before, after);
         break;
     default:
         difference->follow = WEIR_FOLLOW_NOT;
@@ -252,13 +247,12 @@ static const WeirPolicyFilter *difference_passed(const Comparison *c,
                                                  guint index, int was)
 {
     const WeirPolicyFilter *filter = difference_filter(c->after, index);
-    const WeirFilterType *type = weir_schema_find(c->schema, filter->driver);
+    const WeirFilterType *type = difference_type(c, filter);
 
     for (guint i = c->after->filters->len; i-- > 0;) {
         const WeirPolicyFilter *other = difference_filter(c->after, i);
-        const WeirFilterType *other_type = weir_schema_find(c->schema,
-                                                            other->driver);
-        int other_was = difference_find(c->before, other->driver);
+        const WeirFilterType *other_type = difference_type(c, other);
+        int other_was = difference_find(c->before, other->kind);
         bool fixed = type->changes_data && !other_type->changes_data;
         bool other_fixed = !type->changes_data && other_type->changes_data;
         bool below = i < index && other_was > was;
@@ -277,28 +271,24 @@ static void difference_common(const Comparison *c, guint index, int was)
 {
     const WeirPolicyFilter *before = difference_filter(c->before, (guint)was);
     const WeirPolicyFilter *after = difference_filter(c->after, index);
-    const WeirFilterType *type = weir_schema_find(c->schema, after->driver);
     const WeirPolicyFilter *other = difference_passed(c, index, was);
-    g_autoptr(GPtrArray) no_nodes = g_ptr_array_new();
-    g_autoptr(GPtrArray) options = weir_options_differ(
-        before->options, after->options, no_nodes);
+    g_autoptr(GPtrArray) options = weir_options_differ(before->options,
+                                                       after->options);
 
     if (before->place != after->place) {
-        difference_reattach(difference_add(
-            c, after->driver, "place", difference_place(before),
-            difference_place(after), WEIR_FOLLOW_REATTACH), type, before,
-            after);
+        difference_reattach(c, difference_add(
+            c, after->kind, "place", difference_place(before),
+            difference_place(after), WEIR_FOLLOW_REATTACH), before, after);
     } else if (other) {
-        bool below = difference_find(c->after, other->driver) < (int)index;
+        bool below = difference_find(c->after, other->kind) < (int)index;
         g_autofree char *old = g_strdup_printf("%s %s", below ? "above"
-                                               : "below", other->driver);
+                                               : "below", other->kind);
         g_autofree char *new = g_strdup_printf("%s %s", below ? "below"
-                                               : "above", other->driver);
+                                               : "above", other->kind);
 
-        difference_reattach(difference_add(
-            c, after->driver, "order", difference_text(old),
-            difference_text(new), WEIR_FOLLOW_REATTACH), type, before,
-            after);
+        difference_reattach(c, difference_add(
+            c, after->kind, "order", difference_text(old),
+            difference_text(new), WEIR_FOLLOW_REATTACH), before, after);
     }
     for (guint i = 0; i < options->len; i++) {
         difference_option(c, before, after, g_ptr_array_index(options, i));
@@ -322,7 +312,7 @@ GPtrArray *weir_policy_differences(const WeirPolicy *before,
                      weir_on_error_name(after->on_error));
     for (guint i = 0; i < after->filters->len; i++) {
         const WeirPolicyFilter *filter = difference_filter(after, i);
-        int was = difference_find(before, filter->driver);
+        int was = difference_find(before, filter->kind);
 
         if (was < 0) {
             difference_whole(&c, NULL, filter);
@@ -333,7 +323,7 @@ GPtrArray *weir_policy_differences(const WeirPolicy *before,
     for (guint i = 0; i < before->filters->len; i++) {
         const WeirPolicyFilter *filter = difference_filter(before, i);
 
-        if (difference_find(after, filter->driver) < 0) {
+        if (difference_find(after, filter->kind) < 0) {
             difference_whole(&c, filter, NULL);
         }
     }

@@ -16,7 +16,7 @@ typedef enum WeirFollow {
 } WeirFollow;
 
 typedef struct WeirDifference {
-    char *filter;           /* its driver; NULL: it is about the policy */
+    char *filter;           /* its kind; NULL: it is about the policy */
     char *what;             /* an option, "place", "order"...; NULL: all of
                                the filter */
     JsonNode *before;       /* NULL: it was not there */

@@ -112,11 +112,12 @@ static void domainrecord_take_name(const WeirGraph *graph,
                                    WeirWanted *wanted)
 {
     GPtrArray *nodes = weir_graph_nodes(graph);
+    g_autofree char *kind = weir_wanted_kind(wanted);
 
     for (guint i = 0; i < nodes->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(nodes, i);
 
-        if (node->filter && g_strcmp0(node->driver, wanted->driver) == 0 &&
+        if (node->filter && g_strcmp0(node->filter_kind, kind) == 0 &&
             weir_domain_node_is(node->name, WEIR_LIBVIRT_STORAGE) &&
             weir_graph_reaches(root, node)) {
             g_free(wanted->node_name);

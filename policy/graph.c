@@ -21,7 +21,9 @@ static void graph_node_free(WeirGraphNode *node)
 {
     g_free(node->name);
     g_free(node->driver);
+    g_free(node->filter_kind);
     g_clear_pointer(&node->filter, json_object_unref);
+    g_clear_pointer(&node->plugin, json_object_unref);
     g_array_unref(node->edges);
     g_free(node);
 }
@@ -105,6 +107,7 @@ static void graph_take_drivers(WeirGraph *graph, JsonArray *nodes)
 
         if (node && !node->driver) {
             node->driver = g_strdup(weir_json_string(object, "drv"));
+            node->filter_kind = g_strdup(node->driver);
             node->no_flush = weir_json_bool(weir_json_object(object, "cache"),
                                             "no-flush", false);
         }
@@ -133,6 +136,10 @@ static void graph_take_filters(WeirGraph *graph, JsonArray *filters)
 
         if (node && !node->filter) {
             node->filter = json_object_ref(object);
+        }
+        if (node && node->driver) {
+            g_free(node->filter_kind);
+            node->filter_kind = weir_kind_of(node->driver, node->filter);
         }
     }
 }
@@ -178,10 +185,63 @@ WeirGraph *weir_graph_new(JsonObject *edges, JsonArray *nodes,
     return graph;
 }
 
+/* Let @plugin be what the one in that file is; NULL: QEMU does not tell. */
+static bool graph_describe(WeirQmp *qmp, const char *path, int timeout_ms,
+                           JsonObject **plugin, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    g_autoptr(GError) local = NULL;
+    g_autoptr(JsonNode) answer = NULL;
+
+    json_object_set_string_member(arguments, "plugin", path);
+    answer = weir_qmp_execute(qmp, "query-weir-plugin", arguments, timeout_ms,
+                              &local);
+    if (!answer && !g_error_matches(local, WEIR_ERROR, WEIR_ERROR_QMP) &&
+        !g_error_matches(local, WEIR_ERROR, WEIR_ERROR_NO_COMMAND)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
+    }
+    *plugin = weir_json_as_object(answer)
+        ? json_object_ref(weir_json_as_object(answer)) : NULL;
+    return true;
+}
+
+static bool graph_query_plugins(WeirGraph *graph, WeirQmp *qmp,
+                                int timeout_ms, GError **error)
+{
+    g_autoptr(GHashTable) known = g_hash_table_new_full(
+        g_str_hash, g_str_equal, NULL, (GDestroyNotify)json_object_unref);
+    gint64 deadline_us = weir_qmp_deadline(timeout_ms);
+
+    for (guint i = 0; i < graph->nodes->len; i++) {
+        WeirGraphNode *node = g_ptr_array_index(graph->nodes, i);
+        const char *path = weir_json_string(node->filter, "path");
+        JsonObject *plugin = path ? g_hash_table_lookup(known, path) : NULL;
+
+        if (!path || g_strcmp0(node->driver, WEIR_PLUGIN_DRIVER) != 0) {
+            continue;
+        }
+        if (plugin) {
+            node->plugin = json_object_ref(plugin);
+            continue;
+        }
+        if (!graph_describe(qmp, path, weir_qmp_left(deadline_us),
+                            &node->plugin, error)) {
+            return false;
+        }
+        if (node->plugin) {
+            g_hash_table_insert(known, (gpointer)path,
+                                json_object_ref(node->plugin));
+        }
+    }
+    return true;
+}
+
 WeirGraph *weir_graph_query(WeirQmp *qmp, int timeout_ms, GError **error)
 {
     static bool (*const queries[])(WeirGraph *, WeirQmp *, int, GError **) = {
         graph_query_edges, graph_query_drivers, graph_query_filters,
+        graph_query_plugins,
     };
     gint64 deadline_us = weir_qmp_deadline(timeout_ms);
     g_autoptr(WeirGraph) graph = graph_alloc();

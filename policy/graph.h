@@ -3,6 +3,7 @@
 #ifndef WEIR_GRAPH_H
 #define WEIR_GRAPH_H
 
+#include "kind.h"
 #include "qmp.h"
 
 typedef struct WeirGraph WeirGraph;
@@ -17,8 +18,11 @@ typedef struct WeirGraphNode {
     WeirGraphKind kind;
     char *name;             /* node-name; id or QOM path of a device; "" */
     char *driver;           /* of a block node */
+    char *filter_kind;      /* of a block node: see kind.h */
     bool no_flush;          /* of a block node: flushes are ignored */
     JsonObject *filter;     /* its entry in query-weir; NULL: not a filter */
+    JsonObject *plugin;     /* of a plugin: what query-weir-plugin says of its
+                               file there; NULL: not known */
     GArray *edges;          /* WeirGraphEdge */
 } WeirGraphNode;
 

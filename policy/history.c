@@ -6,7 +6,7 @@
 /*
  * { "pid": P, "start-time": T, "disks": {
  *     ID: { "state": S, "since": T,
- *           "filters": { DRIVER: { "state": S, "since": T }, ... },
+ *           "filters": { KIND: { "state": S, "since": T }, ... },
  *           "latency": [ { "time": T, "histogram": [...] }, ... ] }, ... } }
  *
  * "latency" has up to two histograms, older one first.  What counts begins with
@@ -160,12 +160,12 @@ static JsonObject *history_state(WeirCompliance state, gint64 since)
     return object;
 }
 
-/* A second filter with one driver has its node's name. */
+/* A second filter of one kind has its node's name. */
 static const char *history_key(JsonObject *filters,
                                const WeirFilterStatus *filter)
 {
-    return json_object_has_member(filters, filter->driver) &&
-           filter->node_name ? filter->node_name : filter->driver;
+    return json_object_has_member(filters, filter->kind) &&
+           filter->node_name ? filter->node_name : filter->kind;
 }
 
 static JsonObject *history_filters(const WeirHistory *history,

@@ -342,8 +342,9 @@ WeirLive *weir_hold_live(WeirHold *hold, const char *target,
 
 static bool hold_writes_back(const WeirStep *step)
 {
-    return step->class == WEIR_CLASS_CACHE &&
-           weir_cache_writes_back(weir_json_string(step->options, "mode"));
+    return step->holds_data ||
+           (step->class == WEIR_CLASS_CACHE &&
+            weir_cache_writes_back(weir_json_string(step->options, "mode")));
 }
 
 /* Whether libvirt has a format node above its storage node @name. */

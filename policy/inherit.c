@@ -20,18 +20,72 @@ const WeirYaml *weir_inherit_driver(const WeirYaml *entry)
     return NULL;
 }
 
-/* Index of the entry with that driver in a list, or -1. */
-static int inherit_find(const WeirYaml *filters, const char *driver)
+/* The option that says which plugin an entry is, or NULL. */
+static const char *inherit_plugin(const WeirYaml *entry, const WeirYaml *key)
 {
-    for (guint i = 0; i < filters->values->len; i++) {
-        const WeirYaml *key = weir_inherit_driver(
-            g_ptr_array_index(filters->values, i));
+    const WeirYaml *options = weir_yaml_member(entry, key->text);
+    const WeirYaml *plugin = weir_yaml_member_of(options, "plugin",
+                                                 WEIR_YAML_SCALAR);
 
-        if (key && strcmp(key->text, driver) == 0) {
+    return plugin ? plugin->text : NULL;
+}
+
+/* The kind of an entry, to be freed; NULL: it has no filter. */
+static char *inherit_kind(const WeirYaml *entry)
+{
+    const WeirYaml *key = weir_inherit_driver(entry);
+
+    return key ? weir_kind(key->text, inherit_plugin(entry, key)) : NULL;
+}
+
+/* Whether @kind is that of an entry, or of plugins the driver alone. */
+static bool inherit_is(const WeirYaml *entry, const char *kind)
+{
+    const WeirYaml *key = weir_inherit_driver(entry);
+    g_autofree char *found = inherit_kind(entry);
+
+    return found && (strcmp(found, kind) == 0 || strcmp(key->text, kind) == 0);
+}
+
+#define INHERIT_NONE (-1)
+#define INHERIT_SEVERAL (-2)
+
+/* Index of the entry of that kind in a list, or one of those. */
+static int inherit_find(const WeirYaml *filters, const char *kind)
+{
+    int found = INHERIT_NONE;
+
+    for (guint i = 0; i < filters->values->len; i++) {
+        if (!inherit_is(g_ptr_array_index(filters->values, i), kind)) {
+            continue;
+        }
+        if (strcmp(kind, WEIR_PLUGIN_DRIVER) != 0) {
             return (int)i;
         }
+        found = found == INHERIT_NONE ? (int)i : INHERIT_SEVERAL;
     }
-    return -1;
+    return found;
+}
+
+/* The same for @entry, which has to say which one it is. */
+static int inherit_find_same(const WeirYaml *filters, const WeirYaml *entry,
+                             WeirReport *report)
+{
+    g_autofree char *kind = inherit_kind(entry);
+    int index = kind ? inherit_find(filters, kind) : INHERIT_NONE;
+
+    if (index == INHERIT_SEVERAL) {
+        weir_report(report, weir_inherit_driver(entry), "found '%s' without "
+                    "'plugin', expected it, as there are several plugins",
+                    kind);
+    }
+    return index;
+}
+
+/* How many levels down the options of two entries are put together. */
+static unsigned inherit_depth(const WeirYaml *entry)
+{
+    return weir_yaml_member(entry, WEIR_PLUGIN_DRIVER) ? 2 : 1;
 }
 
 static void inherit_move(WeirYaml *to, const WeirYaml *from)
@@ -161,10 +215,10 @@ static void inherit_splice(WeirYaml *filters, WeirYaml *component)
 }
 
 /* Add an entry, which is consumed, or change the one of a component. */
-static void inherit_add_entry(WeirYaml *filters, WeirYaml *entry)
+static void inherit_add_entry(WeirYaml *filters, WeirYaml *entry,
+                              WeirReport *report)
 {
-    const WeirYaml *driver = weir_inherit_driver(entry);
-    int index = driver ? inherit_find(filters, driver->text) : -1;
+    int index = inherit_find_same(filters, entry, report);
     WeirYaml *old = index < 0 ? NULL
                               : g_ptr_array_index(filters->values, index);
 
@@ -172,7 +226,7 @@ static void inherit_add_entry(WeirYaml *filters, WeirYaml *entry)
         g_ptr_array_add(filters->values, entry);
         return;
     }
-    inherit_overlay(old, entry, 1);
+    inherit_overlay(old, entry, inherit_depth(entry));
     weir_yaml_free(entry);
 }
 
@@ -191,7 +245,7 @@ static void inherit_expand(WeirYaml *filters, WeirInherit *inherit,
         WeirYaml *component;
 
         if (!name) {
-            inherit_add_entry(filters, entry);
+            inherit_add_entry(filters, entry, report);
             continue;
         }
         component = report->text->len > before
@@ -208,10 +262,11 @@ static void inherit_expand(WeirYaml *filters, WeirInherit *inherit,
 static guint inherit_rank(const WeirInherit *inherit, const WeirYaml *entry)
 {
     const WeirYaml *key = weir_inherit_driver(entry);
-    const WeirFilterType *type = key ? weir_schema_find(inherit->schema,
-                                                        key->text) : NULL;
+    const WeirFilterType *type = key
+        ? weir_schema_find_plugin(inherit->schema, key->text,
+                                  inherit_plugin(entry, key)) : NULL;
 
-    switch (type ? type->class : WEIR_CLASS_OTHER) {
+    switch (type ? type->purpose : WEIR_CLASS_OTHER) {
     case WEIR_CLASS_ENCRYPTION:
         return 0;
     case WEIR_CLASS_REPLICATION:
@@ -239,22 +294,24 @@ static void inherit_insert(const WeirInherit *inherit, WeirYaml *filters,
 
 /* Change @base, the inherited filters, as those of @own say; empties it. */
 static void inherit_change(const WeirInherit *inherit, WeirYaml *base,
-                           WeirYaml *own)
+                           WeirYaml *own, WeirReport *report)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal,
                                                        g_free, NULL);
 
     while (own->values->len > 0) {
         WeirYaml *entry = g_ptr_array_steal_index(own->values, 0);
-        const WeirYaml *driver = weir_inherit_driver(entry);
-        bool first = driver && g_hash_table_add(seen, g_strdup(driver->text));
-        int index = first ? inherit_find(base, driver->text) : -1;
+        char *kind = inherit_kind(entry);
+        bool first = kind && g_hash_table_add(seen, kind);
+        int index = first ? inherit_find_same(base, entry, report)
+                          : INHERIT_NONE;
 
         if (index < 0) {
             inherit_insert(inherit, base, entry);
             continue;
         }
-        inherit_overlay(g_ptr_array_index(base->values, index), entry, 1);
+        inherit_overlay(g_ptr_array_index(base->values, index), entry,
+                        inherit_depth(entry));
         weir_yaml_free(entry);
     }
 }
@@ -265,10 +322,13 @@ static void inherit_remove(WeirYaml *filters, const WeirYaml *names,
     for (guint i = 0; i < names->values->len; i++) {
         const WeirYaml *name = g_ptr_array_index(names->values, i);
         int index = name->kind == WEIR_YAML_SCALAR
-                    ? inherit_find(filters, name->text) : -1;
+                    ? inherit_find(filters, name->text) : INHERIT_NONE;
 
         if (index >= 0) {
             g_ptr_array_remove_index(filters->values, (guint)index);
+        } else if (index == INHERIT_SEVERAL) {
+            weir_report(report, name, "found '%s', expected '%s:NAME', as "
+                        "there are several plugins", name->text, name->text);
         } else if (name->kind == WEIR_YAML_SCALAR) {
             weir_report(report, name, "found '%s', expected a filter that is "
                         "inherited", name->text);
@@ -292,7 +352,7 @@ static void inherit_merge_filters(const WeirInherit *inherit, WeirYaml *root,
     if (!own || own->kind != WEIR_YAML_SEQUENCE) {
         return;
     }
-    inherit_change(inherit, inherited, own);
+    inherit_change(inherit, inherited, own, report);
     values = own->values;
     own->values = inherited->values;
     inherited->values = values;

@@ -3,10 +3,12 @@
  * What a policy takes from other files, put into its tree:
  *
  *   inherit: NAME              all of another policy; filters of the same
- *                              driver, and keys, are changed by its own
- *   remove: [DRIVER, ...]      but not these filters
+ *                              kind, and keys, are changed by its own
+ *   remove: [KIND, ...]        but not these filters
  *   filters: [component: NAME] the filters of a component in this place; an
- *                              entry with the same driver changes them
+ *                              entry of the same kind changes them
+ *
+ * For the kind (see kind.h) of a plugin its driver will do, if there is one.
  *
  * A filter that an inheriting policy adds comes above the first one of a class
  * that belongs below its own (order.h), otherwise to the end.

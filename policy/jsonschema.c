@@ -27,6 +27,10 @@
     "(&tls-hostname=[^&]*)?$|nbd" PATTERN_NO_HOST "socket=/[^&]*$|" \
     "nbds" PATTERN_NO_HOST "(?=(.*&)?tls-creds=)(?=(.*&)?socket=/)" \
     "((socket|tls-creds|tls-hostname)=[^&]*(&|$))+$)"
+#define PATTERN_PLUGIN "^[^$]+$"
+#define PATTERN_KIND "^" WEIR_PLUGIN_DRIVER ":[^$]+$"
+#define PATTERN_SOME_VARIABLE "[$][{]"
+#define PATTERN_SIZE "^[0-9]+[KMGTkmgt]?$"
 #define PATTERN_SECRET \
     "^(file:/|command:['\"]?/|credential:[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|" \
     "[A-Za-z0-9][A-Za-z0-9._-]{0,63}$)"
@@ -34,6 +38,7 @@
 /* What is being described. */
 typedef struct Builder {
     const WeirSchema *installed;
+    GPtrArray *plugins;     /* WeirFilterType: those that are known */
     JsonObject *defs;
     GHashTable *names;      /* fields of a mapping -> its name in @defs */
 } Builder;
@@ -292,6 +297,223 @@ static JsonObject *builder_option(Builder *builder,
     return both;
 }
 
+/* --- plugins --- */
+
+/* A node that says nothing else about a plugin but which one it is. */
+static JsonObject *builder_is_plugin(const WeirFilterType *type)
+{
+    JsonObject *properties = json_object_new();
+    JsonObject *object = builder_object("type", "object");
+
+    builder_set(properties, "plugin",
+                builder_object("const", weir_kind_plugin(type->kind)));
+    builder_set(object, "properties", properties);
+    builder_add(object, "required", "plugin");
+    return object;
+}
+
+/* That, as a condition; @then is consumed. */
+static JsonObject *builder_if_plugin(const WeirFilterType *type,
+                                     JsonObject *then)
+{
+    JsonObject *object = json_object_new();
+
+    builder_set(object, "if", builder_is_plugin(type));
+    builder_set(object, "then", then);
+    return object;
+}
+
+/* A number within the limits of an option, or a text that may be one. */
+static JsonObject *builder_own_number(JsonObject *option, const char *pattern)
+{
+    JsonObject *number = builder_object("type", "integer");
+    JsonObject *object = json_object_new();
+
+    if (json_object_has_member(option, "min")) {
+        json_object_set_int_member(number, "minimum",
+                                   weir_json_int(option, "min", 0));
+        json_object_set_int_member(number, "maximum",
+                                   weir_json_int(option, "max", 0));
+    }
+    builder_add_object(object, "anyOf", number);
+    builder_add_object(object, "anyOf", builder_word(pattern));
+    builder_add_object(object, "anyOf", builder_word(PATTERN_SOME_VARIABLE));
+    return object;
+}
+
+/* Words, which YAML may take for numbers or for true and false. */
+static JsonObject *builder_own_words(JsonArray *words)
+{
+    JsonArray *values = json_array_new();
+    JsonObject *list = json_object_new();
+    JsonObject *object = json_object_new();
+
+    for (guint i = 0; i < weir_json_length(words); i++) {
+        const char *word = weir_json_string_at(words, i);
+        gint64 number;
+
+        json_array_add_string_element(values, word);
+        if (strcmp(word, "true") == 0 || strcmp(word, "false") == 0) {
+            json_array_add_boolean_element(values, *word == 't');
+        } else if (g_ascii_string_to_signed(word, 10, G_MININT64, G_MAXINT64,
+                                            &number, NULL)) {
+            json_array_add_int_element(values, number);
+        }
+    }
+    json_object_set_array_member(list, "enum", values);
+    builder_add_object(object, "anyOf", list);
+    builder_add_object(object, "anyOf", builder_word(PATTERN_SOME_VARIABLE));
+    return object;
+}
+
+static JsonObject *builder_own_bool(void)
+{
+    g_autoptr(JsonArray) words = json_array_new();
+
+    json_array_add_string_element(words, "true");
+    json_array_add_string_element(words, "false");
+    json_array_add_string_element(words, "on");
+    json_array_add_string_element(words, "off");
+    return builder_own_words(words);
+}
+
+static JsonObject *builder_own_value(JsonObject *option)
+{
+    const char *type = weir_json_string(option, "type");
+    g_autofree char *variables = builder_variables();
+
+    return g_strcmp0(type, "bool") == 0 ? builder_own_bool() :
+           g_strcmp0(type, "int") == 0
+           ? builder_own_number(option, "^-?[0-9]+$") :
+           g_strcmp0(type, "size") == 0
+           ? builder_own_number(option, PATTERN_SIZE) :
+           g_strcmp0(type, "choice") == 0
+           ? builder_own_words(weir_json_array(option, "choices"))
+           : builder_text(variables);
+}
+
+/* A default as the type that it is of. */
+static void builder_set_default(JsonObject *object, JsonObject *option)
+{
+    const char *text = weir_json_string(option, "default");
+    const char *type = weir_json_string(option, "type");
+    gint64 number;
+
+    if (!text) {
+        return;
+    }
+    if (g_strcmp0(type, "bool") == 0) {
+        json_object_set_boolean_member(object, "default",
+                                       strcmp(text, "on") == 0 ||
+                                       strcmp(text, "true") == 0);
+    } else if (g_strcmp0(type, "int") == 0 &&
+               g_ascii_string_to_signed(text, 10, G_MININT64, G_MAXINT64,
+                                        &number, NULL)) {
+        json_object_set_int_member(object, "default", number);
+    } else {
+        json_object_set_string_member(object, "default", text);
+    }
+}
+
+static JsonObject *builder_own_option(JsonObject *option)
+{
+    const char *unit = weir_json_string(option, "unit");
+    const char *help = weir_json_string(option, "help");
+    JsonObject *object = builder_own_value(option);
+    g_autofree char *text = g_strdup_printf(
+        "%s%s%s%s%s", help ? help : "", unit ? " (" : "", unit ? unit : "",
+        unit ? ")" : "", weir_json_bool(option, "mutable", false)
+        ? "" : "; cannot be changed at run time");
+
+    json_object_set_string_member(object, "description", text);
+    builder_set_default(object, option);
+    return object;
+}
+
+/* A plugin's own options; that some are mandatory is builder_whole()'s. */
+static JsonObject *builder_own(const WeirFilterType *type)
+{
+    JsonArray *options = weir_json_array(type->plugin, "options");
+    JsonObject *own = builder_closed();
+    JsonObject *properties = json_object_new();
+    JsonObject *then = json_object_new();
+
+    for (guint i = 0; i < weir_json_length(options); i++) {
+        JsonObject *option = weir_json_object_at(options, i);
+        const char *name = weir_json_string(option, "name");
+
+        if (name) {
+            builder_set(weir_json_object(own, "properties"), name,
+                        builder_own_option(option));
+        }
+    }
+    weir_json_set_string(own, "description",
+                         weir_json_string(type->plugin, "description"));
+    builder_set(properties, "options", own);
+    builder_set(then, "properties", properties);
+    return builder_if_plugin(type, then);
+}
+
+/* What a plugin has to be given. */
+static JsonObject *builder_own_needs(const WeirFilterType *type)
+{
+    JsonArray *options = weir_json_array(type->plugin, "options");
+    JsonObject *own = json_object_new();
+    JsonObject *properties = json_object_new();
+    JsonObject *then = json_object_new();
+
+    for (guint i = 0; i < weir_json_length(options); i++) {
+        JsonObject *option = weir_json_object_at(options, i);
+        const char *name = weir_json_string(option, "name");
+
+        if (name && weir_json_bool(option, "mandatory", false)) {
+            builder_add(own, "required", name);
+        }
+    }
+    if (json_object_has_member(own, "required")) {
+        builder_add(then, "required", "options");
+    }
+    if (weir_json_bool(type->plugin, "needs-sidecar", false)) {
+        builder_add(then, "required", "sidecar");
+    }
+    builder_set(properties, "options", own);
+    builder_set(then, "properties", properties);
+    return builder_if_plugin(type, then);
+}
+
+/* Names that editors offer, and paths. */
+static JsonObject *builder_plugin_name(const Builder *builder)
+{
+    JsonObject *names = json_object_new();
+    JsonObject *object = json_object_new();
+
+    for (guint i = 0; i < builder->plugins->len; i++) {
+        const WeirFilterType *type = g_ptr_array_index(builder->plugins, i);
+
+        builder_add(names, "enum", weir_kind_plugin(type->kind));
+    }
+    if (builder->plugins->len > 0) {
+        builder_add_object(object, "anyOf", names);
+    } else {
+        json_object_unref(names);
+    }
+    builder_add_object(object, "anyOf", builder_some_text(PATTERN_PLUGIN));
+    return object;
+}
+
+static void builder_set_plugins(const Builder *builder, JsonObject *filter)
+{
+    builder_set(weir_json_object(filter, "properties"), "plugin",
+                builder_plugin_name(builder));
+    for (guint i = 0; i < builder->plugins->len; i++) {
+        builder_add_object(filter, "allOf",
+                           builder_own(g_ptr_array_index(builder->plugins,
+                                                         i)));
+    }
+}
+
+/* --- entries --- */
+
 /* A filter's options; that some are mandatory is builder_whole()'s. */
 static JsonObject *builder_filter(Builder *builder,
                                   const WeirFilterType *type)
@@ -308,6 +530,9 @@ static JsonObject *builder_filter(Builder *builder,
     for (; field->key; field++) {
         builder_set(json_object_get_object_member(object, "properties"),
                     field->key, builder_option(builder, type, field));
+    }
+    if (strcmp(type->driver, WEIR_PLUGIN_DRIVER) == 0) {
+        builder_set_plugins(builder, object);
     }
     return object;
 }
@@ -345,23 +570,42 @@ static JsonObject *builder_entry(Builder *builder,
     return object;
 }
 
+/* An entry that has that filter. */
+static JsonObject *builder_has(const WeirFilterType *type)
+{
+    JsonObject *properties = json_object_new();
+    JsonObject *object = json_object_new();
+
+    builder_add(object, "required", type->driver);
+    if (weir_kind_plugin(type->kind)) {
+        builder_set(properties, type->driver, builder_is_plugin(type));
+        builder_set(object, "properties", properties);
+    } else {
+        json_object_unref(properties);
+    }
+    return object;
+}
+
+/* Whether a disk cannot have both. */
+static bool builder_excludes(const WeirFilterType *type,
+                             const WeirFilterType *other)
+{
+    return other == type || (type->purpose != WEIR_CLASS_OTHER &&
+                             other->purpose == type->purpose);
+}
+
 /* Not more than one filter of a class; of none, not the same one again. */
-static void builder_limit(JsonObject *filters, const WeirSchema *installed,
+static void builder_limit(JsonObject *filters, const GPtrArray *types,
                           const WeirFilterType *type)
 {
-    GPtrArray *types = weir_schema_filters(installed);
     JsonObject *limit = json_object_new();
     JsonObject *some = json_object_new();
 
     for (guint i = 0; i < types->len; i++) {
         const WeirFilterType *other = g_ptr_array_index(types, i);
-        JsonObject *choice;
 
-        if (other == type || (type->class != WEIR_CLASS_OTHER &&
-                              other->class == type->class)) {
-            choice = json_object_new();
-            builder_add(choice, "required", other->driver);
-            builder_add_object(some, "anyOf", choice);
+        if (builder_excludes(type, other)) {
+            builder_add_object(some, "anyOf", builder_has(other));
         }
     }
     builder_set(limit, "contains", some);
@@ -373,20 +617,30 @@ static void builder_limit(JsonObject *filters, const WeirSchema *installed,
 static JsonObject *builder_filters(Builder *builder,
                                    const cyaml_schema_value_t *entry)
 {
-    GPtrArray *types = weir_schema_filters(builder->installed);
+    GPtrArray *filters = weir_schema_filters(builder->installed);
+    g_autoptr(GPtrArray) types = g_ptr_array_copy(builder->plugins, NULL,
+                                                  NULL);
     JsonObject *object = builder_object("type", "array");
 
+    for (guint i = 0; i < filters->len; i++) {
+        WeirFilterType *type = g_ptr_array_index(filters, i);
+
+        if (strcmp(type->driver, WEIR_PLUGIN_DRIVER) != 0) {
+            g_ptr_array_add(types, type);
+        }
+    }
     builder_set(object, "items", builder_entry(builder, entry));
     for (guint i = 0; i < types->len; i++) {
-        builder_limit(object, builder->installed, g_ptr_array_index(types, i));
+        builder_limit(object, types, g_ptr_array_index(types, i));
     }
     return object;
 }
 
 /* Where nothing comes from elsewhere, filters have all that they need. */
-static JsonObject *builder_whole(const WeirSchema *installed)
+static JsonObject *builder_whole(const Builder *builder)
 {
-    GPtrArray *types = weir_schema_filters(installed);
+    GPtrArray *types = weir_schema_filters(builder->installed);
+    GPtrArray *plugins = builder->plugins;
     JsonObject *drivers = json_object_new();
     JsonObject *items = json_object_new();
     JsonObject *filters = json_object_new();
@@ -402,6 +656,11 @@ static JsonObject *builder_whole(const WeirSchema *installed)
             if (!(field->value.flags & CYAML_FLAG_OPTIONAL)) {
                 builder_add(needs, "required", field->key);
             }
+        }
+        for (guint j = 0; j < plugins->len &&
+                          strcmp(type->driver, WEIR_PLUGIN_DRIVER) == 0; j++) {
+            builder_add_object(needs, "allOf", builder_own_needs(
+                g_ptr_array_index(plugins, j)));
         }
         if (json_object_has_member(needs, "required")) {
             builder_set(drivers, type->driver, needs);
@@ -437,11 +696,29 @@ static JsonObject *builder_partial(void)
     return object;
 }
 
+/* What an inherited filter is called. */
+static JsonObject *builder_remove(const Builder *builder)
+{
+    GPtrArray *types = weir_schema_filters(builder->installed);
+    JsonObject *drivers = json_object_new();
+    JsonObject *object = json_object_new();
+
+    for (guint i = 0; i < types->len; i++) {
+        const WeirFilterType *type = g_ptr_array_index(types, i);
+
+        builder_add(drivers, "enum", type->driver);
+    }
+    builder_add_object(object, "anyOf", drivers);
+    if (weir_schema_find(builder->installed, WEIR_PLUGIN_DRIVER)) {
+        builder_add_object(object, "anyOf", builder_word(PATTERN_KIND));
+    }
+    return object;
+}
+
 static JsonObject *builder_key(Builder *builder,
                                const cyaml_schema_field_t *field,
                                const cyaml_schema_value_t *entry)
 {
-    GPtrArray *types = weir_schema_filters(builder->installed);
     JsonObject *object;
 
     if (strcmp(field->key, "filters") == 0) {
@@ -459,12 +736,8 @@ static JsonObject *builder_key(Builder *builder,
         return builder_text(NULL);
     }
     object = builder_value(builder, &field->value, field->key);
-    for (guint i = 0; strcmp(field->key, "remove") == 0 && i < types->len;
-         i++) {
-        const WeirFilterType *type = g_ptr_array_index(types, i);
-
-        builder_add(json_object_get_object_member(object, "items"), "enum",
-                    type->driver);
+    if (strcmp(field->key, "remove") == 0) {
+        builder_set(object, "items", builder_remove(builder));
     }
     return object;
 }
@@ -574,8 +847,9 @@ JsonObject *weir_jsonschema_new(const cyaml_schema_value_t *root,
 {
     JsonObject *object = builder_object(
         "$schema", "https://json-schema.org/draft/2020-12/schema");
+    g_autoptr(GPtrArray) plugins = weir_schema_plugins(installed);
     Builder builder = {
-        .installed = installed, .defs = json_object_new(),
+        .installed = installed, .plugins = plugins, .defs = json_object_new(),
         .names = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL,
                                        g_free),
     };
@@ -594,7 +868,7 @@ JsonObject *weir_jsonschema_new(const cyaml_schema_value_t *root,
     builder_set_kinds(object);
     builder_set_run(object);
     builder_set(object, "if", builder_partial());
-    builder_set(object, "else", builder_whole(installed));
+    builder_set(object, "else", builder_whole(&builder));
     builder_set_storage(builder.defs);
     builder_set_limits(builder.defs);
     builder_set(object, "$defs", builder.defs);

@@ -138,9 +138,12 @@ int weir_policies_schema(WeirPolicies *policies, char **json, char **text)
     g_autoptr(WeirDaemon) daemon = weir_daemon_start(policies->bin_dir,
                                                      &error);
 
-    return daemon ? library_give_json(
-        weir_policy_schema(weir_daemon_schema(daemon)), json)
-                  : library_fail(error, text);
+    if (!daemon) {
+        return library_fail(error, text);
+    }
+    weir_daemon_learn_plugins(daemon);
+    return library_give_json(weir_policy_schema(weir_daemon_schema(daemon)),
+                             json);
 }
 
 int weir_policies_choose(WeirPolicies *policies, const char *vm,

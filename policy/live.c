@@ -41,6 +41,7 @@ struct WeirLive {
     GPtrArray *chain;           /* of @plan */
     const WeirPolicy *policy;
     char *const *policy_dirs;
+    WeirSchema *schema;         /* of the plan, with the VM's plugins */
     WeirSight sight;
     WeirChange *change;
     GArray *created;            /* bool, one for each step: it made a file */
@@ -350,6 +351,7 @@ void weir_live_free(WeirLive *live)
         weir_graph_free(live->graph);
         weir_plan_free(live->plan);
         weir_change_free(live->change);
+        weir_schema_free(live->schema);
         g_array_unref(live->created);
         g_free(live->vm.top_name);
         weir_binding_free(live->bound);
@@ -371,6 +373,40 @@ const WeirRecordDisk *weir_live_disk(const WeirLive *live)
 
 /* --- plan --- */
 
+/* What the VM's own QEMU says of a plugin: it may find another file. */
+static JsonObject *live_describe(void *opaque, const char *plugin,
+                                 GError **error)
+{
+    WeirLive *live = opaque;
+    GPtrArray *nodes = weir_graph_nodes(live->graph);
+    JsonObject *arguments = json_object_new();
+    g_autoptr(JsonNode) answer = NULL;
+
+    for (guint i = 0; i < nodes->len; i++) {
+        const WeirGraphNode *node = g_ptr_array_index(nodes, i);
+
+        if (node->plugin &&
+            g_strcmp0(weir_json_string(node->filter, "path"), plugin) == 0) {
+            json_object_unref(arguments);
+            return json_object_ref(node->plugin);
+        }
+    }
+    json_object_set_string_member(arguments, "plugin", plugin);
+    answer = live_execute(live, "query-weir-plugin", arguments, error);
+    if (answer && !weir_json_as_object(answer)) {
+        weir_set_error(error, "QEMU tells nothing of it");
+        return NULL;
+    }
+    return answer ? json_object_ref(weir_json_as_object(answer)) : NULL;
+}
+
+/* Filters of a policy that are nothing but that: they go with it. */
+static bool live_is_plain(const WeirPresent *present)
+{
+    return !present->stays && (present->class == WEIR_CLASS_INSPECTION ||
+                               weir_kind_plugin(present->kind));
+}
+
 /*
  * Of no interest to who wants no policy: filters that none has brought.  One
  * that has stayed below a backing file was brought by a policy.
@@ -380,12 +416,19 @@ static void live_leave_others(const WeirLive *live, GPtrArray *present)
     for (guint i = present->len; i-- > 0;) {
         const WeirPresent *one = g_ptr_array_index(present, i);
         bool stayed = live->vm.is_alive && one->backing &&
-                      one->class == WEIR_CLASS_INSPECTION;
+                      live_is_plain(one);
 
         if (!one->settings && !stayed) {
             g_ptr_array_remove_index(present, i);
         }
     }
+}
+
+/* What it has is to be in the filter of the kind that comes in its place. */
+static bool live_makes_room(const WeirPresent *present)
+{
+    return present->class == WEIR_CLASS_CACHE ||
+           (present->keeps && !present->stays);
 }
 
 /*
@@ -397,7 +440,7 @@ static void live_leave_backing(GPtrArray *present)
     for (guint i = present->len; i-- > 0;) {
         const WeirPresent *one = g_ptr_array_index(present, i);
 
-        if (one->backing && one->class != WEIR_CLASS_CACHE) {
+        if (one->backing && !live_makes_room(one)) {
             g_ptr_array_remove_index(present, i);
         }
     }
@@ -479,9 +522,13 @@ const WeirChange *weir_live_plan(WeirLive *live, const WeirPolicy *policy,
     live->policy_dirs = dirs;
     live->sight = (WeirSight) {
         .record = live->record, .disk = live->disk, .graph = live->graph,
-        .schema = schema,
     };
     g_clear_pointer(&live->change, weir_change_free);
+    weir_schema_free(live->schema);
+    /* while it is away, the next daemon is one of the programs here */
+    live->schema = live->qmp ? weir_schema_view(schema, live_describe, live)
+                             : NULL;
+    live->sight.schema = live->schema ? live->schema : schema;
     if ((!policy || weir_live_check_start(live->record, live->disk,
                                            policy, error)) &&
         live_plan_chain(live, sight, error) &&

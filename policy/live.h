@@ -61,8 +61,8 @@ WeirLive *weir_live_open(const char *dir, const char *vm, const char *disk,
 
 /*
  * The same for a VM that somebody else runs.  Its filters below a backing file
- * stay where they are, but for caches: what they have goes down.  The caller
- * keeps others from changing it.
+ * stay where they are, but for caches and plugins that keep something: what
+ * they have goes down.  The caller keeps others from changing it.
  *
  * @vm: is consumed, what it points to as well, but for @opaque
  */

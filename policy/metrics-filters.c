@@ -164,7 +164,7 @@ static void metrics_add_sample(WeirExposition *out,
     const char *const labels[] = {
         "host", status->host, "vm", status->vm, "disk", status->disk, "node",
         filter->node_name ? filter->node_name : "", "driver", filter->driver,
-        label, label_value, NULL
+        "plugin", weir_kind_plugin(filter->kind), label, label_value, NULL
     };
 
     weir_exposition_sample(out, "", labels, value);

@@ -14,12 +14,11 @@ typedef enum WeirMutability {
 } WeirMutability;
 
 /*
- * How @option of a filter can be changed.  @changes_data: see schema.h.  The
- * options of filters that are not known here are changed by attaching them
- * again.
+ * How @option of a filter can be changed; "options.NAME" is one of a plugin's
+ * own.  The options of filters that are not known here are changed by attaching
+ * them again.
  */
-WeirMutability weir_mutability(const char *driver, bool changes_data,
-                               const char *option);
+WeirMutability weir_mutability(const WeirFilterType *type, const char *option);
 
 /*
  * The option that is where a filter of that class keeps what it knows of its
@@ -42,14 +41,29 @@ char *weir_cannot_attach(const WeirFilterType *type, JsonObject *settings);
 char *weir_cannot_detach(const WeirFilterType *type, JsonObject *settings);
 
 /*
- * The options in which two filters of a kind differ, by name.
+ * The options in which two filters of a kind differ, by name; those of a
+ * plugin's own as "options.NAME".
  *
  * @a, @b: settings, see chain.h; or options of a policy
- * @nodes: char *, options that are places of nodes: how large a file is to be
- *     made is no difference
  * Returns an array of char * that the caller unrefs.
  */
-GPtrArray *weir_options_differ(JsonObject *a, JsonObject *b,
-                               const GPtrArray *nodes);
+GPtrArray *weir_options_differ(JsonObject *a, JsonObject *b);
+
+/*
+ * Whether an option of that name is the same to the filter: how large a file is
+ * to be made is no difference, nor is a default that is given.
+ */
+bool weir_option_same(const WeirFilterType *type, JsonObject *a, JsonObject *b,
+                      const char *option);
+
+/* The value of an option of that name, owned by @options, or NULL. */
+JsonNode *weir_option(JsonObject *options, const char *option);
+
+/*
+ * Of a plugin, let options for its node have all that the plugin has, with the
+ * defaults of those that are not given: a node that is open cannot be brought
+ * back to a default by leaving an option out.
+ */
+void weir_options_complete(const WeirFilterType *type, JsonObject *options);
 
 #endif

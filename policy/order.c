@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "order.h"
 
+#include <string.h>
+
 static const WeirOrdered *order_at(const GArray *filters, guint i)
 {
     return &g_array_index(filters, WeirOrdered, i);
@@ -9,7 +11,7 @@ static const WeirOrdered *order_at(const GArray *filters, guint i)
 const WeirOrdered *weir_order_find(const GArray *filters, WeirClass class)
 {
     for (guint i = 0; i < filters->len; i++) {
-        if (order_at(filters, i)->type->class == class) {
+        if (order_at(filters, i)->type->purpose == class) {
             return order_at(filters, i);
         }
     }
@@ -26,15 +28,15 @@ static void order_check_classes(const GArray *filters, WeirReport *report)
     for (guint i = 0; i < filters->len; i++) {
         const WeirOrdered *filter = order_at(filters, i);
         const WeirOrdered *first = weir_order_find(filters,
-                                                   filter->type->class);
+                                                   filter->type->purpose);
 
-        if (first != filter && filter->type->class != WEIR_CLASS_OTHER &&
-            first->type != filter->type) {
+        if (first != filter && filter->type->purpose != WEIR_CLASS_OTHER &&
+            strcmp(first->type->kind, filter->type->kind) != 0) {
             weir_report(report, filter->key, "found filter '%s', expected one "
                         "of class %s per disk ('%s' is on line %u%s%s)",
-                        filter->type->driver,
-                        weir_class_name(filter->type->class),
-                        first->type->driver, first->key->line,
+                        filter->type->kind,
+                        weir_class_name(filter->type->purpose),
+                        first->type->kind, first->key->line,
                         first->key->file == filter->key->file ? "" : " of ",
                         first->key->file == filter->key->file
                             ? "" : first->key->file);
@@ -50,12 +52,12 @@ static void order_check_encryption(const GArray *filters, WeirReport *report)
     for (guint i = 0; encryption && i < filters->len; i++) {
         const WeirOrdered *filter = order_at(filters, i);
 
-        if (filter->type != encryption->type &&
+        if (strcmp(filter->type->kind, encryption->type->kind) != 0 &&
             weir_order_above(filter, encryption)) {
             weir_report(report, filter->key, "found '%s' above '%s', where it "
                         "sees what is not encrypted, expected it below, or "
                         "allow-before-encryption: true",
-                        filter->type->driver, encryption->type->driver);
+                        filter->type->kind, encryption->type->kind);
         }
     }
 }
@@ -69,7 +71,7 @@ static void order_check_replication(const GArray *filters, WeirReport *report)
     if (replication && cache && weir_order_above(cache, replication)) {
         weir_report(report, cache->key, "found '%s' above '%s', expected it "
                     "below: what the cache holds would not be replicated",
-                    cache->type->driver, replication->type->driver);
+                    cache->type->kind, replication->type->kind);
     }
 }
 

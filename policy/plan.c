@@ -158,12 +158,25 @@ static bool plan_add_secret(WeirPlan *plan, const WeirPolicy *policy,
     return true;
 }
 
+/* What an option's node is called; other plugins have the option, too. */
+static char *plan_suffix(const Filter *f, const char *option)
+{
+    g_autofree char *filter = NULL;
+
+    if (strcmp(f->filter->driver, WEIR_PLUGIN_DRIVER) != 0) {
+        return g_strdup(option);
+    }
+    filter = weir_chain_suffix(f->filter->driver, f->options);
+    return g_strjoin("-", filter, option, NULL);
+}
+
 /* Let QEMU have the password of an address, if there is one. */
 static bool plan_set_password(const Filter *f, const char *option,
                               JsonObject *node, GError **error)
 {
     const char *text = weir_json_string(node, "password-secret");
-    g_autofree char *suffix = g_strconcat(option, "-password", NULL);
+    g_autofree char *base = plan_suffix(f, option);
+    g_autofree char *suffix = g_strconcat(base, "-password", NULL);
     g_autofree char *id = weir_node_name(f->disk->prefix, suffix);
     WeirSecret *secret;
 
@@ -202,6 +215,7 @@ static bool plan_set_node(const Filter *f, const char *option,
 {
     g_autoptr(WeirLocation) location = weir_location_parse(place, error);
     g_autofree char *key = plan_key(f->filter->driver, option, place);
+    g_autofree char *suffix = plan_suffix(f, option);
     const char *known = g_hash_table_lookup(f->plan->shared, key);
     g_autofree char *name = NULL;
     JsonObject *node;
@@ -229,7 +243,7 @@ static bool plan_set_node(const Filter *f, const char *option,
         json_object_set_string_member(f->options, option, known);
         return true;
     }
-    name = weir_node_name(f->disk->prefix, option);
+    name = weir_node_name(f->disk->prefix, suffix);
     node = weir_location_node(location);
     if (!plan_set_password(f, option, node, error)) {
         json_object_unref(node);

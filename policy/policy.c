@@ -143,6 +143,7 @@ static void policy_log(cyaml_log_t level, void *opaque, const char *format,
 static void policy_filter_free(WeirPolicyFilter *filter)
 {
     g_free(filter->driver);
+    g_free(filter->kind);
     g_free(filter->child);
     g_strfreev(filter->nodes);
     json_object_unref(filter->options);
@@ -293,6 +294,19 @@ static void policy_check_place(const WeirYaml *value, const char *option,
     }
 }
 
+/* It is to be known which plugin it is before there is a disk. */
+static void policy_check_plugin(const WeirYaml *options, WeirReport *report)
+{
+    const WeirYaml *plugin = weir_yaml_member_of(options, "plugin",
+                                                 WEIR_YAML_SCALAR);
+
+    if (plugin && strchr(plugin->text, '$')) {
+        weir_report(report, plugin, "found '%s' for 'plugin', expected the "
+                    "name or path of a plugin, without variables",
+                    plugin->text);
+    }
+}
+
 /* The options of one filter; NULL or empty: it has none. */
 static void policy_check_options(const WeirYaml *options,
                                  const WeirFilterType *type,
@@ -311,6 +325,15 @@ static void policy_check_options(const WeirYaml *options,
     }
 }
 
+/* The option that says which plugin a filter is, or NULL. */
+static const char *policy_plugin(const WeirYaml *options)
+{
+    const WeirYaml *plugin = weir_yaml_member_of(options, "plugin",
+                                                 WEIR_YAML_SCALAR);
+
+    return plugin ? plugin->text : NULL;
+}
+
 /* An entry, which is added to @filters if it is one. */
 static void policy_check_entry(const WeirYaml *entry,
                                const WeirSchema *schema, GArray *filters,
@@ -318,8 +341,11 @@ static void policy_check_entry(const WeirYaml *entry,
 {
     const WeirYaml *key = policy_entry_key(entry, report);
     const WeirYaml *place = weir_yaml_member(entry, "place");
+    const WeirYaml *options = key ? weir_yaml_member(entry, key->text) : NULL;
     WeirOrdered ordered = {
-        .type = key ? weir_schema_find(schema, key->text) : NULL, .key = key,
+        .type = key ? weir_schema_find_plugin(schema, key->text,
+                                              policy_plugin(options)) : NULL,
+        .key = key, .options = options,
         .place = place && strcmp(place->text, "disk") == 0
                  ? WEIR_PLACE_DISK : WEIR_PLACE_STORAGE,
     };
@@ -330,17 +356,20 @@ static void policy_check_entry(const WeirYaml *entry,
     for (guint i = 0; i < filters->len; i++) {
         const WeirOrdered *first = &g_array_index(filters, WeirOrdered, i);
 
-        if (first->type == ordered.type) {
+        if (strcmp(first->type->kind, ordered.type->kind) == 0) {
             weir_report(report, key, "found filter '%s' again, expected it "
-                        "once per disk (it is on line %u%s%s)", key->text,
+                        "once per disk (it is on line %u%s%s)",
+                        ordered.type->kind,
                         first->key->line,
                         first->key->file == key->file ? "" : " of ",
                         first->key->file == key->file ? "" : first->key->file);
         }
     }
-    ordered.options = weir_yaml_member(entry, key->text);
     g_array_append_val(filters, ordered);
     policy_check_options(ordered.options, ordered.type, report);
+    if (strcmp(key->text, WEIR_PLUGIN_DRIVER) == 0) {
+        policy_check_plugin(ordered.options, report);
+    }
 }
 
 /* The limits, if there are any. */
@@ -453,6 +482,10 @@ static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
                                                        members[i].value);
             policy_add_open(filter, type,
                             weir_yaml_member(entry, type->driver));
+            type = weir_schema_find_filter(installed, type->driver,
+                                           filter->options);
+            filter->kind = g_strdup(type->kind);
+            filter->holds_data = type->holds_data;
         }
     }
     if (members[types->len].value) {
@@ -604,6 +637,7 @@ WeirPolicy *weir_policy_parse(const char *data, gsize length,
     };
     WeirPolicy *policy = NULL;
 
+    weir_schema_forget(schema);
     g_ptr_array_add(chain, name ? name : (gpointer)file);
     policy_schema_init(&reader.schema, schema);
     root = policy_tree(&reader, data, length, file, check_name, error);

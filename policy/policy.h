@@ -21,7 +21,9 @@ typedef enum WeirPlace {
 
 typedef struct WeirPolicyFilter {
     char *driver;
+    char *kind;             /* see kind.h */
     WeirClass class;
+    bool holds_data;        /* what was written may only be in it */
     char *child;            /* the option that names the filtered node */
     WeirPlace place;
     JsonObject *options;    /* as the file has them: variables are in them, and

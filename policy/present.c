@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "compliance.h"
+#include "pluginvalue.h"
 #include "sidecar.h"
 
 typedef struct Look {
@@ -31,12 +32,13 @@ static const WeirWanted *present_recorded(const WeirRecordDisk *disk,
 
 /* The recorded filter of that kind: for a node that others have attached. */
 static const WeirWanted *present_alike(const WeirRecordDisk *disk,
-                                       const char *driver, WeirPlace place)
+                                       const char *kind, WeirPlace place)
 {
     for (guint i = 0; i < disk->wanted->len; i++) {
         const WeirWanted *wanted = g_ptr_array_index(disk->wanted, i);
+        g_autofree char *wanted_kind = weir_wanted_kind(wanted);
 
-        if (strcmp(wanted->driver, driver) == 0 &&
+        if (strcmp(wanted_kind, kind) == 0 &&
             g_strcmp0(wanted->place, weir_place_name(place)) == 0) {
             return wanted;
         }
@@ -225,6 +227,27 @@ static WeirPlace present_place(const WeirGraphNode *node,
                                           : WEIR_PLACE_DISK;
 }
 
+/* Whether a plugin tells that it has got other options than recorded. */
+static bool present_drifted(const WeirGraphNode *node,
+                            const WeirWanted *recorded)
+{
+    g_autoptr(GPtrArray) drift = node->plugin
+        ? weir_plugin_drift(node->filter, node->plugin, recorded->options)
+        : NULL;
+
+    return drift && drift->len > 0;
+}
+
+/* Whether a filter of the record may be another than it was opened as. */
+static bool present_unsure(const WeirGraphNode *node,
+                           const WeirWanted *applied,
+                           const WeirWanted *pending)
+{
+    return (applied && pending && applied->settings && pending->settings &&
+            !json_object_equal(applied->settings, pending->settings)) ||
+           present_drifted(node, applied ? applied : pending);
+}
+
 static void present_add(const Look *look, const WeirGraphNode *node,
                         const WeirFilterType *type, bool backing)
 {
@@ -234,7 +257,7 @@ static void present_add(const Look *look, const WeirGraphNode *node,
     WeirPresent *present = g_new0(WeirPresent, 1);
     const WeirWanted *alike;
 
-    present->driver = g_strdup(node->driver);
+    present->kind = g_strdup(node->filter_kind);
     present->node_name = g_strdup(node->name);
     present->child = g_strdup(type->child);
     present->owned = g_ptr_array_new_with_free_func(
@@ -246,16 +269,19 @@ static void present_add(const Look *look, const WeirGraphNode *node,
     if (applied || pending) {
         present_set_known(look, present, node, type,
                           applied ? applied : pending);
-        present->unsure = applied && pending && applied->settings &&
-                          pending->settings &&
-                          !json_object_equal(applied->settings,
-                                             pending->settings);
-    } else if ((alike = present_alike(disk, node->driver, present->place)) &&
+        present->unsure = present_unsure(node, applied, pending);
+    } else if ((alike = present_alike(disk, node->filter_kind,
+                                      present->place)) &&
                alike->settings) {
         present->settings = json_object_ref(alike->settings);
+        present->unsure = present_drifted(node, alike);
     }
     present->stays = present_stays(node, type, present->settings);
     present->class = type->class;
+    present->holds_data = type->plugin && type->holds_data;
+    present->keeps = present->holds_data ||
+                     (type->plugin && weir_json_string(node->filter,
+                                                       "sidecar"));
     present->memory = weir_change_memory(type->class, present->settings);
     g_hash_table_insert(look->shape->below, g_strdup(node->name), g_strdup(
         weir_json_string(node->filter, "child")));
@@ -275,6 +301,16 @@ static const WeirGraphNode *present_backing(const WeirGraphNode *node)
     return NULL;
 }
 
+/* A plugin is what it is in this process, whatever its file is by now. */
+static const WeirFilterType *present_type(const WeirSight *sight,
+                                          const WeirGraphNode *node)
+{
+    return node->driver && node->filter
+        ? weir_schema_find_plugin(sight->schema, node->driver,
+                                  weir_json_string(node->filter, "path"))
+        : NULL;
+}
+
 /* All from @root down: first what writes pass, then backing files. */
 static void present_walk(const Look *look, const WeirGraphNode *root,
                          bool backing)
@@ -283,8 +319,7 @@ static void present_walk(const Look *look, const WeirGraphNode *root,
 
     for (guint i = 0; i < chain->len; i++) {
         const WeirGraphNode *node = g_ptr_array_index(chain, i);
-        const WeirFilterType *type = node->driver && node->filter
-            ? weir_schema_find(look->sight->schema, node->driver) : NULL;
+        const WeirFilterType *type = present_type(look->sight, node);
 
         if (!g_hash_table_add(look->seen, (gpointer)node)) {
             return;
@@ -494,7 +529,8 @@ GPtrArray *weir_goals_new(const WeirSight *sight, const GPtrArray *chain,
         }
         goal = g_new0(WeirGoal, 1);
         goal->node = node;
-        goal->type = weir_schema_find(sight->schema, node->driver);
+        goal->type = weir_schema_find_filter(sight->schema, node->driver,
+                                             node->settings);
         goal->refusal = weir_cannot_attach(goal->type, node->settings);
         if (!goal->refusal && shape->has_backing) {
             goal->refusal = goal_above_snapshot(node, goal->type);

@@ -13,7 +13,7 @@ typedef struct WeirSight {
     const WeirRecord *record;
     const WeirRecordDisk *disk;
     const WeirGraph *graph;
-    const WeirSchema *schema;
+    const WeirSchema *schema;       /* plugins as the VM describes them */
 } WeirSight;
 
 /*

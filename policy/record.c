@@ -20,6 +20,11 @@ static void record_wanted_free(WeirWanted *wanted)
     g_free(wanted);
 }
 
+char *weir_wanted_kind(const WeirWanted *wanted)
+{
+    return weir_kind_of(wanted->driver, wanted->options);
+}
+
 static void record_disk_free(WeirRecordDisk *disk)
 {
     if (disk) {

@@ -48,6 +48,9 @@ struct WeirRecordDisk {
                                done */
 };
 
+/* See kind.h; to be freed. */
+char *weir_wanted_kind(const WeirWanted *wanted);
+
 /* What a storage daemon has lived through, see supervise.h. */
 typedef struct WeirDaemonState {
     gint64 restarts;        /* how often it was started again */

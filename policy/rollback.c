@@ -32,8 +32,10 @@ static bool rollback_agree(const WeirWanted *a, const WeirWanted *b)
     WeirClass class = rollback_class(a);
     g_autofree char *memory_a = weir_change_memory(class, a->settings);
     g_autofree char *memory_b = weir_change_memory(class, b->settings);
+    g_autofree char *kind_a = weir_wanted_kind(a);
+    g_autofree char *kind_b = weir_wanted_kind(b);
 
-    return strcmp(a->driver, b->driver) == 0 &&
+    return strcmp(kind_a, kind_b) == 0 &&
            g_strcmp0(memory_a, memory_b) == 0 &&
            (class != WEIR_CLASS_REPLICATION ||
             (rollback_same_text(a, b, "log") &&

@@ -15,6 +15,9 @@ struct WeirSchema {
     GHashTable *structs;    /* type name -> cyaml_schema_value_t, owned */
     GPtrArray *filters;     /* WeirFilterType */
     GPtrArray *memory;      /* what the schemas refer to */
+    GHashTable *plugins;    /* name or path -> WeirFilterType */
+    WeirDescribeFn describe;    /* NULL: nobody knows plugins */
+    void *opaque;           /* of that */
 };
 
 static const cyaml_strval_t schema_bool[] = {
@@ -344,6 +347,7 @@ static bool schema_value(WeirSchema *schema, const char *name,
 static void schema_filter_free(WeirFilterType *filter)
 {
     g_free(filter->driver);
+    g_free(filter->kind);
     g_free(filter->child);
     g_ptr_array_unref(filter->nodes);
     g_ptr_array_unref(filter->unsupported);
@@ -415,8 +419,11 @@ static void schema_add_filter(WeirSchema *schema, const char *driver,
     WeirFilterType *filter = g_new0(WeirFilterType, 1);
 
     filter->driver = g_strdup(driver);
+    filter->kind = g_strdup(driver);
     filter->class = weir_class_of(weir_json_string(capabilities, "class"));
+    filter->purpose = filter->class;
     filter->changes_data = weir_json_bool(capabilities, "changes-data", false);
+    filter->holds_data = weir_json_bool(capabilities, "holds-data", true);
     filter->child = schema_child(schema, type);
     filter->nodes = g_ptr_array_new_with_free_func(g_free);
     filter->unsupported = g_ptr_array_new_with_free_func(g_free);
@@ -476,6 +483,21 @@ static bool schema_build(WeirSchema *schema, JsonArray *entries,
     return true;
 }
 
+/* One that shares all else with the type of its driver. */
+static void schema_plugin_free(WeirFilterType *type)
+{
+    g_free(type->kind);
+    g_clear_pointer(&type->plugin, json_object_unref);
+    g_free(type->problem);
+    g_free(type);
+}
+
+static GHashTable *schema_plugins_new(void)
+{
+    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                 (GDestroyNotify)schema_plugin_free);
+}
+
 WeirSchema *weir_schema_new(JsonNode *introspection, JsonNode *capabilities,
                             GError **error)
 {
@@ -488,6 +510,7 @@ WeirSchema *weir_schema_new(JsonNode *introspection, JsonNode *capabilities,
     schema->memory = g_ptr_array_new_with_free_func(g_free);
     schema->filters = g_ptr_array_new_with_free_func(
         (GDestroyNotify)schema_filter_free);
+    schema->plugins = schema_plugins_new();
     ok = schema_build(schema, weir_json_as_array(introspection),
                       weir_json_as_array(capabilities), error);
     schema->node_type = NULL;
@@ -498,10 +521,11 @@ WeirSchema *weir_schema_new(JsonNode *introspection, JsonNode *capabilities,
 void weir_schema_free(WeirSchema *schema)
 {
     if (schema) {
-        g_hash_table_unref(schema->types);
-        g_hash_table_unref(schema->structs);
+        g_hash_table_unref(schema->plugins);
+        g_clear_pointer(&schema->types, g_hash_table_unref);
+        g_clear_pointer(&schema->structs, g_hash_table_unref);
         g_ptr_array_unref(schema->filters);
-        g_ptr_array_unref(schema->memory);
+        g_clear_pointer(&schema->memory, g_ptr_array_unref);
         g_free(schema);
     }
 }
@@ -523,6 +547,118 @@ const WeirFilterType *weir_schema_find(const WeirSchema *schema,
     }
     return NULL;
 }
+
+/* --- plugins --- */
+
+void weir_schema_set_describe(WeirSchema *schema, WeirDescribeFn describe,
+                              void *opaque)
+{
+    schema->describe = describe;
+    schema->opaque = opaque;
+}
+
+WeirSchema *weir_schema_view(const WeirSchema *schema, WeirDescribeFn describe,
+                             void *opaque)
+{
+    WeirSchema *view = g_new0(WeirSchema, 1);
+
+    view->filters = g_ptr_array_ref(schema->filters);
+    view->plugins = schema_plugins_new();
+    weir_schema_set_describe(view, describe, opaque);
+    return view;
+}
+
+static JsonObject *schema_describe(const WeirSchema *schema,
+                                   const char *plugin, char **problem)
+{
+    g_autoptr(GError) error = NULL;
+    JsonObject *answer = schema->describe
+        ? schema->describe(schema->opaque, plugin, &error) : NULL;
+
+    if (!answer) {
+        *problem = g_strdup(error ? error->message
+                                  : "what the plugin does is not known");
+    }
+    return answer;
+}
+
+/* The type of a plugin, from that of its driver. */
+static WeirFilterType *schema_plugin(const WeirSchema *schema,
+                                     const WeirFilterType *driver,
+                                     const char *plugin)
+{
+    WeirFilterType *type = g_memdup2(driver, sizeof(*driver));
+    JsonObject *answer;
+
+    type->kind = weir_kind(driver->driver, plugin);
+    type->class = type->purpose = WEIR_CLASS_OTHER;
+    type->changes_data = type->holds_data = true;
+    type->plugin = answer = schema_describe(schema, plugin, &type->problem);
+    if (answer) {
+        type->purpose = weir_class_of(weir_json_string(answer, "class"));
+        type->changes_data = weir_json_bool(answer, "changes-data", true);
+        type->holds_data = weir_json_bool(answer, "holds-data", true);
+    }
+    return type;
+}
+
+const WeirFilterType *weir_schema_find_plugin(const WeirSchema *schema,
+                                              const char *driver,
+                                              const char *plugin)
+{
+    const WeirFilterType *type = weir_schema_find(schema, driver);
+    WeirFilterType *known;
+
+    if (!type || strcmp(driver, WEIR_PLUGIN_DRIVER) != 0 || !plugin ||
+        !*plugin) {
+        return type;
+    }
+    known = g_hash_table_lookup(schema->plugins, plugin);
+    if (!known) {
+        known = schema_plugin(schema, type, plugin);
+        g_hash_table_insert(schema->plugins, g_strdup(plugin), known);
+    }
+    return known;
+}
+
+const WeirFilterType *weir_schema_find_filter(const WeirSchema *schema,
+                                              const char *driver,
+                                              JsonObject *options)
+{
+    return weir_schema_find_plugin(schema, driver,
+                                   weir_json_string(options, "plugin"));
+}
+
+void weir_schema_forget(const WeirSchema *schema)
+{
+    g_hash_table_remove_all(schema->plugins);
+}
+
+static gint schema_compare_kind(gconstpointer a, gconstpointer b)
+{
+    const WeirFilterType *const *left = a;
+    const WeirFilterType *const *right = b;
+
+    return strcmp((*left)->kind, (*right)->kind);
+}
+
+GPtrArray *weir_schema_plugins(const WeirSchema *schema)
+{
+    GPtrArray *types = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer type;
+
+    g_hash_table_iter_init(&iter, schema->plugins);
+    while (g_hash_table_iter_next(&iter, NULL, &type)) {
+        if (((WeirFilterType *)type)->plugin) {
+            g_ptr_array_add(types, type);
+        }
+    }
+    g_ptr_array_sort(types, schema_compare_kind);
+    return types;
+}
+
+/* --- values --- */
 
 static JsonNode *schema_value_json(const cyaml_schema_value_t *value,
                                    const WeirMember *member);

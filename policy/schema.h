@@ -13,6 +13,7 @@
 #include <cyaml/cyaml.h>
 
 #include "json.h"
+#include "kind.h"
 
 /* Filters are the drivers whose name begins so. */
 #define WEIR_FILTER_PREFIX "weir-"
@@ -38,9 +39,16 @@ typedef enum WeirClass {
 
 typedef struct WeirFilterType {
     char *driver;
+    char *kind;             /* see kind.h */
     char *child;            /* the option that names the filtered node */
-    WeirClass class;
+    WeirClass class;        /* as which of our own filters it is dealt with;
+                               of a plugin WEIR_CLASS_OTHER */
+    WeirClass purpose;      /* what it says that it is for */
     bool changes_data;      /* the node below has other data than it shows */
+    bool holds_data;        /* the node below may lack what was written */
+    JsonObject *plugin;     /* what query-weir-plugin says of it; NULL: it is
+                               no plugin, or that is not known */
+    char *problem;          /* why that is not known; NULL */
     cyaml_schema_value_t options;   /* a mapping of WeirMembers */
     GPtrArray *nodes;       /* char *: options that are another node; they are
                                texts in @options, see location.h */
@@ -65,9 +73,54 @@ void weir_schema_free(WeirSchema *schema);
 /* The filters by name: WeirFilterType, owned by @schema. */
 GPtrArray *weir_schema_filters(const WeirSchema *schema);
 
-/* The filter with that driver, owned by @schema, or NULL. */
+/*
+ * The filter with that driver, owned by @schema, or NULL.  Of plugins it is
+ * what all have in common; see weir_schema_find_plugin().
+ */
 const WeirFilterType *weir_schema_find(const WeirSchema *schema,
                                        const char *driver);
+
+/*
+ * What is to be known of a plugin, by its name or the path of its file: the
+ * answer to query-weir-plugin, which the caller unrefs; or NULL with @error
+ * set.
+ */
+typedef JsonObject *(*WeirDescribeFn)(void *opaque, const char *plugin,
+                                      GError **error);
+
+/* Whom to ask about plugins.  Without it, nothing is known of them. */
+void weir_schema_set_describe(WeirSchema *schema, WeirDescribeFn describe,
+                              void *opaque);
+
+/*
+ * The same filters, but with plugins as somebody else describes them: in a VM
+ * that runs, they may be others.  @schema must outlive it.
+ */
+WeirSchema *weir_schema_view(const WeirSchema *schema, WeirDescribeFn describe,
+                             void *opaque);
+
+/*
+ * The type of a filter of a policy, or NULL.  That of a plugin is known by
+ * asking: it blocks, the first time.  Of one that nobody describes, anything is
+ * to be expected.
+ *
+ * @plugin: its option of that name; NULL: it has none
+ * Returns what is owned by @schema, until weir_schema_forget().
+ */
+const WeirFilterType *weir_schema_find_plugin(const WeirSchema *schema,
+                                              const char *driver,
+                                              const char *plugin);
+
+/* The same of a filter with those options. */
+const WeirFilterType *weir_schema_find_filter(const WeirSchema *schema,
+                                              const char *driver,
+                                              JsonObject *options);
+
+/* Plugins are to be asked about again: their files may be others by now. */
+void weir_schema_forget(const WeirSchema *schema);
+
+/* The types of plugins that are known, by kind; the caller unrefs the array. */
+GPtrArray *weir_schema_plugins(const WeirSchema *schema);
 
 /* "cache" and so on. */
 const char *weir_class_name(WeirClass class);

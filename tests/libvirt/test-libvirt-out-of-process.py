@@ -3,6 +3,7 @@
 """Disks of libvirt's domains out of process."""
 import json
 import os
+import shutil
 import signal
 import stat
 import time
@@ -15,6 +16,7 @@ run: out-of-process
 filters:
   - weir-inspect:
 """
+PLUGINS = os.path.join(os.environ["WEIR_MESON_BUILD"], "tests", "plugins")
 FAKE = "/run/fake"
 # what systemctl does, as far as the hook asks for it
 SYSTEMCTL = """#!/bin/sh
@@ -132,6 +134,37 @@ class OutOfProcess(LibvirtTest):
         virsh("restore", self.path("save"))
         code, disks = self.status()
         self.assertEqual((code, disks["vda"]["state"]), (0, "compliant"))
+
+    def test_plugins(self):
+        """Two of them, which change and come and go with the daemon."""
+        folder = "/run/weir-plugins"
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        for name in ("probe", "passing"):
+            shutil.copy(os.path.join(PLUGINS, name + ".so"), folder)
+        policy = """name: plugins
+version: %d
+run: out-of-process
+filters:
+  - weir-plugin: {plugin: /run/weir-plugins/probe.so, options: {hold-ms: %d}}
+  - weir-plugin: {plugin: /run/weir-plugins/passing.so}
+"""
+        self.policy("plugins", policy % (1, 1))
+        virsh("define", self.written(self.xml(*self.two_disks())))
+        self.weir_ok("libvirt", "apply", self.name, "--disk", "vda=plugins",
+                     "--disk", "vdb=observe")
+        self.weir_ok("libvirt", "start", self.name)
+        code, disks = self.status()
+        self.assertEqual((code, [f["plugin"] for f in
+                                 disks["vda"]["filters"]]),
+                         (0, ["probe", "passing"]))
+        self.policy("plugins", policy % (2, 2))
+        self.assertIn("change options of weir-plugin:probe",
+                      self.weir_ok("reapply", "--runtime-dir", self.folder(),
+                                   self.name, "vda"))
+        self.survive()
+        self.assertEqual(self.status()[0], 0)
+        virsh("destroy", self.name)
+        self.assert_nothing_runs()
 
     def survive(self):
         """The daemon is killed, and the guest has its disk again."""

@@ -4,6 +4,7 @@
 of it for their next start."""
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from libvirttest import (UID, WEIR, LibvirtTest, main, qmp, virsh, write)
 OBSERVED = ["weir-inspect", "file"]
 CACHED = ["weir-inspect", "weir-cache", "file"]
 DISK = "virtio-disk0"
+PLUGINS = os.path.join(os.environ["WEIR_MESON_BUILD"], "tests", "plugins")
 
 
 class Live(LibvirtTest):
@@ -214,6 +216,95 @@ class Changes(OverRaw):
         self.assertEqual(self.drivers(), ["qcow2", "file"])
         self.assertEqual(len(qmp(self.name, "query-weir")), 0)
         self.read(4)
+
+
+class Plugins(OverRaw):
+    """Two of them on a disk, of which each is what it says of itself."""
+
+    POLICY = """name: plugins
+version: %d
+filters:
+  - weir-plugin: {plugin: /run/weir-plugins/probe.so, options: {%s}}
+  - weir-plugin: {plugin: /run/weir-plugins/passing.so}
+"""
+
+    def setUp(self):
+        super().setUp()
+        folder = "/run/weir-plugins"
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        for name in ("probe", "passing", "mask", "worker"):
+            shutil.copy(os.path.join(PLUGINS, name + ".so"), folder)
+        self.policy("plugins", self.POLICY % (1, "mode: forward"))
+        self.policy("mask", "name: mask\nfilters:\n  - weir-plugin: {plugin: "
+                    "%s/mask.so}\n" % folder)
+
+    def plugins(self):
+        return [(f["plugin"], f["options"].get("mode"))
+                for f in qmp(self.name, "query-weir")]
+
+    def test_live(self):
+        before = self.run_plain(("vda", "virtio", self.image("p.img"), "raw"))
+        self.does("policy 'plugins', version 1", "attach", self.name, "vda",
+                  "--policy", "plugins")
+        self.assertEqual(sorted(self.plugins()),
+                         [("passing", None), ("probe", "forward")])
+        self.assertEqual(self.weir("libvirt", "status", self.name)[0], 0)
+        write(self.name, DISK, 3, 0)
+        self.policy("plugins", self.POLICY % (2, "hold-ms: 1"))
+        self.assertIn("change options of weir-plugin:probe (node ",
+                      self.does("policy 'plugins', version 2", "reapply",
+                                self.name, "vda"))
+        self.assertIn(("probe", "pass"), self.plugins())
+        self.fails("weir-plugin:mask cannot be attached to a disk in use",
+                   "reapply", self.name, "vda", "--policy", "mask")
+        self.does("no policy", "detach", self.name, "vda")
+        self.assertEqual(self.plugins(), [])
+        self.read(3)
+        self.assertEqual(self.both()[0], before[0])
+
+    def test_from_the_start(self):
+        self.start(("vda", "virtio", self.image("f.img"), "raw"),
+                   policies=["vda=plugins"])
+        self.assertEqual(sorted(self.plugins()),
+                         [("passing", None), ("probe", "forward")])
+        self.assertEqual(self.weir("libvirt", "status", self.name)[0], 0)
+        top = self.chain()[1][0]
+        self.policy("plugins", self.POLICY % (2, ""))
+        self.assertIn("change options of weir-plugin:probe (node %s)" % top,
+                      self.does("policy 'plugins', version 2", "reapply",
+                                self.name, "vda"))
+        virsh("domblkthreshold", self.name, "vda", "1M")
+        virsh("snapshot-create-as", self.name, "s", "--disk-only",
+              "--no-metadata", "--diskspec",
+              "vda,file=" + self.path("f.over"))
+        self.does("policy 'plugins', version 2", "reapply", self.name, "vda")
+        self.assertEqual(self.drivers()[1:3], ["weir-plugin"] * 2)
+        self.does("no policy", "detach", self.name, "vda")
+        self.assertEqual(self.plugins(), [])
+
+    def test_sidecar_after_a_snapshot(self):
+        """It is in the way of the plugin above the overlay."""
+        self.policy("side", "name: side\nfilters:\n  - weir-plugin: {plugin: "
+                    "/run/weir-plugins/worker.so, sidecar: 'create:1M:%s'}\n"
+                    % self.path("ssd/side"))
+        self.start(("vda", "virtio", self.image("w.img"), "raw"),
+                   policies=["vda=side"])
+        write(self.name, DISK, 5, 0)
+        virsh("snapshot-create-as", self.name, "s", "--disk-only",
+              "--no-metadata", "--diskspec",
+              "vda,file=" + self.path("w.over"))
+        self.does("policy 'side', version 1", "reapply", self.name, "vda")
+        self.assertEqual(self.drivers(), ["qcow2", "weir-plugin", "file"])
+        self.assertEqual(self.plugins(), [("worker", None)])
+        self.read(5)
+
+    def test_what_a_disk_loses(self):
+        self.define(("vda", "virtio", self.image("m.img"), "raw"),
+                    policies=["vda=mask"])
+        code, _, errors = self.weir("libvirt", "remove", self.name)
+        self.assertEqual((code, errors), (
+            0, "weir: disk 'vda': weir-plugin:mask of policy 'mask' has "
+            "changed what is on the disk, which stays so\n"))
 
 
 class Refusals(OverRaw):

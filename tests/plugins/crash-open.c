@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Changes nothing, though it says that it may, and ends the process when it is
- * opened while there is the file that the environment tells.
+ * Changes nothing, though it says that it may unless it is PLAIN, and ends the
+ * process when it is opened while there is the file that the environment tells.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -24,7 +24,9 @@ static const WeirPlugin crash = {
     .name = PLUGIN_NAME,
     .version = "1.0",
     .description = "ends the process",
+#ifndef PLAIN
     .capabilities = WEIR_PLUGIN_CHANGES_DATA,
+#endif
     .concurrency = WEIR_PLUGIN_PARALLEL,
     .open = crash_open,
     .read = weir_plugin_pass,

@@ -22,8 +22,9 @@ from vhostuser import VhostUserBlk  # noqa: E402
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
 
-PLUGIN = os.path.join(os.environ["WEIR_MESON_BUILD"], "tests", "plugins",
-                      "crash-open.so")
+PLUGINS = os.path.join(os.environ["WEIR_MESON_BUILD"], "tests", "plugins")
+PLUGIN = os.path.join(PLUGINS, "crash-open.so")
+PLAIN = os.path.join(PLUGINS, "crash-open-plain.so")
 # ends at once when it is to open what the file "crash" tells, and takes long
 # while there is the file "slow"
 DAEMON = """#!/bin/sh
@@ -116,6 +117,23 @@ class AwayTest(OutOfProcessTest):
             json.dump(record, file)
         os.rename(path + ".new", path)
 
+    def plugin(self, path, **options):
+        """A disk under a plugin that ends the daemon when it is to."""
+        os.environ["WEIR_TEST_CRASH"] = self.path("mark")
+        self.addCleanup(os.environ.pop, "WEIR_TEST_CRASH")
+        self.write("plugin.yaml", OUT % ("plugin", """
+  - weir-plugin: {plugin: %s}""" % path))
+        return self.out(policy="plugin", **options)
+
+    def mark(self):
+        open(self.path("mark"), "w", encoding="utf-8").close()
+
+    def crash_in_plugin(self):
+        self.mark()
+        os.kill(self.daemon()["pid"], signal.SIGKILL)
+        wait_for(lambda: self.daemon()["failures"] >= 2, "failures")
+        self.assertIn("signal 6", self.daemon()["reason"])
+
 
 class CrashLoop(AwayTest):
     def test_it_does_not_give_up(self):
@@ -154,21 +172,41 @@ class CrashLoop(AwayTest):
             "time"), 1, errors)
         self.assert_nothing_left()
 
+    def test_plugin_that_can_go(self):
+        """The guest goes on without it."""
+        process = self.start(self.plugin(PLAIN, device="none"))
+        self.write_disk(b"a")
+        self.crash_in_plugin()
+        self.assertEqual(self.change("detach")[0], 0)
+        self.wait_alive()
+        self.finds(0, None)
+        self.assert_disk(b"a")
+        self.stop(process)
+
+    def test_plugin_that_holds_data(self):
+        """What it has in a sidecar, nobody else finds."""
+        process = self.start(self.plugin(os.path.join(PLUGINS, "late.so")))
+        record = self.storage_record()
+        self.crash("late")
+        code, _, errors = self.change("detach")
+        self.assertEqual(code, 1)
+        self.assertIn("weir-plugin:late (node weir-a-plugin-late) cannot go "
+                      "without it: it may hold what was not written", errors)
+        self.assertEqual(self.storage_record()["disks"], record["disks"])
+        os.unlink(self.path("crash"))
+        self.wait_alive()
+        self.stop(process)
+
     def test_plugin(self):
         """What changes data cannot go; it is mended, and the guest goes on."""
-        os.environ["WEIR_TEST_CRASH"] = self.path("mark")
-        self.addCleanup(os.environ.pop, "WEIR_TEST_CRASH")
-        self.write("plugin.yaml", OUT % ("plugin", """
-  - weir-plugin: {plugin: %s}""" % PLUGIN))
-        process = self.start(self.out(policy="plugin"))
-        open(self.path("mark"), "w", encoding="utf-8").close()
-        os.kill(self.daemon()["pid"], signal.SIGKILL)
-        wait_for(lambda: self.daemon()["failures"] >= 2, "failures")
+        process = self.start(self.plugin(PLUGIN))
+        self.crash_in_plugin()
         record = self.storage_record()
         for args in (("detach",), ("reapply", "--policy", "out")):
             code, output, errors = self.change(*args)
             self.assertEqual((code, output), (1, ""))
-            self.assertIn("weir-plugin (node weir-a-plugin) cannot be "
+            self.assertIn("weir-plugin:crash-open (node "
+                          "weir-a-plugin-crash-open) cannot be "
                           "detached: ", errors)
         self.assertEqual(self.storage_record(), record)
         self.assertIn("signal 6", self.daemon()["reason"])
@@ -489,6 +527,23 @@ class DuringChange(AwayTest):
             return True
         self.proxied(act)
         self.fails()
+        self.stop(process)
+
+    def test_killed_by_the_new_plugin(self):
+        """Whatever it is that it does."""
+        self.plugin(PLAIN)
+        process = self.start(self.out(device="none"))
+        self.write_disk(b"a")
+        self.mark()
+        code, _, errors = self.change("reapply", "--policy", "plugin")
+        self.assertEqual(code, 1, errors)
+        self.wait_restarts(1)
+        self.finds(0, "out", "weir-inspect")
+        self.assertNotIn("change", self.storage_record()["disks"][0])
+        self.assert_disk(b"a")
+        os.unlink(self.path("mark"))
+        self.assertEqual(self.change("reapply", "--policy", "plugin")[0], 0)
+        self.finds(0, "plugin", "weir-plugin")
         self.stop(process)
 
     def test_plugin_that_others_attach(self):

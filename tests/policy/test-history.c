@@ -52,6 +52,7 @@ static gint64 look(const Vm *vm, gint64 now, WeirCompliance compliance,
                                                        now);
     g_autoptr(GPtrArray) filters = g_ptr_array_new();
     WeirFilterStatus filter = { .driver = (char *)"weir-x",
+                                .kind = (char *)"weir-x",
                                 .state = compliance, .since = told };
     WeirDiskStatus status = { .disk = (char *)"disk0", .state = compliance,
                               .since = told, .filters = filters };

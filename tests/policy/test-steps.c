@@ -23,6 +23,7 @@ typedef struct Case {
 static void type_free(WeirFilterType *type)
 {
     g_free(type->driver);
+    g_free(type->kind);
     g_free(type->child);
     g_ptr_array_unref(type->nodes);
     g_free(type);
@@ -103,7 +104,7 @@ static WeirPresent *has(Case *c, const char *driver, const char *node_name,
     }
     g_hash_table_insert(c->shape.below, g_strdup(node_name), g_strdup(below));
     g_hash_table_add(c->shape.names, g_strdup(node_name));
-    present->driver = g_strdup(driver);
+    present->kind = g_strdup(driver);
     present->node_name = g_strdup(node_name);
     present->child = g_strdup("file");
     present->place = place;
@@ -125,6 +126,7 @@ static WeirGoal *wants(Case *c, const char *driver, WeirPlace place,
     WeirGoal *goal = g_new0(WeirGoal, 1);
 
     type->driver = g_strdup(driver);
+    type->kind = g_strdup(driver);
     type->child = g_strdup("file");
     type->nodes = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(type->nodes, g_strdup("cache-file"));
@@ -458,19 +460,134 @@ static void test_counts_when_opened(void **state)
                         "weir-encryption counts when the disk is opened next");
 }
 
+#define PLUGIN "{\"options\":[" \
+    "{\"name\":\"rate\",\"type\":\"int\",\"default\":\"10\"," \
+    "\"mutable\":true}," \
+    "{\"name\":\"size\",\"type\":\"size\",\"mutable\":false}," \
+    "{\"name\":\"quiet\",\"type\":\"bool\",\"mutable\":true}," \
+    "{\"name\":\"label\",\"type\":\"string\",\"mutable\":true}]}"
+
 static void test_mutability(void **state)
 {
+    static const struct {
+        const char *driver;
+        bool changes_data;
+        const char *option;
+        WeirMutability mutability;
+    } rows[] = {
+        { "weir-cache", false, "mode", WEIR_MUTABLE_REOPEN },
+        { "weir-cache", false, "base-id", WEIR_MUTABLE_REATTACH },
+        { "weir-replication", false, "mode", WEIR_MUTABLE_REATTACH },
+        { "weir-acme", false, "x", WEIR_MUTABLE_REATTACH },
+        { "weir-acme", true, "x", WEIR_MUTABLE_NEVER },
+        { "weir-plugin", true, "on-error", WEIR_MUTABLE_REOPEN },
+        { "weir-plugin", true, "deadline", WEIR_MUTABLE_REOPEN },
+        { "weir-plugin", true, "options.rate", WEIR_MUTABLE_REOPEN },
+        { "weir-plugin", true, "options.size", WEIR_MUTABLE_NEVER },
+        { "weir-plugin", false, "options.size", WEIR_MUTABLE_REATTACH },
+        { "weir-plugin", false, "options.none", WEIR_MUTABLE_REATTACH },
+        { "weir-plugin", false, "sidecar", WEIR_MUTABLE_REATTACH },
+        { "weir-plugin", true, "plugin", WEIR_MUTABLE_NEVER },
+    };
+    g_autoptr(JsonObject) plugin = object(PLUGIN);
+
     (void)state;
-    assert_int_equal(weir_mutability("weir-cache", false, "mode"),
-                     WEIR_MUTABLE_REOPEN);
-    assert_int_equal(weir_mutability("weir-cache", false, "base-id"),
-                     WEIR_MUTABLE_REATTACH);
-    assert_int_equal(weir_mutability("weir-replication", false, "mode"),
-                     WEIR_MUTABLE_REATTACH);
-    assert_int_equal(weir_mutability("weir-acme", false, "x"),
-                     WEIR_MUTABLE_REATTACH);
-    assert_int_equal(weir_mutability("weir-acme", true, "x"),
-                     WEIR_MUTABLE_NEVER);
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        const WeirFilterType type = {
+            .driver = (char *)rows[i].driver, .plugin = plugin,
+            .changes_data = rows[i].changes_data,
+        };
+
+        assert_int_equal(weir_mutability(&type, rows[i].option),
+                         rows[i].mutability);
+    }
+}
+
+/* Names, separated by spaces; in brackets, if it is the same to the plugin. */
+static char *differences(const WeirFilterType *type, JsonObject *a,
+                         JsonObject *b)
+{
+    g_autoptr(GPtrArray) names = weir_options_differ(a, b);
+    GString *text = g_string_new(NULL);
+
+    for (guint i = 0; i < names->len; i++) {
+        const char *name = g_ptr_array_index(names, i);
+
+        g_string_append_printf(text, weir_option_same(type, a, b, name)
+                               ? "%s(%s)" : "%s%s", i ? " " : "", name);
+    }
+    return g_string_free(text, FALSE);
+}
+
+static void test_values_of_a_plugin(void **state)
+{
+    static const struct {
+        const char *a, *b, *differ;
+    } rows[] = {
+        { "{\"rate\":\"5\"}", "{\"rate\":\"6\"}", "options.rate" },
+        { "{\"rate\":\"10\"}", "{}", "(options.rate)" },
+        { "{}", "{\"rate\":\"10\"}", "(options.rate)" },
+        { "{\"rate\":\"+7\"}", "{\"rate\":7}", "(options.rate)" },
+        { "{\"size\":\"64K\"}", "{\"size\":\"65536\"}",
+          "(options.size)" },
+        { "{\"size\":\"1k\"}", "{\"size\":\"1025\"}", "options.size" },
+        { "{\"quiet\":\"on\"}", "{\"quiet\":\"true\"}",
+          "(options.quiet)" },
+        { "{\"quiet\":\"off\"}", "{}", "(options.quiet)" },
+        { "{\"label\":\"\"}", "{}", "(options.label)" },
+        { "{\"label\":\"a\"}", "{\"rate\":\"1\"}",
+          "options.label options.rate" },
+        { "{\"x\":\"1\"}", "{\"x\":\"01\"}", "options.x" },
+        { "{}", "{}", "" },
+    };
+    g_autoptr(JsonObject) plugin = object(PLUGIN);
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    const WeirFilterType type = {
+        .driver = (char *)WEIR_PLUGIN_DRIVER, .plugin = plugin, .nodes = nodes,
+    };
+
+    (void)state;
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *a_text = g_strdup_printf("{\"options\":%s}",
+                                                  rows[i].a);
+        g_autofree char *b_text = g_strdup_printf("{\"options\":%s}",
+                                                  rows[i].b);
+        g_autoptr(JsonObject) a = object(a_text);
+        g_autoptr(JsonObject) b = object(b_text);
+        g_autoptr(JsonObject) without = object("{}");
+        g_autofree char *found = differences(&type, a, b);
+        g_autofree char *from_none = differences(&type, without, b);
+
+        assert_string_equal(found, rows[i].differ);
+        /* no options at all are as good as none of them */
+        assert_true((strcmp(rows[i].b, "{}") == 0) ==
+                    (strcmp(from_none, "") == 0));
+    }
+}
+
+/* QEMU takes no default for an option that is left out when it reopens. */
+static void test_reopened_plugin_gets_all_options(void **state)
+{
+    Case *c = *state;
+    g_autoptr(JsonObject) plugin = object(PLUGIN);
+    g_autoptr(WeirChange) change = NULL;
+    const WeirStep *step;
+    JsonObject *options;
+    WeirGoal *goal;
+
+    has(c, "weir-plugin", "p", WEIR_PLACE_STORAGE,
+        "{\"plugin\":\"x\",\"options\":{\"rate\":\"5\"}}");
+    goal = wants(c, "weir-plugin", WEIR_PLACE_STORAGE, "{\"plugin\":\"x\"}");
+    ((WeirFilterType *)goal->type)->plugin = plugin;
+    change = does(c, "R p");
+    step = g_ptr_array_index(change->steps, 0);
+    options = weir_json_object(step->options, "options");
+    assert_string_equal(weir_json_string(options, "rate"), "10");
+    assert_string_equal(weir_json_string(options, "quiet"), "off");
+    assert_int_equal(json_object_get_size(options), 4);
+    options = weir_json_object(step->before, "options");
+    assert_string_equal(weir_json_string(options, "rate"), "5");
+    assert_int_equal(json_object_get_size(options), 4);
 }
 
 /* A sidecar that cannot be made blank from here would be believed later. */
@@ -524,6 +641,8 @@ int main(void)
         CASE(test_encryption_is_not_changed),
         CASE(test_counts_when_opened),
         cmocka_unit_test(test_mutability),
+        cmocka_unit_test(test_values_of_a_plugin),
+        CASE(test_reopened_plugin_gets_all_options),
         cmocka_unit_test(test_sidecar_elsewhere),
     };
 
