@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "block/block-io.h"
+#include "block/coroutines.h"
 #include "qapi/error.h"
 #include "weir-plugin-host.h"
 

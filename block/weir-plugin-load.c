@@ -383,10 +383,23 @@ static WeirPluginDescription *describe(const WeirLoaded *loaded)
     return d;
 }
 
+/* One that is in use is what it is, whatever has become of its file. */
+static WeirPluginDescription *describe_in_use(const char *path)
+{
+    WeirLoaded *loaded;
+
+    QLIST_FOREACH(loaded, &all_loaded, next) {
+        if (!strcmp(loaded->path, path)) {
+            return describe(loaded);
+        }
+    }
+    return NULL;
+}
+
 WeirPluginDescription *weir_plugin_describe(const char *plugin, Error **errp)
 {
-    WeirLoaded *loaded = weir_plugin_load(plugin, errp);
-    WeirPluginDescription *description = NULL;
+    WeirPluginDescription *description = describe_in_use(plugin);
+    WeirLoaded *loaded = description ? NULL : weir_plugin_load(plugin, errp);
 
     if (loaded) {
         description = describe(loaded);

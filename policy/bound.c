@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cachefile.h"
+#include "kind.h"
 #include "location.h"
 #include "sidecar.h"
 
@@ -18,7 +19,17 @@
 static const char *bound_option(const char *driver)
 {
     return strcmp(driver, BOUND_CACHE) == 0 ? "cache-file" :
-           strcmp(driver, BOUND_REPLICATION) == 0 ? "sidecar" : "header";
+           strcmp(driver, BOUND_ENCRYPTION) == 0 ? "header" : "sidecar";
+}
+
+static bool bound_is_plugin(const char *driver)
+{
+    return strcmp(driver, WEIR_PLUGIN_DRIVER) == 0;
+}
+
+char *weir_bound_kind(const WeirBound *bound)
+{
+    return weir_kind_of(bound->driver, bound->settings);
 }
 
 const char *weir_bound_memory(const WeirBound *bound)
@@ -47,11 +58,14 @@ GPtrArray *weir_bound_array(void)
 /* Each start of a replication without a sidecar copies all of the disk. */
 static bool bound_can_be(const WeirChainNode *node)
 {
+    bool has_sidecar = weir_json_string(node->settings, "sidecar");
+
     return node->role == WEIR_ROLE_FILTER && node->settings &&
            (strcmp(node->driver, BOUND_CACHE) == 0 ||
             strcmp(node->driver, BOUND_ENCRYPTION) == 0 ||
-            (strcmp(node->driver, BOUND_REPLICATION) == 0 &&
-             weir_json_string(node->settings, "sidecar")));
+            (strcmp(node->driver, BOUND_REPLICATION) == 0 && has_sidecar) ||
+            (bound_is_plugin(node->driver) &&
+             (node->changes_data || (node->holds_data && has_sidecar))));
 }
 
 GPtrArray *weir_bound_of_chain(const GPtrArray *chain, const char *policy)
@@ -67,6 +81,8 @@ GPtrArray *weir_bound_of_chain(const GPtrArray *chain, const char *policy)
         }
         bound = g_new0(WeirBound, 1);
         bound->driver = g_strdup(node->driver);
+        bound->changes_data = bound_is_plugin(node->driver) &&
+                              node->changes_data;
         bound->policy = g_strdup(policy);
         bound->place = node->place;
         bound->settings = json_object_ref(node->settings);
@@ -126,8 +142,10 @@ bool weir_bound_same(const WeirBound *a, const WeirBound *b)
 {
     const char *text_a = weir_bound_memory(a);
     const char *text_b = weir_bound_memory(b);
+    g_autofree char *kind_a = weir_bound_kind(a);
+    g_autofree char *kind_b = weir_bound_kind(b);
 
-    if (strcmp(a->driver, b->driver) != 0) {
+    if (strcmp(kind_a, kind_b) != 0) {
         return false;
     }
     return text_a && text_b ? weir_location_same(text_a, text_b) ||
@@ -218,9 +236,24 @@ static char *bound_encryption_reason(const WeirBound *bound, const char *disk,
     return g_strdup("it is encrypted");
 }
 
+/* Whether it has got anything in its sidecar, only the plugin can tell. */
+static char *bound_plugin_reason(const WeirBound *bound)
+{
+    g_autofree char *kind = weir_bound_kind(bound);
+    const char *text = weir_bound_memory(bound);
+
+    return bound->changes_data
+        ? g_strdup_printf("its data is as %s has changed it", kind)
+        : g_strdup_printf("the sidecar %s of %s may have data that the disk "
+                          "lacks", text, kind);
+}
+
 char *weir_bound_reason(const WeirBound *bound, const char *disk,
                         const char *format, bool writes)
 {
+    if (bound_is_plugin(bound->driver)) {
+        return bound_plugin_reason(bound);
+    }
     if (strcmp(bound->driver, BOUND_CACHE) == 0) {
         return bound_cache_reason(bound);
     }
@@ -260,6 +293,10 @@ char *weir_bound_way_out(const WeirBound *bound, const char *disk)
                                "%s': its next one begins with a copy of all of "
                                "the disk", quoted);
     }
+    if (bound_is_plugin(bound->driver)) {
+        return g_strdup_printf("do without it from now on with 'weir binding "
+                               "release %s'", quoted);
+    }
     return g_strdup_printf("say that it is not any more with 'weir binding "
                            "release %s'", quoted);
 }
@@ -285,6 +322,9 @@ JsonObject *weir_bound_json(const WeirBound *bound)
     JsonObject *object = json_object_new();
 
     json_object_set_string_member(object, "driver", bound->driver);
+    if (bound->changes_data) {
+        json_object_set_boolean_member(object, "changes-data", TRUE);
+    }
     weir_json_set_string(object, "policy", bound->policy);
     json_object_set_string_member(object, "place",
                                   weir_place_name(bound->place));
@@ -309,6 +349,7 @@ WeirBound *weir_bound_read(JsonObject *object)
     }
     bound = g_new0(WeirBound, 1);
     bound->driver = g_strdup(driver);
+    bound->changes_data = weir_json_bool(object, "changes-data", false);
     bound->policy = g_strdup(policy);
     bound->place = strcmp(place, weir_place_name(WEIR_PLACE_DISK)) == 0
         ? WEIR_PLACE_DISK : WEIR_PLACE_STORAGE;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A filter that a disk is bound to: without it the disk is not what its guest
- * has seen (a cache with blocks of its own, an encryption), or what is written
- * would be missed later (the sidecar of a replication).
+ * has seen (a cache with blocks of its own, an encryption, a plugin that
+ * changes or has data), or what is written would be missed later (the sidecar
+ * of a replication).
  */
 #ifndef WEIR_BOUND_H
 #define WEIR_BOUND_H
@@ -11,6 +12,7 @@
 
 typedef struct WeirBound {
     char *driver;
+    bool changes_data;      /* of a plugin */
     char *policy;           /* that the disk had then */
     WeirPlace place;
     JsonObject *settings;   /* see chain.h */
@@ -27,7 +29,7 @@ GPtrArray *weir_bound_of_chain(const GPtrArray *chain, const char *policy);
 /* An array without any, that frees those that are put in. */
 GPtrArray *weir_bound_array(void);
 
-/* Whether both are of one driver, and keep what they know in one place. */
+/* Whether both are of one kind, and keep what they know in one place. */
 bool weir_bound_same(const WeirBound *a, const WeirBound *b);
 
 /*
@@ -54,6 +56,9 @@ char *weir_bound_way_out(const WeirBound *bound, const char *disk);
  * Returns false with @error set if its file is in use or cannot be written to.
  */
 bool weir_bound_release(const WeirBound *bound, GError **error);
+
+/* Its kind (see kind.h), to be freed. */
+char *weir_bound_kind(const WeirBound *bound);
 
 /* Where it keeps what it knows, owned by @bound; NULL: in the disk. */
 const char *weir_bound_memory(const WeirBound *bound);

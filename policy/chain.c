@@ -124,6 +124,7 @@ static void chain_push_filter(GPtrArray *chain, const WeirDisk *disk,
                                      filter->driver, suffix);
 
     node->place = filter->place;
+    node->changes_data = filter->changes_data;
     node->holds_data = filter->holds_data;
     node->settings = json_object_ref(settings);
     chain_add_options(node->options, options);

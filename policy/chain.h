@@ -15,7 +15,8 @@ typedef enum WeirRole {
 typedef struct WeirChainNode {
     WeirRole role;
     WeirPlace place;        /* of a filter */
-    bool holds_data;        /* of a filter, see policy.h */
+    bool changes_data;      /* of a filter, see policy.h */
+    bool holds_data;
     char *driver;
     char *node_name;
     JsonObject *options;    /* the argument of -blockdev, names included */

@@ -22,9 +22,10 @@ static void binding_print(const GPtrArray *bindings)
         for (guint j = 0; j < binding->filters->len; j++) {
             const WeirBound *bound = g_ptr_array_index(binding->filters, j);
             g_autofree char *reason = weir_binding_reason(binding, bound);
+            g_autofree char *kind = weir_bound_kind(bound);
 
             weir_table_row(table, binding->disk, binding->vm, bound->policy,
-                           bound->driver, weir_bound_memory(bound), reason);
+                           kind, weir_bound_memory(bound), reason);
         }
     }
     weir_table_print(table);
@@ -40,12 +41,13 @@ static void binding_print_json(const GPtrArray *bindings)
         for (guint j = 0; j < binding->filters->len; j++) {
             const WeirBound *bound = g_ptr_array_index(binding->filters, j);
             g_autofree char *reason = weir_binding_reason(binding, bound);
+            g_autofree char *kind = weir_bound_kind(bound);
             JsonObject *object = json_object_new();
 
             json_object_set_string_member(object, "disk", binding->disk);
             json_object_set_string_member(object, "vm", binding->vm);
             json_object_set_string_member(object, "policy", bound->policy);
-            json_object_set_string_member(object, "filter", bound->driver);
+            json_object_set_string_member(object, "filter", kind);
             weir_json_set_string(object, "at", weir_bound_memory(bound));
             weir_json_set_string(object, "reason", reason);
             json_array_add_object_element(array, object);

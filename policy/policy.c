@@ -485,6 +485,7 @@ static WeirPolicyFilter *policy_filter_new(const WeirYaml *entry,
             type = weir_schema_find_filter(installed, type->driver,
                                            filter->options);
             filter->kind = g_strdup(type->kind);
+            filter->changes_data = type->changes_data;
             filter->holds_data = type->holds_data;
         }
     }

@@ -23,6 +23,7 @@ typedef struct WeirPolicyFilter {
     char *driver;
     char *kind;             /* see kind.h */
     WeirClass class;
+    bool changes_data;      /* the node below has other data */
     bool holds_data;        /* what was written may only be in it */
     char *child;            /* the option that names the filtered node */
     WeirPlace place;

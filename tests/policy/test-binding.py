@@ -14,6 +14,7 @@ from changetest import MIB, Change
 
 need("qemu-system-x86_64", "qemu-storage-daemon", "qemu-img")
 
+PLUGINS = os.path.join(os.environ["WEIR_MESON_BUILD"], "tests", "plugins")
 CACHED = """  - weir-cache:
       cache-file: create:4M:%s
       dirty-age: 3600000
@@ -288,6 +289,50 @@ class Replication(Binding):
         self.weir_ok("binding", "release", self.image)
         with open(sidecar, "rb") as file:
             self.assertEqual(file.read(8192), bytes(8192))
+        self.vm()
+
+
+class Plugin(Binding):
+    def test_left_out(self):
+        """What it has made of the data, the guest cannot read."""
+        plugin = os.path.join(PLUGINS, "mask.so")
+        self.policy("masked", "  - weir-plugin: {plugin: %s}\n" % plugin)
+        self.vm("masked")
+        self.write_block()
+        self.reboot()
+        self.run_refused(
+            "'masked', and its data is as weir-plugin:mask has changed it; "
+            "policy 'none' leaves that out: start it under 'masked', or do "
+            "without it from now on with 'weir binding release %s'"
+            % self.image)
+        self.assertEqual(self.bindings(),
+                         [(self.image, "weir-plugin:mask", None)])
+        self.vm("masked")
+        self.seen(1)
+        self.stop(self.process)
+        self.weir_ok("binding", "release", self.image)
+        self.vm()
+
+    def test_data_in_a_sidecar(self):
+        sidecar = self.path("sidecar")
+        self.policy("late", "  - weir-plugin: {plugin: %s, sidecar: create:1M:"
+                    "%s}\n" % (os.path.join(PLUGINS, "late.so"), sidecar))
+        self.vm("late")
+        self.write_block()
+        self.reboot()
+        self.run_refused(
+            "'late', and the sidecar create:1M:%s of weir-plugin:late may have "
+            "data that the disk lacks; policy 'none' leaves that out: start it "
+            "under 'late', or do without it from now on with 'weir binding "
+            "release %s'" % (sidecar, self.image))
+        self.vm("late")
+
+    def test_one_that_does_neither(self):
+        self.policy("probed", "  - weir-plugin: {plugin: %s}\n"
+                    % os.path.join(PLUGINS, "probe.so"))
+        self.vm("probed")
+        self.reboot()
+        self.assertEqual(self.bindings(), [])
         self.vm()
 
 

@@ -330,6 +330,16 @@ class Options(Disk):
         self.set(mode='forward', hold_ms=0)
         self.finish()
 
+    def test_file_that_is_gone(self):
+        """What is in use can still be asked for, by its path."""
+        path = self.path('probe.so')
+        shutil.copy(os.path.join(PLUGINS, 'probe.so'), path)
+        self.serve(path)
+        os.unlink(path)
+        about = self.d.cmd('query-weir-plugin', plugin=self.info()['path'])
+        self.assertEqual(about['name'], 'probe')
+        self.finish()
+
     def test_what_is_told_of_plugins(self):
         d = self.daemon()
         files = {f['name']: f for f in d.cmd('query-weir-plugins')}
