@@ -347,14 +347,19 @@ int weir_plugin_prepare_overlay(BlockDriverState *bs, bool is_frozen,
     SnapshotCall call = overlay_call(is_frozen, 0);
     int ret;
 
+    s->in_snapshot = false;
     if (!s->prepared || s->inactive) {
         return 0;
     }
     if (weir_holds_fenced(s->holds)) {
+        if (!weir_plugin_changes_or_holds(s)) {
+            return 0;                   /* nothing that it has is missed */
+        }
         error_setg(errp, "weir-plugin: Plugin '%s' holds requests that have "
                    "expired", s->plugin->name);
         return -EBUSY;
     }
+    s->in_snapshot = true;
     if (!s->plugin->snapshot_before) {
         if (!(s->plugin->capabilities & WEIR_PLUGIN_HOLDS_DATA)) {
             return 0;
@@ -375,7 +380,8 @@ void weir_plugin_finish_overlay(BlockDriverState *bs, bool is_frozen, int ret)
     BDRVWeirPluginState *s = bs->opaque;
     SnapshotCall call = overlay_call(is_frozen, ret);
 
-    if (s->prepared && !s->inactive) {
+    if (s->in_snapshot) {
         weir_plugin_call_and_poll(s, do_snapshot_after, &call);
     }
+    s->in_snapshot = false;
 }
