@@ -6,14 +6,28 @@
 
 #define USER_PIECE_BYTES (1u << 20)
 
+/*
+ * Requests are to be sent as they are, whatever alignment and length the disk
+ * announces; newer versions of libnbd have more to be told of that.
+ */
+static bool user_be_lax(struct nbd_handle *nbd)
+{
+#ifdef LIBNBD_STRICT_PAYLOAD
+    if (nbd_set_strict_mode(nbd, nbd_get_strict_mode(nbd) &
+                                 ~LIBNBD_STRICT_PAYLOAD) < 0) {
+        return false;
+    }
+#endif
+    return nbd_set_request_block_size(nbd, false) == 0;
+}
+
 struct nbd_handle *weir_user_connect(WeirStage *stage, const char *node,
                                      bool status, GError **error)
 {
     g_autofree char *uri = weir_stage_uri(stage, node);
     struct nbd_handle *nbd = nbd_create();
 
-    /* requests are sent as they are, whatever the plugin's alignment */
-    if (nbd && nbd_set_request_block_size(nbd, false) == 0 &&
+    if (nbd && user_be_lax(nbd) &&
         nbd_set_request_structured_replies(nbd, status) == 0 &&
         (!status || nbd_add_meta_context(
             nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0) &&
