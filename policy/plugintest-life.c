@@ -71,6 +71,15 @@ static WeirLoad *attach_load(WeirScene *scene, GError **error)
                            &options, error);
 }
 
+/* A write comes last: that is what a plugin is most likely to keep. */
+static bool write_and_detach(WeirScene *scene, GError **error)
+{
+    return weir_user_write(scene->user, 65536, 65536, 0, error) &&
+           detach(scene, error) &&
+           weir_scene_check_below(scene, "after the plugin was taken out",
+                                  error);
+}
+
 /* What is read stays the same: users go on meanwhile. */
 static bool attach_under_load(WeirScene *scene, GError **error)
 {
@@ -88,10 +97,13 @@ static bool attach_under_load(WeirScene *scene, GError **error)
             return false;
         }
     }
-    return load && weir_load_stop(load, error) &&
-           weir_user_read_all(scene->user, error) &&
-           weir_scene_check_below(scene, "after the plugin was taken out",
-                                  error);
+    if (!load || !weir_load_stop(load, error) ||
+        !weir_user_read_all(scene->user, error)) {
+        return false;
+    }
+    weir_trial_step(scene->trial, "attaching and detaching at rest");
+    return attach(scene, error) && write_and_detach(scene, error) &&
+           weir_user_read_all(scene->user, error);
 }
 
 /* What is read becomes other data: users go on while it is in, and out. */
@@ -113,9 +125,7 @@ static bool attach_changing(WeirScene *scene, GError **error)
         }
         weir_trial_step(scene->trial, "detaching, %u of %d", i + 1,
                         ATTACH_ROUNDS);
-        if (!detach(scene, error) ||
-            !weir_scene_check_below(scene, "after the plugin was taken out",
-                                    error)) {
+        if (!write_and_detach(scene, error)) {
             return false;
         }
     }
