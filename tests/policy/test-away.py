@@ -611,6 +611,23 @@ class DuringChange(AwayTest):
         self.fails()
         self.stop(process)
 
+    def test_change_that_cannot_be_noted(self):
+        """Then the disk is not bound to what it was to get."""
+        process = self.start(self.out(policy="back", device="none"))
+        self.write("other.yaml", OUT % ("other", """
+  - weir-cache:
+      cache-file: create:16M:%s""" % self.path("other.cache")))
+        before = self.weir_ok("binding", "list", "--json")
+        with open(os.path.join(self.runtime, "vm.storage-lock"),
+                  encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            code, _, errors = self.change("reapply", "--policy", "other")
+        self.assertEqual(code, 1)
+        self.assertIn("another process has", errors)
+        self.assertEqual(self.weir_ok("binding", "list", "--json"), before)
+        self.finds(0, "back", "weir-cache")
+        self.stop(process)
+
     def test_dirty_cache_of_another_life(self):
         """It is refused before it is noted that it comes: later it would be
         taken for one that this disk has filled."""
