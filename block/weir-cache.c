@@ -830,6 +830,19 @@ static int cache_prepare_overlay(BlockDriverState *bs, bool is_frozen,
     return s->engine ? cache_call(bs, engine_drain, errp) : 0;
 }
 
+/*
+ * A format above has become read-only meanwhile, and has written its bitmaps,
+ * and that it is whole.  What fails is told by the state.
+ */
+static void cache_finish_overlay(BlockDriverState *bs, bool is_frozen, int ret)
+{
+    BDRVWeirCacheState *s = bs->opaque;
+
+    if (is_frozen && ret == 0 && s->engine) {
+        cache_call(bs, engine_drain, NULL);
+    }
+}
+
 static WeirFilterDriver cache_filter = {
     .format_name     = "weir-cache",
     .driver          = WEIR_DRIVER_WEIR_CACHE,
@@ -844,6 +857,7 @@ static WeirFilterDriver cache_filter = {
     .cancel_handover = cache_cancel_handover,
     .prepare_detach  = cache_prepare_detach,
     .prepare_overlay = cache_prepare_overlay,
+    .finish_overlay  = cache_finish_overlay,
     .query           = cache_query,
 };
 

@@ -347,7 +347,6 @@ int weir_plugin_prepare_overlay(BlockDriverState *bs, bool is_frozen,
     SnapshotCall call = overlay_call(is_frozen, 0);
     int ret;
 
-    s->in_snapshot = false;
     if (!s->prepared || s->inactive) {
         return 0;
     }
@@ -359,20 +358,20 @@ int weir_plugin_prepare_overlay(BlockDriverState *bs, bool is_frozen,
                    "expired", s->plugin->name);
         return -EBUSY;
     }
-    s->in_snapshot = true;
-    if (!s->plugin->snapshot_before) {
-        if (!(s->plugin->capabilities & WEIR_PLUGIN_HOLDS_DATA)) {
-            return 0;
-        }
+    if (!s->plugin->snapshot_before &&
+        s->plugin->capabilities & WEIR_PLUGIN_HOLDS_DATA) {
         error_setg(errp, "weir-plugin: Plugin '%s' holds data, and takes no "
                    "part in snapshots", s->plugin->name);
         return -ENOTSUP;
     }
-    ret = weir_plugin_call_and_poll(s, do_snapshot_before, &call);
+    ret = s->plugin->snapshot_before ?
+          weir_plugin_call_and_poll(s, do_snapshot_before, &call) : 0;
     if (ret < 0) {
         weir_plugin_set_error(s, ret, "refuses the snapshot", errp);
+        return ret;
     }
-    return MIN(ret, 0);
+    s->snapshots++;
+    return 0;
 }
 
 void weir_plugin_finish_overlay(BlockDriverState *bs, bool is_frozen, int ret)
@@ -380,8 +379,8 @@ void weir_plugin_finish_overlay(BlockDriverState *bs, bool is_frozen, int ret)
     BDRVWeirPluginState *s = bs->opaque;
     SnapshotCall call = overlay_call(is_frozen, ret);
 
-    if (s->in_snapshot) {
+    if (s->snapshots > 0) {
+        s->snapshots--;
         weir_plugin_call_and_poll(s, do_snapshot_after, &call);
     }
-    s->in_snapshot = false;
 }

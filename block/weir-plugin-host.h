@@ -54,7 +54,7 @@ typedef struct BDRVWeirPluginState {
     /* main thread */
     WeirValues *values;         /* replaced only while nobody reads them */
     bool prepared;
-    bool in_snapshot;           /* it was asked, and hears of the end */
+    unsigned snapshots;         /* it has agreed to, and hears of the end */
     bool had_parents;           /* somebody has used it */
     bool is_leaving;            /* it is going to be taken out */
     bool plugin_drained;        /* what it was told last */

@@ -329,6 +329,7 @@ bool weir_live_run(WeirLive *live, GError **error)
     weir_record_begin_change(live->disk, live->policy, live->policy_dirs,
                              live->chain);
     if (!live_save(live, error)) {
+        weir_binding_put_back(live->disk->file, live->bound);
         weir_live_explain(live, error);
         return false;
     }

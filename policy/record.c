@@ -25,6 +25,11 @@ char *weir_wanted_kind(const WeirWanted *wanted)
     return weir_kind_of(wanted->driver, wanted->options);
 }
 
+static bool record_is_plugin(const WeirWanted *wanted)
+{
+    return strcmp(wanted->driver, WEIR_PLUGIN_DRIVER) == 0;
+}
+
 static void record_disk_free(WeirRecordDisk *disk)
 {
     if (disk) {
@@ -168,6 +173,7 @@ static void record_set_policy(WeirRecordDisk *entry, const WeirPolicy *policy,
         wanted->settings = node->settings ? json_object_ref(node->settings)
                                           : NULL;
         wanted->nodes = node->nodes ? json_array_ref(node->nodes) : NULL;
+        wanted->holds_data = record_is_plugin(wanted) && node->holds_data;
         g_ptr_array_add(entry->wanted, wanted);
     }
 }
@@ -298,6 +304,10 @@ static JsonObject *record_wanted_json(const WeirWanted *wanted)
     if (wanted->nodes) {
         json_object_set_array_member(object, "nodes",
                                      json_array_ref(wanted->nodes));
+    }
+    if (record_is_plugin(wanted)) {
+        json_object_set_boolean_member(object, "holds-data",
+                                       wanted->holds_data);
     }
     return object;
 }
@@ -435,6 +445,9 @@ static WeirWanted *record_wanted_read(JsonObject *object)
     wanted->options = json_object_ref(options);
     wanted->settings = settings ? json_object_ref(settings) : NULL;
     wanted->nodes = nodes ? json_array_ref(nodes) : NULL;
+    /* one that nobody knows may */
+    wanted->holds_data = record_is_plugin(wanted) &&
+                         weir_json_bool(object, "holds-data", true);
     return wanted;
 }
 

@@ -25,6 +25,8 @@ typedef struct WeirWanted {
     JsonObject *options;
     JsonObject *settings;   /* see chain.h; NULL: not known */
     JsonArray *nodes;       /* likewise; NULL: none */
+    bool holds_data;        /* of a plugin: the node below may lack what was
+                               written */
 } WeirWanted;
 
 typedef struct WeirRecordDisk WeirRecordDisk;

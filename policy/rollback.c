@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "rollback.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bound.h"
 #include "cachefile.h"
 #include "change.h"
+#include "location.h"
 #include "sidecar.h"
 
 #define ROLLBACK_ENCRYPTION "weir-encryption"
@@ -63,22 +67,45 @@ static GPtrArray *rollback_only(const GPtrArray *chain, const GPtrArray *other)
     return only;
 }
 
-/* The cache of @filters that may have what the disk lacks, to be freed. */
+static bool rollback_cache_is_dirty(const char *path)
+{
+    WeirCacheState state = weir_cache_file_state(path);
+
+    /* one that was not made yet is missing */
+    return state != WEIR_CACHE_WRITTEN_BACK && state != WEIR_CACHE_MISSING;
+}
+
+/* What is in it only its plugin can tell, unless nobody has written to it. */
+static bool rollback_sidecar_is_used(const char *text)
+{
+    g_autoptr(WeirLocation) location = weir_location_parse(text, NULL);
+    int fd = location && location->path
+        ? open(location->path, O_RDONLY | O_CLOEXEC) : -1;
+    bool used = fd >= 0 ? lseek(fd, 0, SEEK_DATA) >= 0 || errno != ENXIO
+                        : !location || !location->path || errno != ENOENT;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return used;
+}
+
+/* Where one of @filters may have what the disk lacks, to be freed; or NULL. */
 static char *rollback_dirty(const GPtrArray *filters)
 {
     for (guint i = 0; i < filters->len; i++) {
         const WeirWanted *wanted = g_ptr_array_index(filters, i);
         WeirClass class = rollback_class(wanted);
         g_autofree char *path = weir_change_memory(class, wanted->settings);
-        WeirCacheState state;
+        const char *sidecar = weir_json_string(wanted->settings, "sidecar");
 
-        if (class != WEIR_CLASS_CACHE || !path) {
-            continue;
-        }
-        state = weir_cache_file_state(path);
-        /* one that was not made yet is missing */
-        if (state != WEIR_CACHE_WRITTEN_BACK && state != WEIR_CACHE_MISSING) {
+        if (class == WEIR_CLASS_CACHE && path &&
+            rollback_cache_is_dirty(path)) {
             return g_steal_pointer(&path);
+        }
+        if (wanted->holds_data && sidecar &&
+            rollback_sidecar_is_used(sidecar)) {
+            return g_strdup(sidecar);
         }
     }
     return NULL;
@@ -159,15 +186,15 @@ static bool rollback_disk(WeirRecordDisk *disk, GPtrArray *told,
     const WeirRecordDisk *change = disk->change;
     g_autoptr(GPtrArray) gone = rollback_only(disk->wanted, change->wanted);
     g_autoptr(GPtrArray) come = rollback_only(change->wanted, disk->wanted);
-    g_autofree char *old_cache = rollback_dirty(gone);
-    g_autofree char *new_cache = rollback_dirty(come);
-    bool end = new_cache || rollback_has_decrypted(disk, gone);
+    g_autofree char *old_data = rollback_dirty(gone);
+    g_autofree char *new_data = rollback_dirty(come);
+    bool end = new_data || rollback_has_decrypted(disk, gone);
 
-    if (new_cache && old_cache) {
-        weir_set_error(error, "disk %s: a change was interrupted, and both "
-                       "caches, %s and %s, have blocks that were not written "
-                       "back: end the VM, and see which one is that of the "
-                       "disk", disk->id, old_cache, new_cache);
+    if (new_data && old_data) {
+        weir_set_error(error, "disk %s: a change was interrupted, and both %s "
+                       "and %s may have what was not written back: end the "
+                       "VM, and see which one is that of the disk", disk->id,
+                       old_data, new_data);
         return false;
     }
     if (!rollback_forget(end ? gone : come, error)) {

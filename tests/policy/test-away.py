@@ -478,6 +478,33 @@ class DuringChange(AwayTest):
         self.assertNotIn("change", self.storage_record()["disks"][0])
         self.stop(process)
 
+    def new_plugin_with_sidecar(self, writes):
+        """The daemon ends when a plugin that holds data has just come."""
+        self.write("plugin.yaml", OUT % ("plugin", """
+  - weir-plugin: {plugin: %s, sidecar: "create:1M:%s"}""" % (
+            os.path.join(PLUGINS, "late.so"), self.path("a.sidecar"))))
+        process = self.start(self.out(policy="plugin", device="none"))
+        if writes:
+            self.write_disk(b"x")
+        os.kill(self.daemon()["supervisor"], signal.SIGSTOP)
+        os.kill(self.daemon()["pid"], signal.SIGKILL)
+        self.edit(lambda disk: self.begin(disk, ["weir-plugin"], None))
+        os.kill(self.daemon()["supervisor"], signal.SIGCONT)
+        self.wait_restarts(1)
+        return process
+
+    def test_plugin_that_holds_data_by_now(self):
+        """It is in its sidecar, and nowhere else perhaps."""
+        process = self.new_plugin_with_sidecar(True)
+        self.finds(0, "plugin", "weir-plugin")
+        self.assertNotIn("change", self.storage_record()["disks"][0])
+        self.stop(process)
+
+    def test_plugin_that_holds_nothing_so_far(self):
+        process = self.new_plugin_with_sidecar(False)
+        self.finds(0, None)
+        self.stop(process)
+
     def test_two_changes_that_have_not_ended(self):
         """The cache has come with the first; the second was to take it away,
         and did not come so far."""
@@ -582,6 +609,23 @@ class DuringChange(AwayTest):
             return line
         self.proxied(act, answer)
         self.fails()
+        self.stop(process)
+
+    def test_change_that_cannot_be_noted(self):
+        """Then the disk is not bound to what it was to get."""
+        process = self.start(self.out(policy="back", device="none"))
+        self.write("other.yaml", OUT % ("other", """
+  - weir-cache:
+      cache-file: create:16M:%s""" % self.path("other.cache")))
+        before = self.weir_ok("binding", "list", "--json")
+        with open(os.path.join(self.runtime, "vm.storage-lock"),
+                  encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            code, _, errors = self.change("reapply", "--policy", "other")
+        self.assertEqual(code, 1)
+        self.assertIn("another process has", errors)
+        self.assertEqual(self.weir_ok("binding", "list", "--json"), before)
+        self.finds(0, "back", "weir-cache")
         self.stop(process)
 
     def test_dirty_cache_of_another_life(self):

@@ -3,6 +3,7 @@
 """weir-cache under what QEMU does with disks: resize, snapshots, copies,
 block status, requests of any alignment, several exports at once."""
 
+import json
 import os
 import pathlib
 import random
@@ -327,6 +328,30 @@ class Snapshots(DeviceTest):
             cache_file='fast', discard='unmap', idle=0), '--blockdev',
             blockdev(driver='qcow2', node_name='format', file='cache',
                      discard='unmap')], 'format', 'format')
+
+    def test_what_the_format_writes_when_it_becomes_read_only(self):
+        self.base = self.image('base.qcow2', self.base_size, 'qcow2')
+        run('qemu-img', 'bitmap', '--add', self.base, 'changes')
+        daemon = self.server(
+            *self.file_args('image', self.base), *self.file_args(
+                'fast', self.fast), '--blockdev', blockdev(
+                driver='weir-cache', node_name='cache', file='image',
+                cache_file='fast', idle=0), '--blockdev',
+            blockdev(driver='qcow2', node_name='format', file='cache',
+                     lazy_refcounts=True), *self.export_args('format'))
+        view = self.view(bytes(self.base_size))
+        view.write(0, os.urandom(MIB))
+        self.overlay(daemon, 'format')
+        self.assertEqual(self.info(daemon)['dirty'], 0)
+        run('qemu-img', 'check', '-U', self.base)
+        image = json.loads(run('qemu-img', 'info', '-U', '--output=json',
+                               self.base).stdout)
+        bitmap, = image['format-specific']['data']['bitmaps']
+        self.assertEqual((bitmap['name'], bitmap['flags']),
+                         ('changes', ['auto']))
+        self.assertFalse(image['dirty-flag'])
+        view.client.shutdown()
+        daemon.quit()
 
     def test_attach_and_detach_below_an_overlay(self):
         daemon, view = self.prepare()

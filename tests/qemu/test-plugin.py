@@ -654,6 +654,28 @@ class Life(Disk):
         self.client.pwrite(b'a' * 4096, 0)
         self.finish()
 
+    def test_overlay_of_an_overlay(self):
+        """In one transaction: as often as it is asked, it hears of the end."""
+        self.serve()
+        self.attach('probe', 'flt', 'above')
+        for name in ('one', 'two'):
+            self.image(name + '.qcow2', size=16 * MIB, fmt='qcow2')
+            self.d.cmd('blockdev-add', {
+                'driver': 'qcow2', 'node-name': name, 'backing': None,
+                'file': {'driver': 'file',
+                         'filename': self.path(name + '.qcow2')}})
+        actions = [{'type': 'blockdev-snapshot',
+                    'data': {'node': node, 'overlay': overlay}}
+                   for node, overlay in (('flt', 'one'), ('one', 'two'))]
+
+        def snapshots():
+            gauges = self.filter_info(self.d, 'above')['gauges']
+            return next(g['value'] for g in gauges if g['name'] == 'snapshots')
+        self.d.cmd('transaction', {'actions': actions})
+        self.assertEqual(snapshots(), 4)
+        self.client.pwrite(b'a' * 4096, 0)
+        self.finish()
+
     def test_overlay_and_data_that_is_held(self):
         """Who copies the image below has all of it."""
         self.serve('late')
