@@ -243,6 +243,9 @@ class Looking(FleetTest):
                          [("observe", "compliant"), ("other", "compliant")])
         # it is the same process still
         self.assertEqual(after["since"], before["since"])
+
+    def test_policy_of_a_domain_that_runs_without(self):
+        self.need_format_over_raw()
         plain = self.xml(self.disk("c.img"))
         with open(self.path("plain.xml"), "w", encoding="utf-8") as file:
             file.write(plain.replace("<name>%s<" % self.name, "<name>plain<"))

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import time
 
-from libvirttest import (UID, WEIR, LibvirtTest, main, qmp, virsh, write)
+from libvirttest import (UID, WEIR, LibvirtTest, has_format_over_raw, main, qmp,
+                         virsh, write)
 
 OBSERVED = ["weir-inspect", "file"]
 CACHED = ["weir-inspect", "weir-cache", "file"]
@@ -51,17 +52,12 @@ class Live(LibvirtTest):
                      for xml in self.both())
 
 
-def libvirt_version():
-    return tuple(int(n) for n in virsh("--version").split(".")[:2])
-
-
 class OverRaw(Live):
     """Where libvirt has a format node over a raw image: see docs/libvirt.md."""
 
     def setUp(self):
         super().setUp()
-        if libvirt_version() >= (9, 10):
-            self.skipTest("this libvirt has no format node over a raw image")
+        self.need_format_over_raw()
 
 
 class Formats(Live):
@@ -93,7 +89,7 @@ class Formats(Live):
 
 
     def test_raw_without_a_format_node(self):
-        if libvirt_version() < (9, 10):
+        if has_format_over_raw():
             self.skipTest("this libvirt has a format node over a raw image")
         self.run_plain(("vda", "virtio", self.image("r.img"), "raw"))
         self.fails("libvirt has no format node for it", "attach", self.name,

@@ -183,6 +183,7 @@ class Losses(WatchTest):
                       "re-established: gap from 2" % self.name, self.told())
 
     def test_cache_follows_the_image_that_is_written_to(self):
+        self.need_format_over_raw()
         self.start(("vda", "virtio", self.image("b.img"), "raw"),
                    policies=["vda=cached"])
         self.run_watch()
@@ -215,6 +216,7 @@ class Losses(WatchTest):
 
     def test_cache_of_the_image_before_a_copy_is_kept(self):
         """Its file has what that image lacks."""
+        self.need_format_over_raw()
         self.start(("vda", "virtio", self.image("c.img"), "raw"),
                    policies=["vda=cached"])
         qmp(self.name, "blockdev-reopen", options=[{
@@ -237,6 +239,7 @@ class Losses(WatchTest):
         self.assertEqual(self.bound("c.img"), [self.path(kept)])
 
     def test_disk_that_is_plugged_in(self):
+        self.need_format_over_raw()
         self.start(("vda", "virtio", self.image("d.img"), "raw"),
                    ("sda", "scsi", self.image("e.img"), "raw"),
                    policies=["vda=observe", "sda=cached"])
@@ -259,6 +262,7 @@ class Losses(WatchTest):
 
     def test_policy_in_the_metadata(self):
         """Others than weir change what is assigned."""
+        self.need_format_over_raw()
         self.start(("vda", "virtio", self.image("h.img"), "raw"))
         self.run_watch()
         virsh("metadata", self.name, "urn:weir:domain:1", "--live",
@@ -306,6 +310,7 @@ class Losses(WatchTest):
 
     def test_copy_is_replicated_anew(self):
         """The sidecar does not know of what the other image is."""
+        self.need_format_over_raw()
         log = self.keeper()
         self.replicated(log)
         self.start(("vda", "virtio", self.image("q.img"), "raw"),
