@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <unistd.h>
 
 #include "answers.h"
 #include "plan.h"
@@ -23,13 +23,6 @@ struct WeirDaemon {
     WeirSchema *schema;
 };
 
-/* Runs in the child. */
-static void daemon_child_setup(gpointer unused)
-{
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    weir_child_setup(unused);
-}
-
 static bool daemon_spawn(WeirDaemon *daemon, GError **error)
 {
     g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
@@ -37,8 +30,8 @@ static bool daemon_spawn(WeirDaemon *daemon, GError **error)
         G_SUBPROCESS_FLAGS_STDERR_PIPE);
 
     daemon->start_s = g_get_real_time() / G_USEC_PER_SEC;
-    g_subprocess_launcher_set_child_setup(launcher, daemon_child_setup, NULL,
-                                          NULL);
+    g_subprocess_launcher_set_child_setup(launcher, weir_child_setup_bound,
+                                          GINT_TO_POINTER(getpid()), NULL);
     daemon->process = g_subprocess_launcher_spawn(
         launcher, error, daemon->program, "--chardev",
         "stdio,id=weir,signal=off", "--monitor", "chardev=weir", NULL);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "programs.h"
@@ -14,13 +13,6 @@
 #define STAGE_LOG_BYTES 8192
 
 /* --- the daemon --- */
-
-/* Runs in the child. */
-static void stage_child_setup(gpointer unused)
-{
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    weir_child_setup(unused);
-}
 
 static bool stage_spawn(WeirStage *stage, GError **error)
 {
@@ -42,8 +34,8 @@ static bool stage_spawn(WeirStage *stage, GError **error)
     /* growth of memory is not hidden in heaps of many threads */
     g_subprocess_launcher_setenv(launcher, "MALLOC_ARENA_MAX", "1", TRUE);
     g_subprocess_launcher_set_stderr_file_path(launcher, stage->log);
-    g_subprocess_launcher_set_child_setup(launcher, stage_child_setup, NULL,
-                                          NULL);
+    g_subprocess_launcher_set_child_setup(launcher, weir_child_setup_bound,
+                                          GINT_TO_POINTER(getpid()), NULL);
     stage->process = g_subprocess_launcher_spawn(
         launcher, error, program, "--chardev", "stdio,id=weir,signal=off",
         "--monitor", "chardev=weir", "--nbd-server", server,

@@ -5,6 +5,7 @@
 #include <gio/gio.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 /* Where a program finds the secret that it is given. */
@@ -83,6 +84,15 @@ void weir_child_setup(gpointer unused)
     sigemptyset(&none);
     pthread_sigmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
+}
+
+void weir_child_setup_bound(gpointer parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != GPOINTER_TO_INT(parent)) {
+        _exit(1);               /* it was killed before that */
+    }
+    weir_child_setup(NULL);
 }
 
 /* The disk's file in the words of qemu-img; the caller frees it. */

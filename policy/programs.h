@@ -30,6 +30,13 @@ char *weir_program_find(const char *bin_dir, const char *name,
 void weir_child_setup(gpointer unused);
 
 /*
+ * The same for a child that is to die with this process, however that ends.
+ *
+ * @parent: the PID of this process, by GINT_TO_POINTER()
+ */
+void weir_child_setup_bound(gpointer parent);
+
+/*
  * What qemu-img info tells of @disk, which the caller unrefs, or NULL with
  * @error set.  @in_use: it may be another's.  Blocks.  @bin_dir: as above.
  */
