@@ -3,12 +3,12 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cachefile.h"
 #include "kind.h"
 #include "location.h"
+#include "samefile.h"
 #include "sidecar.h"
 
 #define BOUND_CACHE "weir-cache"
@@ -130,12 +130,8 @@ static bool bound_same_file(const char *a, const char *b)
 {
     g_autofree char *path_a = bound_path(a);
     g_autofree char *path_b = bound_path(b);
-    struct stat stat_a;
-    struct stat stat_b;
 
-    return path_a && path_b && stat(path_a, &stat_a) == 0 &&
-           stat(path_b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev &&
-           stat_a.st_ino == stat_b.st_ino;
+    return path_a && path_b && weir_same_file(path_a, path_b);
 }
 
 bool weir_bound_same(const WeirBound *a, const WeirBound *b)

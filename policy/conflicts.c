@@ -4,12 +4,12 @@
 #include <fcntl.h>
 #include <gio/gio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "address.h"
 #include "cachefile.h"
 #include "location.h"
+#include "samefile.h"
 
 #define CONFLICTS_CACHE "weir-cache"
 #define CONFLICTS_REPLICATION "weir-replication"
@@ -182,16 +182,6 @@ static const char *conflicts_path(JsonObject *options, const char *option)
     return weir_json_string(weir_json_object(options, option), "filename");
 }
 
-static bool conflicts_same_file(const char *path, const char *file)
-{
-    struct stat a;
-    struct stat b;
-
-    return strcmp(path, file) == 0 ||
-           (stat(path, &a) == 0 && stat(file, &b) == 0 &&
-            a.st_dev == b.st_dev && a.st_ino == b.st_ino);
-}
-
 /* Whether an option is a node that is at the disk's own address. */
 static bool conflicts_same_address(JsonObject *options, const char *option,
                                    const WeirDisk *disk)
@@ -213,7 +203,7 @@ bool weir_conflicts_disk(const WeirPolicyFilter *filter, JsonObject *options,
     for (char **node = filter->nodes; *node; node++) {
         const char *path = conflicts_path(options, *node);
 
-        if (path ? conflicts_same_file(path, disk->file)
+        if (path ? weir_same_file(path, disk->file)
                  : conflicts_same_address(options, *node, disk)) {
             *option = *node;
             weir_set_error(error, "found the disk's own file %s, expected "

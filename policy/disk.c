@@ -7,6 +7,7 @@
 #include "address.h"
 #include "chain.h"
 #include "policy.h"
+#include "samefile.h"
 #include "validate.h"
 
 #define WEIR_DISK_MAX_ID 32
@@ -293,16 +294,11 @@ char *weir_disk_name(const WeirDisk *disk)
 
 static bool disk_same_file(const WeirDisk *a, const WeirDisk *b)
 {
-    struct stat a_stat;
-    struct stat b_stat;
-
     if (a->remote || b->remote) {
         return a->remote && b->remote &&
                weir_address_same(a->remote, b->remote);
     }
-    return strcmp(a->file, b->file) == 0 ||
-           (stat(a->file, &a_stat) == 0 && stat(b->file, &b_stat) == 0 &&
-            a_stat.st_dev == b_stat.st_dev && a_stat.st_ino == b_stat.st_ino);
+    return weir_same_file(a->file, b->file);
 }
 
 static bool disk_pair_distinct(const WeirDisk *a, const WeirDisk *b,

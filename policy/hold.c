@@ -16,6 +16,7 @@
 #include "emulator.h"
 #include "programs.h"
 #include "reassign.h"
+#include "samefile.h"
 #include "weir.h"
 
 #define HOLD_LOCK "lock"
@@ -25,16 +26,6 @@
 #define HOLD_METADATA_KEY "weir"
 
 /* --- the lock --- */
-
-/* Whether that descriptor is what the path leads to: not that of a domain which
- * has ended since. */
-static bool hold_is_at(int fd, const char *path)
-{
-    struct stat opened, found;
-
-    return fstat(fd, &opened) == 0 && stat(path, &found) == 0 &&
-           opened.st_dev == found.st_dev && opened.st_ino == found.st_ino;
-}
 
 static bool hold_lock(WeirHold *hold, GError **error)
 {
@@ -50,7 +41,7 @@ static bool hold_lock(WeirHold *hold, GError **error)
             return false;
         }
         if (hold->lock >= 0 && flock(hold->lock, LOCK_EX | LOCK_NB) == 0 &&
-            hold_is_at(hold->lock, path)) {
+            weir_fd_is_at(hold->lock, path)) {
             return true;
         }
         if (hold->lock >= 0) {
@@ -77,7 +68,7 @@ static void hold_unlock(WeirHold *hold)
         return;
     }
     if (!g_file_test(record, G_FILE_TEST_EXISTS) &&
-        hold_is_at(hold->lock, path)) {
+        weir_fd_is_at(hold->lock, path)) {
         unlink(path);
         rmdir(hold->dir);
     }

@@ -5,10 +5,10 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "record.h"
+#include "samefile.h"
 
 static char *starting_path(const char *dir, const char *name)
 {
@@ -65,16 +65,6 @@ static bool starting_is(const char *dir, const char *name)
     return locked;
 }
 
-static bool starting_same_file(const char *a, const char *b)
-{
-    struct stat stat_a;
-    struct stat stat_b;
-
-    return strcmp(a, b) == 0 ||
-           (stat(a, &stat_a) == 0 && stat(b, &stat_b) == 0 &&
-            stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino);
-}
-
 /* The disk of @record that writes to @file, or NULL. */
 static const WeirRecordDisk *starting_writer(const WeirRecord *record,
                                              const char *file)
@@ -83,7 +73,7 @@ static const WeirRecordDisk *starting_writer(const WeirRecord *record,
         const WeirRecordDisk *disk = g_ptr_array_index(record->disks, i);
         const WeirWanted *top = g_ptr_array_index(disk->wanted, 0);
 
-        if (starting_same_file(disk->file, file) &&
+        if (weir_same_file(disk->file, file) &&
             !weir_json_bool(top->options, "read-only", false)) {
             return disk;
         }

@@ -4,24 +4,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "record.h"
+#include "samefile.h"
 
 #define LOCK_POLL_US 20000
 
-/* It goes with the record, and who has waited has the lock of nothing. */
-static bool lock_is_at(int fd, const char *path)
-{
-    struct stat opened;
-    struct stat found;
-
-    return fstat(fd, &opened) == 0 && stat(path, &found) == 0 &&
-           opened.st_dev == found.st_dev && opened.st_ino == found.st_ino;
-}
-
-/* Returns a descriptor, or -1 with errno set: EAGAIN if it is another's. */
+/*
+ * Returns a descriptor, or -1 with errno set: EAGAIN if it is another's, or
+ * went with the record.
+ */
 static int lock_try(const char *path)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -32,7 +25,7 @@ static int lock_try(const char *path)
     }
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         code = errno;
-    } else if (!lock_is_at(fd, path)) {
+    } else if (!weir_fd_is_at(fd, path)) {
         code = EAGAIN;
     }
     if (code != 0) {

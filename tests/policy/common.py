@@ -115,6 +115,19 @@ class WeirTest(unittest.TestCase):
             file.truncate(size)
         return path
 
+    def encrypted(self, name):
+        """An encrypted image, with its passphrase in the file "key"."""
+        path = self.path(name)
+        with open(self.path("key"), "w", encoding="utf-8") as file:
+            file.write("open sesame")
+        subprocess.run(
+            [os.path.join(QEMU_BIN_DIR, "qemu-img"), "create", "-q", "-f",
+             "weir-encryption", "--object",
+             "secret,id=s,file=" + self.path("key"), "-o",
+             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000", path, "4M"],
+            check=True)
+        return path
+
     def weir(self, *args, **env):
         """Run weir to its end; returns exit code, output and errors."""
         result = subprocess.run(

@@ -216,14 +216,7 @@ class CrashLoop(AwayTest):
         self.stop(process)
 
     def test_encryption_cannot_go(self):
-        with open(self.path("key"), "w", encoding="utf-8") as file:
-            file.write("open sesame")
-        subprocess.run(
-            [os.path.join(QEMU_BIN_DIR, "qemu-img"), "create", "-q", "-f",
-             "weir-encryption", "--object",
-             "secret,id=s,file=" + self.path("key"), "-o",
-             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000",
-             self.path("a.img"), "4M"], check=True)
+        self.encrypted("a.img")
         text = "\n  - weir-encryption: {key-secret: file:%s}"
         self.write("secret.yaml", OUT % ("secret", text % self.path("key")))
         process = self.start(self.out(policy="secret"))
@@ -660,14 +653,7 @@ class Secrets(AwayTest):
                        "%s; wait; fi\nprintf 'open sesame'\n"
                        % (self.path("hang"), self.path("sleeper")))
         os.chmod(script, 0o755)
-        with open(self.path("key"), "w", encoding="utf-8") as file:
-            file.write("open sesame")
-        subprocess.run(
-            [os.path.join(QEMU_BIN_DIR, "qemu-img"), "create", "-q", "-f",
-             "weir-encryption", "--object",
-             "secret,id=s,file=" + self.path("key"), "-o",
-             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000",
-             self.path("a.img"), "4M"], check=True)
+        self.encrypted("a.img")
         self.write("secret.yaml", OUT % ("secret", """
   - weir-encryption: {key-secret: "command:%s"}""" % script))
         process = self.start(self.out(policy="secret"),

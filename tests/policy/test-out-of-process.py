@@ -142,14 +142,7 @@ class Life(OutOfProcessTest):
         self.assert_nothing_left()
 
     def test_secrets_are_read_again(self):
-        with open(self.path("key"), "w", encoding="utf-8") as file:
-            file.write("open sesame")
-        subprocess.run(
-            [os.path.join(QEMU_BIN_DIR, "qemu-img"), "create", "-q", "-f",
-             "weir-encryption", "--object",
-             "secret,id=s,file=" + self.path("key"), "-o",
-             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000",
-             self.path("s.img"), "4M"], check=True)
+        self.encrypted("s.img")
         self.write("secret.yaml", OUT % ("secret", """
   - weir-encryption: {key-secret: "command:/bin/cat '%s'"}"""
                                          % self.path("key")))

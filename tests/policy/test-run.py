@@ -67,14 +67,7 @@ class WholePolicies(VmTest):
             "vm-one.cache": 64 << 20, "vm-two.cache": 64 << 20})
 
     def encrypted_disk(self):
-        with open(self.path("key"), "w", encoding="utf-8") as file:
-            file.write("open sesame")
-        subprocess.run(
-            [os.path.join(QEMU_BIN_DIR, "qemu-img"), "create", "-q", "-f",
-             "weir-encryption", "--object",
-             "secret,id=s,file=" + self.path("key"), "-o",
-             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000",
-             self.path("secret.img"), "4M"], check=True)
+        self.encrypted("secret.img")
         return "file=%s,format=raw,policy=encrypted" % self.path("secret.img")
 
     def test_secrets(self):

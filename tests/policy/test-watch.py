@@ -183,14 +183,7 @@ class Encryption(VmTest):
         return disk["filters"][0]["facts"]
 
     def test_conversion(self):
-        with open(self.path("key"), "w", encoding="utf-8") as file:
-            file.write("open sesame")
-        subprocess.run(
-            [os.path.join(QEMU_BIN_DIR, "qemu-img"), "create", "-q", "-f",
-             "weir-encryption", "--object",
-             "secret,id=s,file=" + self.path("key"), "-o",
-             "key-secret=s,kdf=pbkdf2,kdf-iterations=1000",
-             self.path("disk.img"), "4M"], check=True)
+        self.encrypted("disk.img")
         self.write("crypt.yaml", "name: crypt\nfilters:\n  - weir-encryption: "
                    "{key-secret: 'file:%s'}\n" % self.path("key"))
         self.start("file=%s,format=raw,policy=crypt" % self.path("disk.img"))
