@@ -313,8 +313,10 @@ class Losses(WatchTest):
         self.need_format_over_raw()
         log = self.keeper()
         self.replicated(log)
-        self.start(("vda", "virtio", self.image("q.img"), "raw"),
-                   policies=["vda=copied"])
+        # weir libvirt start may find that the disk is not in the log yet
+        self.define(("vda", "virtio", self.image("q.img"), "raw"),
+                    policies=["vda=copied"])
+        virsh("start", self.name)
         write(self.name, DISK, 1, 0)
         wait_for(self.log_has_all, "the log having all")
         self.run_watch()
